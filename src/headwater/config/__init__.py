@@ -1,0 +1,1 @@
+"""The machinery of configuration: load, templates, explain, and the control page between processes."""

@@ -1,0 +1,1 @@
+"""What travels: positions, records, commits, slots, names."""

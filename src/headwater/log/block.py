@@ -1,0 +1,101 @@
+"""Blocks: the unit that is written, synced and believed (protocol.md §2).
+
+::
+
+    magic HWB1, version u8, flags u8, header_bytes u16 | payload_bytes u32, records u32 | log_id u64 | first_seq u64
+    | events u32, spare u32 | node_time_ns u64 | boot_ns u64 | hash u64            (64 bytes, little endian)
+    payload | zeros to the next multiple of 4,096
+
+The hash is xxh3_64 of the header with hash 0 and the payload. A block belongs to a log only when magic, hash,
+log id and the expected first sequence number agree (INV-LOG-3): stale blocks of a recycled file never do. Blocks
+begin on 4 KiB, so a page that holds acknowledged bytes is never written again.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from xxhash import xxh3_64
+
+MAGIC = b"HWB1"
+VERSION = 1
+HEADER = struct.Struct("<4sBBHIIQQIIQQQ")
+HEADER_BYTES = HEADER.size
+PAGE_BYTES = 4096
+BLOCK_BYTES_MAX = 4 * 1024 * 1024
+
+END_OF_COMMIT = 1  # flag in the ready log: the last block of a commit (protocol.md §17.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A block's header, already believed."""
+
+    flags: int
+    payload_bytes: int
+    records: int
+    log_id: int
+    first_seq: int
+    events: int
+    node_time_ns: int
+    boot_ns: int
+
+    @property
+    def next_seq(self) -> int:
+        """The first sequence number after this block."""
+        return self.first_seq + self.events
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the block takes on disk, padding counted."""
+        return padded(HEADER_BYTES + self.payload_bytes)
+
+
+def padded(length: int) -> int:
+    """``length`` rounded up to whole pages."""
+    return -(-length // PAGE_BYTES) * PAGE_BYTES
+
+
+def encode(
+    payload: bytes,
+    *,
+    log_id: int,
+    first_seq: int,
+    events: int,
+    records: int,
+    node_time_ns: int,
+    boot_ns: int,
+    flags: int = 0,
+) -> bytes:
+    """A whole block, padded. ``payload`` must leave room for the header below BLOCK_BYTES_MAX."""
+    fields = (MAGIC, VERSION, flags, HEADER_BYTES, len(payload), records, log_id, first_seq, events, 0, node_time_ns, boot_ns)
+    digest = xxh3_64(HEADER.pack(*fields, 0))
+    digest.update(payload)
+    length = HEADER_BYTES + len(payload)
+    return b"".join((HEADER.pack(*fields, digest.intdigest()), payload, bytes(padded(length) - length)))
+
+
+def read_header(data: bytes | memoryview, log_id: int) -> Header | None:
+    """The header at the start of ``data`` if it claims to be a block of this log; its hash is not yet checked."""
+    if len(data) < HEADER_BYTES:
+        return None
+    magic, version, flags, header_bytes, payload_bytes, records, log, first_seq, events, _, node_time_ns, boot_ns, _ = (
+        HEADER.unpack_from(data)
+    )
+    if magic != MAGIC or version != VERSION or header_bytes != HEADER_BYTES or log != log_id:
+        return None
+    if payload_bytes > BLOCK_BYTES_MAX - HEADER_BYTES:
+        return None
+    return Header(flags, payload_bytes, records, log, first_seq, events, node_time_ns, boot_ns)
+
+
+def hash_agrees(data: bytes | memoryview) -> bool:
+    """Whether a block's hash is right; ``data`` holds at least header and payload."""
+    fields = HEADER.unpack_from(data)
+    payload_bytes = fields[4]
+    if len(data) < HEADER_BYTES + payload_bytes:
+        return False
+    digest = xxh3_64(HEADER.pack(*fields[:-1], 0))
+    digest.update(data[HEADER_BYTES : HEADER_BYTES + payload_bytes])
+    return bool(digest.intdigest() == fields[-1])
