@@ -32,12 +32,12 @@ Ids = tuple[Array, Array, Array, Array]
 
 def hash_ids(streams: Sequence[str], ids: Sequence[str]) -> tuple[Array, Array]:
     """High and low halves of hash128(stream, message id)."""
-    seeds = {stream: xxh3_64_intdigest(stream) for stream in set(streams)}
+    seeds = {stream: xxh3_64_intdigest(stream.encode()) for stream in set(streams)}
     if len(seeds) == 1:
         (seed,) = seeds.values()
-        digests = b"".join([xxh3_128_digest(i, seed) for i in ids])
+        digests = b"".join([xxh3_128_digest(i.encode(), seed) for i in ids])
     else:
-        digests = b"".join([xxh3_128_digest(i, seeds[s]) for s, i in zip(streams, ids, strict=True)])
+        digests = b"".join([xxh3_128_digest(i.encode(), seeds[s]) for s, i in zip(streams, ids, strict=True)])
     halves = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2)
     return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
 

@@ -37,7 +37,7 @@ def shorten(name: str) -> str:
     """Rule 3."""
     if len(name) <= NAME_CHARACTERS_MAX:
         return name
-    return f"{name[: NAME_CHARACTERS_MAX - 9]}_{xxh3_64_hexdigest(name)[:8]}"
+    return f"{name[: NAME_CHARACTERS_MAX - 9]}_{xxh3_64_hexdigest(name.encode())[:8]}"
 
 
 def column_name(path: Path, taken: Container[str]) -> str:
