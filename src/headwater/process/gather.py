@@ -117,13 +117,10 @@ class Gatherer:
 
     def _block(self, block: Block, payload: Payload, parts: Parts) -> None:
         stamps = payload.stamps
-        heads = [self.cache.get(h) for h in payload.heads]
-        dialects = [self.dialect(h.dialect) for h in heads]
-        first_head = len(parts.heads)
-        parts.heads += heads
-        parts.default_type += [d.default_type(h) for d, h in zip(dialects, heads, strict=True)]
+        number_of = np.array([parts.number_of.get(h) or self._number(h, parts) for h in payload.heads], np.int64)
+        head_of = number_of[stamps["head"]] - 1
         flags = stamps["flags"]
-        plain = np.array([d.plain for d in dialects], bool)[stamps["head"]]
+        plain = np.array(parts.plain, bool)[head_of]
         single = (flags & (SINGLE | DEAD | ERASED) == SINGLE) & plain
         at = len(parts.lines)
         bodies, starts = payload.bodies, payload.body_start.tolist()
@@ -137,7 +134,7 @@ class Gatherer:
                 if alone:
                     parts.lines.append(body)
                 else:
-                    head = heads[stamps["head"][number]]
+                    head = parts.heads[head_of[number]]
                     refused = payload.refused[refused_at[number] : refused_at[number + 1]]
                     self._record(head, bytes(body), stamps[number], refused, parts)
             record = np.repeat(np.arange(len(stamps)), stamps["events"])
@@ -146,10 +143,20 @@ class Gatherer:
         parts.log.append(np.full(count, block.header.log_id, np.uint64))
         parts.seq.append(np.arange(block.header.first_seq, block.header.first_seq + count, dtype=np.uint64))
         parts.received.append(stamps["received"][record])
-        parts.head.append(stamps["head"][record].astype(np.int64) + first_head)
+        parts.head.append(head_of[record])
         parts.address.append(addresses(stamps)[record])
         parts.flags.append(flags[record])
         parts.slot.append(stamps["slot"][record])
+
+    def _number(self, data: bytes, parts: Parts) -> int:
+        """Number a head that is new in this cut; from 1, so that a known one is true."""
+        head = self.cache.get(data)
+        dialect = self.dialect(head.dialect)
+        parts.heads.append(head)
+        parts.plain.append(dialect.plain)
+        parts.default_type.append(dialect.default_type(head))
+        parts.number_of[data] = len(parts.heads)
+        return len(parts.heads)
 
     def _record(self, head: Head, body: bytes, stamp: Any, refused: Array, parts: Parts) -> None:
         at, count = len(parts.lines), int(stamp["events"])
@@ -177,6 +184,8 @@ class Parts:
     def __init__(self) -> None:
         self.lines: list[bytes | memoryview] = []
         self.heads: list[Head] = []
+        self.plain: list[bool] = []
+        self.number_of: dict[bytes, int] = {}
         self.default_type: list[str] = []
         self.sent_at: dict[int, str] = {}
         self.refused: dict[int, tuple[str, str]] = {}

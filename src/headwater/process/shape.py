@@ -5,7 +5,7 @@ Enrichment runs here, over distinct values (process/enrich). Nothing in this mod
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -212,8 +212,8 @@ def _address_text(value: bytes) -> str | None:
     if kind & ADDRESS_HASH:
         return address.hex()
     if kind & ADDRESS_V6:
-        return str(ipaddress.IPv6Address(address))
-    return str(ipaddress.IPv4Address(address[12:]))
+        return socket.inet_ntop(socket.AF_INET6, address)
+    return socket.inet_ntoa(address[12:])
 
 
 def _field(name: str, kind: str, origin: str) -> pa.Field:
