@@ -17,6 +17,7 @@ else was in the batch.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -190,21 +191,26 @@ class Reader:
         unmapped: dict[str, Any] = {}
         for path, kind, value in walk(event, self.depth_max):
             if path in FIELDS:
+                name: str | None = dotted(path)
                 fitted = fit(value, kind, FIELDS[path])
-                name: str | None = dotted(path) if fitted is not None else None
             else:
-                first = self.schema.first_kind.get(path)
-                fitted = fit(value, kind, "number") if first == "number" and kind == "text" else None
-                name = self.schema.column(path, kind if fitted is None else "number")
-                fitted = text_of(value) if kind == "json" else value if fitted is None else fitted
-                name = f"@{name}" if name is not None else None
-            if name is None or (isinstance(fitted, float) and not np.isfinite(fitted)):
-                unmapped[dotted(path)] = value if not isinstance(value, float) or np.isfinite(value) else str(value)
+                name, fitted = self._learned(path, kind, value)
+            if name is None or fitted is None:
+                unmapped[dotted(path)] = value
             else:
                 cells[name] = fitted
         if unmapped:
             cells["_unmapped"] = text_of(unmapped)
         return cells
+
+    def _learned(self, path: Path, kind: str, value: Any) -> tuple[str | None, Any]:
+        """Column and cell of a value of a learned path; text that spells a number goes where numbers are."""
+        if kind == "text" and self.schema.first_kind.get(path) == "number":
+            number = fit(value, kind, "number")
+            if number is not None:
+                return f"@{self.schema.column(path, 'number')}", number
+        name = self.schema.column(path, kind)
+        return (f"@{name}" if name is not None else None), fit(value, kind, kind)
 
 
 def expected_values(data: bytes) -> int:
@@ -230,13 +236,15 @@ def expected_values(data: bytes) -> int:
 
 def fit(value: Any, kind: str, wanted: str) -> Any:
     """A value as the kind that a column has; None when it does not fit."""
-    if kind == wanted:
-        return float(value) if kind == "number" else value
-    if wanted == "text" and kind in ("number", "boolean"):
+    if wanted == "number" and (kind == "number" or (kind == "text" and NUMBER.match(value))):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return number if math.isfinite(number) else None
+    if wanted == "json" or (wanted == "text" and kind in ("number", "boolean")):
         return text_of(value)
-    if wanted == "number" and kind == "text" and NUMBER.match(value):
-        return float(value)
-    return None
+    return value if kind == wanted else None
 
 
 def text_of(value: Any) -> str:
@@ -261,7 +269,7 @@ def walk(event: dict[str, Any], depth_max: int) -> list[tuple[Path, str, Any]]:
         elif isinstance(value, bool):
             found.append((path, "boolean", value))
         elif isinstance(value, int | float):
-            found.append((path, "number", float(value) if abs(value) < 1e308 else value))
+            found.append((path, "number", value))
         elif isinstance(value, str):
             found.append((path, "text", value))
         else:
