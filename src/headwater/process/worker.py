@@ -25,7 +25,7 @@ from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.process.dedupe import MINUTE_NS, Seen, decode_ids, encode_ids
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
-from headwater.process.state import Fold, StateStore, merge, remember_ids
+from headwater.process.state import Fold, StateStore, load, merge, remember_ids
 
 SAVE_INTERVAL_NS = 1_000_000_000
 FOLD_READ_BYTES = 64 * 1024 * 1024
@@ -86,7 +86,7 @@ class ProcessWorker:
         self.report = report
         self.config_epoch = config_epoch
         self.owned = [p for p in range(partitions) if p % settings.workers == number]
-        self.store = StateStore(f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
+        self.store = StateStore(disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
         self.seen = Seen(
             partitions=partitions, memory_bytes=settings.dedupe_memory_bytes, window_s=settings.dedupe_window_s
         )
@@ -103,15 +103,13 @@ class ProcessWorker:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
         folds = []
         for number in self._known_numbers():
-            store = self.store if number == self.number else StateStore(f"{self.data}/state/{number}", dead_letters_max=1)
-            fold = store.load()
-            self._fold_rest(number, fold, store if number == self.number else None)
+            folder = f"{self.data}/state/{number}"
+            fold = load(self.disk, folder)
+            self._fold_rest(number, fold, self.store if number == self.number else None)
             folds.append(fold)
-            remember_ids(store.folder, self.seen, self.owned)
+            remember_ids(folder, self.seen, self.owned)
             if number == self.number:
                 self.committed = fold.ready
-            else:
-                store.close()
         self.fold = merge(folds, self.owned)
         self.fold.ready = self.committed
         self._group()
