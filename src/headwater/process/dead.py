@@ -38,8 +38,18 @@ class DeadLetters:
         """Keep these letters; durable on return; those that are there stay as they are."""
         received = [v.isoformat() for v in table["received"].to_pylist()]
         rows = [
-            (f"{r['writer']:016x}", f"{r['log']:016x}", r["seq"], r["row"], r["stream"], r["reason"], r["field"] or "",
-             r["message_id"], at, r["body"])
+            (
+                f"{r['writer']:016x}",
+                f"{r['log']:016x}",
+                r["seq"],
+                r["row"],
+                r["stream"],
+                r["reason"],
+                r["field"] or "",
+                r["message_id"],
+                at,
+                r["body"],
+            )
             for r, at in zip(table.to_pylist(), received, strict=True)
         ]
         self.connection.execute("begin immediate")
@@ -82,11 +92,16 @@ def show(path: str, origin: str) -> dict[str, Any] | None:
                 (parts[0], parts[1], int(parts[2])),
             ).fetchone()
         if row is None:
-            row = connection.execute(f"select {names}, body from dead where message_id=?", (origin,)).fetchone()  # noqa: S608
+            row = connection.execute(
+                f"select {names}, body from dead where message_id=?", (origin,)
+            ).fetchone()
     except sqlite3.Error as error:
         raise Rejected(f"cannot read dead letters: {error}", code="dead_letters") from error
     finally:
         connection.close()
     if row is None:
         return None
-    return {**dict(zip(COLUMNS, row, strict=False)), "body": bytes(row[-1]).decode("utf-8", "backslashreplace")}
+    return {
+        **dict(zip(COLUMNS, row, strict=False)),
+        "body": bytes(row[-1]).decode("utf-8", "backslashreplace"),
+    }

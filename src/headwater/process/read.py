@@ -3,8 +3,8 @@
 The fast reader (arrow-rs through arro3) takes an explicit schema, ignores what it does not know and refuses a chunk
 with one odd value. Two things make it exact:
 
-* *The census.* Every key of JSON is followed by a colon, so the number of ``":`` in a chunk, less that of ``":null``, is
-  the number of values that are there. If the table holds as many values, nothing was ignored. If not, the chunk is
+* *The census.* Every key of JSON is followed by a colon, so the number of ``":`` in a chunk, less that of ``":null``,
+  is the number of values that are there. If the table holds as many values, nothing was ignored. If not, the chunk is
   surveyed: new paths are learned, lists are taken as text, and the chunk is read again if the schema grew. Text that
   looks like a key only makes a survey happen for nothing.
 * *Bisection.* A refused chunk is halved until the odd lines stand almost alone; they are read one by one, where a
@@ -106,7 +106,10 @@ class Reader:
         for _ in range(3):
             self._refresh()
             try:
-                batches = [pa.record_batch(b) for b in arro3.io.read_json(io.BytesIO(data), self.arrow, batch_size=len(lines))]
+                batches = [
+                    pa.record_batch(b)
+                    for b in arro3.io.read_json(io.BytesIO(data), self.arrow, batch_size=len(lines))
+                ]
             except Exception:  # arro3 has no narrower error: any odd value ends the fast reading
                 return None
             if len(batches) != 1 or batches[0].num_rows != len(lines):
@@ -142,7 +145,9 @@ class Reader:
     def _flatten(self, batch: pa.RecordBatch, parsed: Parsed) -> int:
         """Put the leaves into ``parsed``; the number of values, objects counted."""
         values = 0
-        stack: list[tuple[Path, pa.Array]] = [((f.name,), batch.column(i)) for i, f in enumerate(batch.schema)]
+        stack: list[tuple[Path, pa.Array]] = [
+            ((f.name,), batch.column(i)) for i, f in enumerate(batch.schema)
+        ]
         while stack:
             path, array = stack.pop()
             there = len(array) - array.null_count
@@ -368,7 +373,13 @@ class Survey:
             self.texts.setdefault(f"@{name}", []).append((number, text_of(orjson.loads(bytes(value)))))
 
 
-KINDS = {b'"': "text", b"t": "boolean", b"f": "boolean", **{str(d).encode(): "number" for d in range(10)}, b"-": "number"}
+KINDS = {
+    b'"': "text",
+    b"t": "boolean",
+    b"f": "boolean",
+    **{str(d).encode(): "number" for d in range(10)},
+    b"-": "number",
+}
 
 
 def concat(parts: Sequence[Parsed]) -> Parsed:

@@ -137,7 +137,9 @@ class StateStore:
                 os.close(self.run)
             known = id_runs(self.folder)
             number = int(os.path.basename(known[-1]).split(".")[0], 16) + 1 if known else 0
-            self.run = os.open(f"{self.folder}/ids/{number:016x}.run", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+            self.run = os.open(
+                f"{self.folder}/ids/{number:016x}.run", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640
+            )
             self.run_bytes = 0
             _sync_folder(f"{self.folder}/ids")
         view = memoryview(data)
@@ -150,7 +152,11 @@ class StateStore:
 def id_runs(folder: str) -> list[str]:
     """Paths of the runs of ids, oldest first."""
     path = f"{folder}/ids"
-    return [f"{path}/{name}" for name in sorted(os.listdir(path)) if name.endswith(".run")] if os.path.isdir(path) else []
+    return (
+        [f"{path}/{name}" for name in sorted(os.listdir(path)) if name.endswith(".run")]
+        if os.path.isdir(path)
+        else []
+    )
 
 
 def read_run(path: str) -> Iterator[Ids]:

@@ -88,7 +88,9 @@ class ProcessWorker:
         self.owned = [p for p in range(partitions) if p % settings.workers == number]
         self.store = StateStore(disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
         self.seen = Seen(
-            partitions=partitions, memory_bytes=settings.dedupe_memory_bytes, window_s=settings.dedupe_window_s
+            partitions=partitions,
+            memory_bytes=settings.dedupe_memory_bytes,
+            window_s=settings.dedupe_window_s,
         )
         self.fold = Fold()
         self.groups: list[Group] = []
@@ -194,7 +196,9 @@ class ProcessWorker:
 
     def _rest(self) -> None:
         now = self.clock.boot_ns()
-        if now - self.saved_ns >= SAVE_INTERVAL_NS and (self.store.pending_ids or self.fold.ready != self.saved_ready):
+        if now - self.saved_ns >= SAVE_INTERVAL_NS and (
+            self.store.pending_ids or self.fold.ready != self.saved_ready
+        ):
             self._save()
         self._publish()
 
@@ -207,7 +211,9 @@ class ProcessWorker:
         runner = self.groups[0].runner if self.groups else None
         self.report(
             {
-                "vectors": [{"partitions": g.partitions, "vector": g.vector.encode().hex()} for g in self.groups],
+                "vectors": [
+                    {"partitions": g.partitions, "vector": g.vector.encode().hex()} for g in self.groups
+                ],
                 "counters": totals(self.fold.counters),
                 "ready": list(self.committed),
                 "folded": list(self.saved_ready),
@@ -216,7 +222,9 @@ class ProcessWorker:
                 "slow_lines": runner.reader.slow_lines if runner else 0,
                 "learned_columns": len(runner.reader.schema.first_kind) if runner else 0,
                 "dedupe_ids": self.seen.count,
-                "dedupe_window_s": self.seen.window_s(self.expired_minute or 1 << 31) if self.expired_minute else None,
+                "dedupe_window_s": self.seen.window_s(self.expired_minute or 1 << 31)
+                if self.expired_minute
+                else None,
                 "trouble": self.trouble,
             }
         )
@@ -292,7 +300,9 @@ def ipc(table: pa.Table) -> memoryview:
 def totals(counters: Mapping[str, Mapping[int, Sequence[int]]]) -> dict[str, dict[str, int]]:
     """Counters per stream, summed over partitions."""
     return {
-        stream: dict(zip(COUNTERS, (sum(column) for column in zip(*per_partition.values(), strict=True)), strict=True))
+        stream: dict(
+            zip(COUNTERS, (sum(column) for column in zip(*per_partition.values(), strict=True)), strict=True)
+        )
         for stream, per_partition in counters.items()
         if per_partition
     }

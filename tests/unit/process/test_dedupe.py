@@ -12,7 +12,11 @@ from headwater.process.dedupe import Seen, decode_ids, encode_ids, hash_ids
 
 
 def seen(**options: float) -> Seen:
-    return Seen(partitions=4, memory_bytes=int(options.get("memory_bytes", 1 << 24)), window_s=options.get("window_s", 600))
+    return Seen(
+        partitions=4,
+        memory_bytes=int(options.get("memory_bytes", 1 << 24)),
+        window_s=options.get("window_s", 600),
+    )
 
 
 def add(table: Seen, ids: list[str], minutes: list[int] | int = 100, partition: int = 0) -> list[bool]:

@@ -15,7 +15,9 @@ from headwater.process.schema import Key, LearnedSchema
 
 
 def reader(folder: Path, **options: Any) -> Reader:
-    return Reader(LearnedSchema(str(folder / "schema.ndjson"), columns_max=options.pop("columns_max", 500)), depth_max=3)
+    return Reader(
+        LearnedSchema(str(folder / "schema.ndjson"), columns_max=options.pop("columns_max", 500)), depth_max=3
+    )
 
 
 def cells(parsed: Parsed) -> list[dict[str, Any]]:
@@ -33,32 +35,54 @@ def lines_of(*events: Any) -> list[bytes]:
 
 
 def test_each_property_becomes_a_column_named_after_it(tmp_path: Path) -> None:
-    found = cells(reader(tmp_path).read(lines_of({"type": "track", "event": "Bought", "properties": {"price": 9.5, "a": {"b": True}}})))
+    found = cells(
+        reader(tmp_path).read(
+            lines_of({"type": "track", "event": "Bought", "properties": {"price": 9.5, "a": {"b": True}}})
+        )
+    )
     assert found == [{"type": "track", "event": "Bought", "@price": 9.5, "@a_b": True}]
 
 
 def test_a_property_that_clashes_with_a_standard_column_gets_its_root_in_front(tmp_path: Path) -> None:
-    found = cells(reader(tmp_path).read(lines_of({"properties": {"event": "x", "user_id": "7"}, "traits": {"name": "Ada"}})))
+    found = cells(
+        reader(tmp_path).read(
+            lines_of({"properties": {"event": "x", "user_id": "7"}, "traits": {"name": "Ada"}})
+        )
+    )
     assert found == [{"@properties_event": "x", "@properties_user_id": "7", "@traits_name": "Ada"}]
 
 
 def test_a_second_kind_of_one_name_goes_to_a_variant_column(tmp_path: Path) -> None:
-    found = cells(reader(tmp_path).read(lines_of({"properties": {"size": 4}}, {"properties": {"size": "large"}})))
+    found = cells(
+        reader(tmp_path).read(lines_of({"properties": {"size": 4}}, {"properties": {"size": "large"}}))
+    )
     assert found == [{"@size": 4.0}, {"@size|text": "large"}]
 
 
 def test_a_number_as_text_is_cast_where_the_column_holds_numbers(tmp_path: Path) -> None:
-    found = cells(reader(tmp_path).read(lines_of({"properties": {"size": 4}}, {"properties": {"size": "5.5"}})))
+    found = cells(
+        reader(tmp_path).read(lines_of({"properties": {"size": 4}}, {"properties": {"size": "5.5"}}))
+    )
     assert found == [{"@size": 4.0}, {"@size": 5.5}]
 
 
 def test_text_that_spells_no_finite_number_is_never_read_as_one(tmp_path: Path) -> None:
-    found = cells(reader(tmp_path).read(lines_of({"properties": {"size": 4}}, {"properties": {"size": "NaN"}}, {"properties": {"size": "inf"}})))
+    found = cells(
+        reader(tmp_path).read(
+            lines_of(
+                {"properties": {"size": 4}}, {"properties": {"size": "NaN"}}, {"properties": {"size": "inf"}}
+            )
+        )
+    )
     assert found == [{"@size": 4.0}, {"@size|text": "NaN"}, {"@size|text": "inf"}]
 
 
 def test_lists_are_kept_as_their_json_text(tmp_path: Path) -> None:
-    found = cells(reader(tmp_path).read(lines_of({"properties": {"tags": ["a", {"b": 1}], "n": 1}}, {"properties": {"n": 2}})))
+    found = cells(
+        reader(tmp_path).read(
+            lines_of({"properties": {"tags": ["a", {"b": 1}], "n": 1}}, {"properties": {"n": 2}})
+        )
+    )
     assert found == [{"@tags": '["a",{"b":1}]', "@n": 1.0}, {"@n": 2.0}]
 
 
@@ -75,7 +99,9 @@ def test_what_comes_after_the_column_limit_goes_to_unmapped(tmp_path: Path) -> N
 
 
 def test_a_line_that_is_no_event_is_dead_and_harms_no_other(tmp_path: Path) -> None:
-    parsed = reader(tmp_path).read([b'{"event":"a"}', b'{"event":', b"[1]", b'{"event":"\\ud800"}', b'{"event":"b"}'])
+    parsed = reader(tmp_path).read(
+        [b'{"event":"a"}', b'{"event":', b"[1]", b'{"event":"\\ud800"}', b'{"event":"b"}']
+    )
     assert cells(parsed) == [{"event": "a"}, {}, {}, {}, {"event": "b"}]
     assert set(parsed.dead) == {1, 2, 3}
 
@@ -120,10 +146,21 @@ def test_the_census_never_counts_too_few_values(text: bytes, values: int) -> Non
     assert expected_values(text) == values
 
 
-scalars = st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False, allow_infinity=False, width=32)
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(["12", "NaN", '":null', "a : b", "-.5", "1e5"])
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ["12", "NaN", '":null', "a : b", "-.5", "1e5"]
+)
 names = st.sampled_from(["a", "b", "size", "Size", "event", "x y", "ünï", "a.b"])
-values = st.recursive(scalars | texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3), max_leaves=6)
+values = st.recursive(
+    scalars | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
 events = st.fixed_dictionaries(
     {},
     optional={
@@ -131,7 +168,9 @@ events = st.fixed_dictionaries(
         "userId": texts | st.integers(0, 99) | st.none(),
         "properties": st.dictionaries(names, values, max_size=4) | texts,
         "traits": st.dictionaries(names, values, max_size=2),
-        "context": st.fixed_dictionaries({}, optional={"ip": texts, "screen": st.fixed_dictionaries({"width": scalars}), "odd": values}),
+        "context": st.fixed_dictionaries(
+            {}, optional={"ip": texts, "screen": st.fixed_dictionaries({"width": scalars}), "odd": values}
+        ),
         "integrations": values,
         "extra": values,
     },
@@ -143,7 +182,9 @@ events = st.fixed_dictionaries(
 def test_fast_and_tolerant_reading_agree(tmp_path: Path, batch: list[Any], spaced: bool) -> None:
     schema = tmp_path / "schema.ndjson"
     schema.unlink(missing_ok=True)
-    lines = [json.dumps(e, separators=None if spaced else (",", ":"), ensure_ascii=False).encode() for e in batch]
+    lines = [
+        json.dumps(e, separators=None if spaced else (",", ":"), ensure_ascii=False).encode() for e in batch
+    ]
     whole = reader(tmp_path)
     whole.read(lines)  # learns; from here on the schema stands still
     fast = cells(whole.read(lines))
@@ -154,7 +195,10 @@ def test_fast_and_tolerant_reading_agree(tmp_path: Path, batch: list[Any], space
 
 def unordered(row: dict[str, Any]) -> dict[str, Any]:
     """JSON texts compared as values: keys of one object have no order, and 1 is 1.0."""
-    return {n: json.loads(v) if n == "_unmapped" or (isinstance(v, str) and v[:1] in "[{" and is_json(v)) else v for n, v in row.items()}
+    return {
+        n: json.loads(v) if n == "_unmapped" or (isinstance(v, str) and v[:1] in "[{" and is_json(v)) else v
+        for n, v in row.items()
+    }
 
 
 def is_json(text: str) -> bool:

@@ -53,8 +53,15 @@ class Node:
 
     def block_writer(self, folder: str, writer: int) -> BlockWriter:
         return BlockWriter(
-            self.disk, self.clock, folder, WriterId(writer), next(self.log_ids), start=1, offset_ns=self.offset_ns,
-            segment_bytes=SEGMENT, submit=inline,
+            self.disk,
+            self.clock,
+            folder,
+            WriterId(writer),
+            next(self.log_ids),
+            start=1,
+            offset_ns=self.offset_ns,
+            segment_bytes=SEGMENT,
+            submit=inline,
         )
 
     def accept(self, *events: dict[str, Any], worker: int = 0) -> None:
@@ -95,7 +102,10 @@ class Node:
         return worker
 
     def commits(self, number: int = 0) -> list[Commit]:
-        return [c for c, _ in ReadyReader(self.disk, f"{self.data}/ready/{number}", WriterId(number)).read(1 << 40)]
+        return [
+            c
+            for c, _ in ReadyReader(self.disk, f"{self.data}/ready/{number}", WriterId(number)).read(1 << 40)
+        ]
 
     def rows(self, number: int = 0) -> Iterator[dict[str, Any]]:
         for commit in self.commits(number):
@@ -236,7 +246,9 @@ def test_a_dead_letter_keeps_bytes_and_reason_and_never_enters_seen(node: Node) 
     bodies = [b'{"messageId":"m2","event":"\\ud800"}']
     stamp = STAMP.pack(1, bytes(16), len(bodies[0]), 0, 1, 0, 5, SINGLE, 0)
     head = encode_head(Head("web", "plain", "POST", "/events"))
-    node.collectors[0].write(encode_payload([stamp], bodies, [head], [], {"web": (1, 2)}, 1), records=1, events=1)
+    node.collectors[0].write(
+        encode_payload([stamp], bodies, [head], [], {"web": (1, 2)}, 1), records=1, events=1
+    )
     drain(worker)
     dead = pa.ipc.open_stream(node.commits()[-1].sections["dead"]).read_all().to_pylist()
     assert dead[0]["body"] == bodies[0] and "JSON" in dead[0]["reason"]
