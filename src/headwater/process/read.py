@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,13 +120,13 @@ class Reader:
                 return None
             if values == expected_values(data):
                 break
-            survey = Survey(self.schema, self.depth_max)
+            survey = Survey(self.schema, self.names, self.depth_max)
             try:
                 survey.read(lines)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return None
             if not survey.new:
-                parsed.columns.update(survey.json_columns(len(lines)))
+                parsed.columns.update(survey.columns(len(lines)))
                 break
             self.schema.learn(survey.new)
             if not self.schema.known(survey.new):
@@ -199,7 +199,7 @@ class Reader:
                 name: str | None = dotted(path)
                 fitted = fit(value, kind, FIELDS[path])
             else:
-                name, fitted = self._learned(path, kind, value)
+                name, fitted = place(self.schema, path, kind, value)
             if name is None or fitted is None:
                 unmapped[dotted(path)] = value
             else:
@@ -208,14 +208,15 @@ class Reader:
             cells["_unmapped"] = text_of(unmapped)
         return cells
 
-    def _learned(self, path: Path, kind: str, value: Any) -> tuple[str | None, Any]:
-        """Column and cell of a value of a learned path; text that spells a number goes where numbers are."""
-        if kind == "text" and self.schema.first_kind.get(path) == "number":
-            number = fit(value, kind, "number")
-            if number is not None:
-                return f"@{self.schema.column(path, 'number')}", number
-        name = self.schema.column(path, kind)
-        return (f"@{name}" if name is not None else None), fit(value, kind, kind)
+
+def place(schema: LearnedSchema, path: Path, kind: str, value: Any) -> tuple[str | None, Any]:
+    """Column and cell of a value of a learned path; text that spells a number goes where numbers are."""
+    if kind == "text" and schema.first_kind.get(path) == "number":
+        number = fit(value, kind, "number")
+        if number is not None:
+            return f"@{schema.column(path, 'number')}", number
+    name = schema.column(path, kind)
+    return (f"@{name}" if name is not None else None), fit(value, kind, kind)
 
 
 def expected_values(data: bytes) -> int:
@@ -327,54 +328,56 @@ def _finite(parsed: Parsed) -> bool:
 
 
 class Survey:
-    """What a chunk holds beyond the fast schema: paths to learn, and lists as their own text."""
+    """What a chunk holds beyond the fast schema: paths to learn, and the values that the fast reader left out."""
 
-    def __init__(self, schema: LearnedSchema, depth_max: int) -> None:
+    def __init__(self, schema: LearnedSchema, fast: Container[Path], depth_max: int) -> None:
         self.schema = schema
+        self.fast = fast
         self.depth_max = depth_max
         self.new: dict[Key, None] = {}
-        self.texts: dict[str, list[tuple[int, str]]] = {}
+        self.cells: dict[str, list[tuple[int, Any]]] = {}
         self.decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
     def read(self, lines: Sequence[bytes | memoryview]) -> None:
         """Raises msgspec's errors for what the slow reading must judge."""
-        first_kind = self.schema.first_kind
         for number, line in enumerate(lines):
             stack: list[tuple[Path, Any]] = [((), line)]
             while stack:
                 path, raw = stack.pop()
                 for key, value in self.decoder.decode(raw).items():
                     here = (*path, key)
-                    start = bytes(value)[:1]
-                    if start == b"n" or here in FIELDS or here[0] in IGNORED_ROOTS:
+                    if here in self.fast or here[0] in IGNORED_ROOTS:
                         continue
+                    start = bytes(memoryview(value)[:1])
                     if start == b"{" and len(here) - (here[0] in ROOTS) < self.depth_max:
                         stack.append((here, value))
-                    elif start in b"[{":
-                        self._text(number, here, value)
-                    elif here not in first_kind:
-                        self.new[Key(here, KINDS[start])] = None
+                    elif start != b"n":
+                        self._value(number, here, KINDS[start], value)
 
-    def json_columns(self, lines: int) -> dict[str, pa.Array]:
-        """The lists and deep objects as text columns."""
+    def columns(self, lines: int) -> dict[str, pa.Array]:
+        """The values that the fast reader left out."""
         columns = {}
-        for name, texts in self.texts.items():
-            cells: list[str | None] = [None] * lines
-            for number, text in texts:
-                cells[number] = text
-            columns[name] = pa.array(cells, pa.string())
+        for name, found in self.cells.items():
+            cells: list[Any] = [None] * lines
+            for number, value in found:
+                cells[number] = value
+            columns[name] = pa.array(cells, TYPES[kind_of_name(name, self.schema)])
         return columns
 
-    def _text(self, number: int, path: Path, value: Any) -> None:
-        name = self.schema.column(path, "json")
-        if name is None:
-            self.new[Key(path, "json")] = None
-        else:
-            self.texts.setdefault(f"@{name}", []).append((number, text_of(orjson.loads(bytes(value)))))
+    def _value(self, number: int, path: Path, kind: str, raw: Any) -> None:
+        if Key(path, kind) not in self.schema.entries:
+            self.new[Key(path, kind)] = None
+            return
+        name, value = place(self.schema, path, kind, orjson.loads(bytes(raw)))
+        if name is None or value is None:
+            raise msgspec.ValidationError("a value without a place: for the slow reading")
+        self.cells.setdefault(name, []).append((number, value))
 
 
 KINDS = {
     b'"': "text",
+    b"[": "json",
+    b"{": "json",
     b"t": "boolean",
     b"f": "boolean",
     **{str(d).encode(): "number" for d in range(10)},

@@ -177,7 +177,7 @@ events = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(events, min_size=1, max_size=24), st.booleans())
 def test_fast_and_tolerant_reading_agree(tmp_path: Path, batch: list[Any], spaced: bool) -> None:
     schema = tmp_path / "schema.ndjson"
