@@ -110,7 +110,9 @@ def test_inv_dest_kill_9_of_any_process_at_any_moment_neither_loses_nor_doubles(
     there = {r["message_id"]: r["value"] for r in rows}
     unique(r["message_id"] for r in rows)
     lost = load.acknowledged - there.keys()
-    assert not lost, f"seed {seed}, killed {killed}: {len(lost)} of {len(load.acknowledged)} lost, such as {sorted(lost)[:5]}"
+    assert not lost, (
+        f"seed {seed}, killed {killed}: {len(lost)} of {len(load.acknowledged)} lost, such as {sorted(lost)[:5]}"
+    )
     assert all(load.sent[name] == value for name, value in there.items())
     assert all(s["holds"] for s in streams), streams
     assert len(load.acknowledged) > 100

@@ -173,7 +173,7 @@ def test_inv_proc_1_half_a_commit_is_nothing(node: Node) -> None:
     node.accept(event(1))
     worker = node.processor()
     write = worker.ready.blocks.write
-    worker.ready.blocks.write = lambda payload, **o: write(payload, **{**o, "flags": 0})  # type: ignore[method-assign]
+    worker.ready.blocks.write = lambda *parts, **o: write(*parts, **{**o, "flags": 0})  # type: ignore[method-assign]
     worker.step()
     crash(worker)
     assert node.commits() == []
