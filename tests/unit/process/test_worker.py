@@ -95,7 +95,8 @@ class Node:
         worker = ProcessWorker(
             number, ProcessSettings(workers=self.workers), self.data, self.disk, self.clock,
             SimpleNamespace(start=self.start, offset_ns=lambda: self.offset_ns),
-            ReadyWriter(self.block_writer(folder, number)), runner, lambda report: self.reports.update({number: report}),
+            ReadyWriter(self.block_writer(folder, number)), runner,
+            lambda report: self.reports.update({number: report}),
             partitions=8, config_epoch=1,
         )  # fmt: skip
         worker.recover()
