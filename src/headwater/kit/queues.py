@@ -45,7 +45,7 @@ class BoundedQueue(Generic[T]):
         return self.events + events <= self.events_max and self.size_bytes + size_bytes <= self.bytes_max
 
     def offer(self, item: T, events: int = 1, size_bytes: int = 0) -> None:
-        """Put or raise: Busy when full or when others wait already, Rejected when it can never fit, Lost when closed."""
+        """Put or raise: Busy when full or others wait, Rejected when it can never fit, Lost when closed."""
         self.check(events, size_bytes)
         if self.putters or not self.fits(events, size_bytes):
             raise Busy(f"{self.name} is full", code="queue_full", retry_after_s=self.retry_after_s)

@@ -89,7 +89,7 @@ class Group:
         return late
 
     async def cancel(self) -> None:
-        """Cancel all tasks and wait for their end, at most ``cancel_s``; a second cancellation does not cut it short."""
+        """Cancel all tasks, wait for their end, at most ``cancel_s``; being cancelled does not cut this short."""
         self.closing = True
         loop = asyncio.get_running_loop()
         until = loop.time() + self.cancel_s

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from xxhash import xxh3_64
@@ -51,6 +52,8 @@ class SimDisk:
     time: Time | None = None
     capacity_bytes: int = 1 << 30
     lying: bool = False
+    between: Callable[[ProcessDisk, str], None] | None = None
+    """Called before each call of each process (view, call): other processes may take their turn here, or die."""
     names: Names = field(default_factory=Names)
     faults: list[Fault] = field(default_factory=list)
 
@@ -73,7 +76,9 @@ class SimDisk:
         self.views.append(view)
         return view
 
-    def fail(self, call: str, error: int, *, after: int = 1, suffix: str = "", part: float | None = None) -> None:
+    def fail(
+        self, call: str, error: int, *, after: int = 1, suffix: str = "", part: float | None = None
+    ) -> None:
         """Give out a fault; ``call`` is a method of Disk, or ``cell.set`` has none."""
         self.faults.append(Fault(call, error, after, suffix, part))
 
@@ -96,7 +101,8 @@ class SimDisk:
     def copy(self) -> dict[str, bytes | None]:
         """A backup of what readers see: path to bytes, None for folders."""
         return {
-            path: None if file is FOLDER else bytes(file.cache) for path, file in sorted(self.names.live.items())
+            path: None if file is FOLDER else bytes(file.cache)
+            for path, file in sorted(self.names.live.items())
         }
 
     def restore(self, backup: dict[str, bytes | None]) -> None:
@@ -127,7 +133,7 @@ class SimDisk:
     def note(self, text: str) -> None:
         """A line of the trace."""
         self.trace.append(text)
-        self.hash.update(text)
+        self.hash.update(text.encode())
 
     def spend(self, microseconds_max: int) -> None:
         """A call takes its time."""

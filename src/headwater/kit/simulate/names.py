@@ -61,7 +61,9 @@ class Names:
         """The names in a folder, sorted."""
         prefix = folder.rstrip("/") + "/"
         return sorted(
-            path[len(prefix) :] for path in self.live if path.startswith(prefix) and "/" not in path[len(prefix) :]
+            path[len(prefix) :]
+            for path in self.live
+            if path.startswith(prefix) and "/" not in path[len(prefix) :]
         )
 
     def sync(self, folder: str) -> None:
@@ -78,17 +80,12 @@ class Names:
     def crash(self, rng: random.Random) -> list[str]:
         """Some operations survive; returns the lost ones in words."""
         mode = rng.choice(("none", "all", "prefix", "any", "any"))
-        count = rng.randint(0, len(self.pending))
-        survive = {
-            "none": lambda index: False,
-            "all": lambda index: True,
-            "prefix": lambda index: index < count,
-            "any": lambda index: rng.random() < 0.5,
-        }[mode]
+        count = {"none": 0, "prefix": rng.randint(0, len(self.pending))}.get(mode, len(self.pending))
         chosen: set[int] = set()
         blocked: set[str] = set()
         for index, operation in enumerate(self.pending):
-            if survive(index) and not blocked.intersection(operation.names):
+            drawn = index < count and (mode != "any" or rng.random() < 0.5)
+            if drawn and not blocked.intersection(operation.names):
                 chosen.add(index)
             else:
                 blocked.update(operation.names)

@@ -57,6 +57,8 @@ class ProcessDisk:
 
     def begin(self, call: str, path: str, detail: str = "") -> bool:
         """Every call starts here. True: the process dies after its effect."""
+        if self.disk.between is not None and not self.dead:
+            self.disk.between(self, call)
         if self.dead:
             raise Dead(self.name)
         self.disk.calls += 1
@@ -99,7 +101,9 @@ class ProcessDisk:
 
     def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int:
         path = normal(path)
-        dying = self.begin("open", path, f"{'w' if write else 'r'}{'c' if create else ''}{'d' if direct else ''}")
+        dying = self.begin(
+            "open", path, f"{'w' if write else 'r'}{'c' if create else ''}{'d' if direct else ''}"
+        )
         self.raise_fault("open", path)
         if create and path not in self.disk.names.live:
             self.folder(posixpath.dirname(path))
@@ -125,7 +129,9 @@ class ProcessDisk:
 
     def pread(self, file: int, length: int, offset: int) -> bytes:
         descriptor = self.at(file)
-        dying = self.begin("pread", descriptor.path, f"{offset}+{length}{' direct' if descriptor.direct else ''}")
+        dying = self.begin(
+            "pread", descriptor.path, f"{offset}+{length}{' direct' if descriptor.direct else ''}"
+        )
         self.raise_fault("pread", descriptor.path)
         if descriptor.direct and (length % 512 or offset % 512):
             raise OSError(errno.EINVAL, "a direct read wants whole sectors", descriptor.path)
@@ -249,9 +255,11 @@ class ProcessDisk:
 
     def cell(self, path: str, *, write: bool = False) -> SimCell:
         number = self.open(path, write=write, create=write)
-        descriptor = self.at(number)
-        if write and len(descriptor.file.cache) < 8:
-            self.truncate(number, 8)
+        if len(self.at(number).file.cache) < 8:
+            if not write:
+                self.close(number)
+                raise FileNotFoundError(errno.ENOENT, "the cell is still being made", path)
+            self.pwrite(number, bytes(8), 0)
         return SimCell(self, number)
 
     def folder(self, path: str) -> None:
