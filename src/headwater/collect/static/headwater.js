@@ -235,10 +235,11 @@
     const path = () => location.pathname + (/^#[/!]/.test(location.hash) ? location.hash : '')
     let at = path(), href = location.href
     const moved = () => setTimeout(() => { // after the router set the title
-      if (path() === at) return
-      referrer = href
-      at = path()
+      const from = href
       href = location.href
+      if (path() === at) return
+      at = path()
+      referrer = from
       api.page()
     })
     for (const name of ['pushState', 'replaceState']) {
@@ -294,6 +295,7 @@
   }
   function withdraw() {
     names(true).forEach(n => finish(n, 'dropped', { reason: 'privacy' }))
+    erase(PAUSE)
     forget()
   }
   function start() {
