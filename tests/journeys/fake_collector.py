@@ -153,7 +153,7 @@ class FakeCollector:
     # ---- what the tests ask
     def page(self, path: str, body: str, head: str = "", **headers: str) -> str:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.pages[urlsplit(path).path] = (f"<!doctype html><title>{path}</title>{head}<body>{body}</body>", named)
+        self.pages[urlsplit(path).path] = (f"<!doctype html><title>{urlsplit(path).path}</title>{head}<body>{body}</body>", named)
         return self.url + path
 
     def wait_for(self, what: Callable[[], bool], timeout_s: float = 15) -> None:
