@@ -21,7 +21,12 @@ from urllib.parse import urlsplit
 import headwater
 
 STATIC = Path(headwater.__file__).parent / "collect" / "static"
-TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "text/html; charset=utf-8", ".css": "text/css"}
+TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css",
+}
 
 
 @dataclass
@@ -48,7 +53,7 @@ class Batch:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return self.body["batch"]
+        return list(self.body["batch"])
 
     @property
     def ids(self) -> list[str]:
@@ -91,12 +96,14 @@ class FakeCollector:
                 path = urlsplit(self.path).path
                 if path in owner.files:
                     file = owner.files[path]
-                    self._send(200, file.read_bytes(), TYPES[file.suffix], {"Access-Control-Allow-Origin": "*"})
+                    self._send(
+                        200, file.read_bytes(), TYPES[file.suffix], {"Access-Control-Allow-Origin": "*"}
+                    )
                 elif path in owner.pages:
                     text, headers = owner.pages[path]
                     self._send(200, text.encode(), "text/html; charset=utf-8", headers)
-                else:
-                    self._send(404, b"", "text/plain")
+                else:  # a favicon that is absent would be an error on the console
+                    self._send(204 if path == "/favicon.ico" else 404, b"", "text/plain")
 
             def do_OPTIONS(self) -> None:
                 owner.preflights += 1
@@ -116,14 +123,20 @@ class FakeCollector:
                         reply.status,
                         (reply.text if reply.text is not None else owner._text(batch)).encode(),
                         "application/json",
-                        {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After", **reply.headers},
+                        {
+                            "Access-Control-Allow-Origin": "*",
+                            "Access-Control-Expose-Headers": "Retry-After",
+                            **reply.headers,
+                        },
                     )
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # the page is gone: that is one of the cases
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -135,7 +148,13 @@ class FakeCollector:
         with self.changed:
             reply = self.plan.pop(0) if self.plan else self.default
             batch = Batch(
-                time.monotonic(), request.headers["Origin"], request.headers["Content-Type"], request.path, len(raw), json.loads(raw), reply
+                time.monotonic(),
+                request.headers["Origin"],
+                request.headers["Content-Type"],
+                request.path,
+                len(raw),
+                json.loads(raw),
+                reply,
             )
             self.batches.append(batch)
             self.changed.notify_all()
@@ -145,7 +164,11 @@ class FakeCollector:
         refused = [{"index": i, "reason": why, "field": "event"} for i, why in batch.reply.refused.items()]
         body: dict[str, Any] = {"ok": batch.reply.status == 200, "success": batch.reply.status == 200}
         if batch.reply.status == 200:
-            body |= {"accepted": len(batch.events) - len(refused), "ack": "disk", "receipt": f"fake-{len(self.batches)}"}
+            body |= {
+                "accepted": len(batch.events) - len(refused),
+                "ack": "disk",
+                "receipt": f"fake-{len(self.batches)}",
+            }
         if refused:
             body["refused"] = refused
         return json.dumps(body)
@@ -153,12 +176,17 @@ class FakeCollector:
     # ---- what the tests ask
     def page(self, path: str, body: str, head: str = "", **headers: str) -> str:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.pages[urlsplit(path).path] = (f"<!doctype html><title>{urlsplit(path).path}</title>{head}<body>{body}</body>", named)
+        self.pages[urlsplit(path).path] = (
+            f"<!doctype html><title>{urlsplit(path).path}</title>{head}<body>{body}</body>",
+            named,
+        )
         return self.url + path
 
     def wait_for(self, what: Callable[[], bool], timeout_s: float = 15) -> None:
         with self.changed:
-            assert self.changed.wait_for(what, timeout_s), f"not seen in {timeout_s} s; batches: {[(b.reply.status, b.names) for b in self.batches]}"
+            assert self.changed.wait_for(what, timeout_s), (
+                f"not seen in {timeout_s} s; batches: {[(b.reply.status, b.names) for b in self.batches]}"
+            )
 
     @property
     def received(self) -> Counter[str]:

@@ -41,7 +41,9 @@ class FakeOps:
                     ).encode()
                 elif url.path == "/demo/journey":
                     body = json.dumps(owner.journey(collector, parse_qs(url.query)["message_id"][0])).encode()
-                elif (file := STATIC / ("demo.html" if url.path == "/demo" else Path(url.path).name)).is_file():
+                elif (
+                    file := STATIC / ("demo.html" if url.path == "/demo" else Path(url.path).name)
+                ).is_file():
                     body, kind = file.read_bytes(), TYPES[file.suffix]
                 else:
                     body, status = b"{}", 404
@@ -58,7 +60,9 @@ class FakeOps:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:

@@ -52,7 +52,9 @@ def page(browser: Browser, ops: FakeOps) -> Iterator[Page]:
     page.goto(ops.url + "/demo")
     yield page
     context.close()
-    assert [p for p in problems if not p.startswith("Failed to load resource")] == []  # nor did the policy forbid anything
+    assert [
+        p for p in problems if not p.startswith("Failed to load resource")
+    ] == []  # nor did the policy forbid anything
 
 
 def card(page: Page, name: str):
@@ -67,7 +69,9 @@ def test_click_travels_to_the_row_which_is_shown(page: Page, collector: FakeColl
     expect(added.locator(".receipt code")).to_have_text(re.compile(r"fake-\d"))
     expect(added.locator("tr").filter(has_text="product_id")).to_contain_text("paddle")
     expect(added.locator("tr").filter(has_text=re.compile("^price"))).to_contain_text("74.5")
-    expect(added.locator("tr").filter(has_text=re.compile("^ip"))).to_have_count(0)  # empty columns are left out
+    expect(added.locator("tr").filter(has_text=re.compile("^ip"))).to_have_count(
+        0
+    )  # empty columns are left out
     (event,) = [e for e in collector.events if e.get("event") == "Product Added"]
     assert event["properties"]["price"] == 74.5
     expect(page.locator("#total-events")).to_have_text("2")
@@ -106,10 +110,14 @@ def test_refusal_is_shown_plainly(page: Page, collector: FakeCollector) -> None:
     expect(page.locator("#total-landed")).to_have_text("1")
     collector.plan = [Reply(status=400, refused={0: "price must be a number"})]
     page.get_by_role("button", name="Add Ash paddle to the cart").click()
-    expect(card(page, "Product Added").locator(".error")).to_have_text("Refused: price must be a number (event)")
+    expect(card(page, "Product Added").locator(".error")).to_have_text(
+        "Refused: price must be a number (event)"
+    )
 
 
-def test_collector_that_is_away_is_said_and_the_event_arrives_later(page: Page, collector: FakeCollector) -> None:
+def test_collector_that_is_away_is_said_and_the_event_arrives_later(
+    page: Page, collector: FakeCollector
+) -> None:
     expect(page.locator("#total-landed")).to_have_text("1")
     collector.default = Reply(status=503)
     page.get_by_role("button", name="Add Ash paddle to the cart").click()
@@ -118,9 +126,13 @@ def test_collector_that_is_away_is_said_and_the_event_arrives_later(page: Page, 
     expect(card(page, "Product Added").locator(".took")).to_have_text(re.compile("s$"), timeout=15_000)
 
 
-def test_privacy_signal_is_explained_and_can_be_overridden(browser: Browser, ops: FakeOps, collector: FakeCollector) -> None:
+def test_privacy_signal_is_explained_and_can_be_overridden(
+    browser: Browser, ops: FakeOps, collector: FakeCollector
+) -> None:
     context = browser.new_context()
-    context.add_init_script("Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', {get: () => true})")
+    context.add_init_script(
+        "Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', {get: () => true})"
+    )
     page = context.new_page()
     page.goto(ops.url + "/demo")
     expect(page.locator("#notice")).to_contain_text("Global Privacy Control")
@@ -134,5 +146,6 @@ def test_privacy_signal_is_explained_and_can_be_overridden(browser: Browser, ops
 @pytest.mark.parametrize("width", [320, 768, 1360])
 def test_page_fits_its_window(width: int, page: Page) -> None:
     page.set_viewport_size({"width": width, "height": 800})
-    wide = "[...document.querySelectorAll('body *')].filter(n => n.getBoundingClientRect().right > innerWidth + 1).map(n => n.outerHTML.slice(0, 80))"
+    wide = """[...document.querySelectorAll('body *')].filter(n => n.getBoundingClientRect().right > innerWidth + 1)
+      .map(n => n.outerHTML.slice(0, 80))"""
     assert page.evaluate("document.documentElement.scrollWidth") <= width, page.evaluate(wide)

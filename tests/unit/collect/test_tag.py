@@ -31,7 +31,10 @@ def test_tag_carries_the_version_of_the_package() -> None:
     assert found[1] == headwater.__version__
 
 
-@pytest.mark.parametrize("forbidden", [r"\beval\b", r"\bFunction\(", "innerHTML", "createElement", r"document\.write", r"\.style\b"])
+@pytest.mark.parametrize(
+    "forbidden",
+    [r"\beval\b", r"\bFunction\(", "innerHTML", "createElement", r"document\.write", r"\.style\b"],
+)
 def test_tag_needs_nothing_that_a_strict_policy_forbids(forbidden: str) -> None:
     assert re.search(forbidden, TAG.read_text()) is None
 
@@ -46,7 +49,9 @@ def test_tag_is_plain_ascii() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [TAG, MODULE], ids=lambda path: path.name)
 def test_tag_is_valid_javascript(path: Path) -> None:
-    done = subprocess.run(["node", "--check", str(path)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["node", "--check", str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -54,6 +59,8 @@ def test_tag_is_valid_javascript(path: Path) -> None:
 @pytest.mark.slow
 def test_module_does_nothing_without_a_browser() -> None:
     """Server rendering imports the same module; calls answer, and nothing throws."""
-    code = f"import({str(MODULE.as_uri())!r}).then(async m => console.log(JSON.stringify(await m.track('x'))))"
+    code = (
+        f"import({str(MODULE.as_uri())!r}).then(async m => console.log(JSON.stringify(await m.track('x'))))"
+    )
     done = subprocess.run(["node", "-e", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == '{"ok":false,"reason":"no_browser"}', done.stderr

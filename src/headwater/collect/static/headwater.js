@@ -5,7 +5,7 @@
   if (!d || early && early.version) return
   const SCRIPT = d.currentScript
   const BATCH_EVENTS_MAX = 50, BATCH_BYTES_MAX = 60000 // keepalive: 64 KiB
-  const DEBOUNCE_MS = 100, TAKEOVER_MS = 2000, REPLY_MS = 20000, LOCK_MS = 45000
+  const DEBOUNCE_MS = 100, TAKEOVER_MS = 2000, SETTLE_MS = 250, REPLY_MS = 20000, LOCK_MS = 45000
   const BACKOFF_MS = 1000, BACKOFF_MAX_MS = 60000, RETRY_AFTER_MAX_MS = 36e5
   const GRANTED = 1, WAITING = -1, DENIED = 0
   const ANON = 'hw_anon', USER = 'hw_user', GROUP = 'hw_group', CONSENT = 'hw_consent'
@@ -87,7 +87,7 @@
         return lost('unserializable')
       }
       if (text.length > options.eventCharsMax) return lost('too_large')
-      lastTime = Math.max(now(), lastTime + 1) // names sort by time
+      lastTime = Math.max(now(), lastTime + 1) // names sort
       counts.queued++
       write(QUEUE + lastTime.toString(36).padStart(9, '0') + messageId, text)
       emit('queued', { messageId, event: JSON.parse(text) })
@@ -98,7 +98,7 @@
   const idOf = name => name.slice(QUEUE.length + 9)
   function trim() {
     let events = 0, chars = 0
-    for (const name of names().reverse()) { // the oldest go
+    for (const name of names().reverse()) {
       chars += (read(name) || '').length
       if (++events > options.queueEventsMax || chars > options.queueCharsMax) finish(name, 'dropped', { reason: 'queue_full' })
     }
@@ -144,13 +144,17 @@
     return batch
   }
   const url = () => options.host + '/v1/batch'
-  const body = batch => '{"batch":[' + batch.map(e => e.text) + '],"sentAt":"' + new Date().toISOString() + '","writeKey":' + JSON.stringify(options.key) + '}'
+  const body = batch => JSON.stringify({ batch: batch.map(e => json(e.text)), sentAt: new Date(), writeKey: options.key })
   const pause = () => json(read(PAUSE), [0, 0])
 
   async function attempt() { // true: go on
     const [notBefore, failures] = pause(), left = notBefore - now()
     if (left > 0 && left < RETRY_AFTER_MAX_MS * 2) return later(left)
-    const batch = pick()
+    let batch = pick()
+    if (batch.some(e => !pending.has(e.id))) { // perhaps just removed
+      await new Promise(resolve => setTimeout(resolve, SETTLE_MS))
+      batch = pick()
+    }
     if (!batch.length) return batch.young && later(TAKEOVER_MS)
     const stop = limit(REPLY_MS), text = body(batch)
     let status = 0, reply, after
@@ -195,10 +199,10 @@
       return got = got || attempt()
     }
     return nav.locks.request(LEASE, { signal: stop.signal }, job)
-      .catch(() => got || nav.locks.request(LEASE, { steal: true }, job)).catch(job) // frozen holder; no locks
+      .catch(() => got || nav.locks.request(LEASE, { steal: true }, job)).catch(job)
   }
   async function run() {
-    again = await 0 // one task, one batch
+    again = await 0
     while (mode() === GRANTED && await alone());
   }
   const done = () => { running = 0; if (again) flush() }
@@ -215,7 +219,7 @@
     else later(DEBOUNCE_MS)
   }
   function leave() { // a beacon has no answer: its events stay queued
-    if (flying.size && !nav.locks) erase(LEASE)
+    if (flying.size) erase(LEASE)
     const batch = mode() === GRANTED && pause()[0] < now() ? pick(true) : []
     if (batch.length && nav.sendBeacon(url(), body(batch))) {
       counts.beacons++
