@@ -26,6 +26,7 @@ PAYLOADS = CACHE / "payload"
 FOREIGN_CPU_MAX = 0.10  # of one core, during a slice
 STOLEN_MAX = 0.02
 REPEATS_MAX = 3
+ERRORS_MAX = 0.001  # of the requests; a server that refuses quickly is not fast
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,8 @@ def measure(server: Server, load: Load, options: Options, round_number: int) -> 
         server.stop()
     requests = int(told["requests"])
     failed = int(sum(told[k] for k in ("connect", "read", "write", "status", "timeout")))
+    if failed > ERRORS_MAX * requests:
+        raise Unavailable(f"{failed:,} of {requests:,} requests failed ({told}): its numbers mean nothing")
     count = max(1, requests - int(told["status"])) * load.events_per_request
     seconds = told["duration_us"] / 1e6
     accept_s = sum(s for role, s in used.cpu_s.items() if role in server.accept_roles())

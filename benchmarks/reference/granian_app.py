@@ -195,7 +195,7 @@ class App:
         texts.append(f"{path}?{scope.query_string}".encode() if scope.query_string else path.encode())
         lengths = struct.pack("<11H", *map(len, texts))
         total = _STAMP.size + 22 + sum(map(len, texts)) + len(body)
-        slot = xxhash.xxh3_64_intdigest(str(visitor)) % 4096 if visitor is not None else 0
+        slot = xxhash.xxh3_64_intdigest(str(visitor).encode()) % 4096 if visitor is not None else 0
         stamp = _STAMP.pack(total, len(body), time.time_ns(), time.monotonic_ns(), slot, batch, 0, events, scope.client.encode()[:16])
         log = self.log
         seq = log.append([stamp, lengths, *texts, body], events)
