@@ -114,9 +114,12 @@ def get(port: int, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
 
 
 class CLoop(Server):
+    """Blocks with O_DIRECT, which is the better C and therefore what ratios are taken to."""
+
     name = "C loop"
     promise = "on disk (fdatasync)"
     binary = CACHE / "accept"
+    buffered = False
 
     def prepare(self) -> None:
         source = HERE / "reference" / "accept.c"
@@ -131,8 +134,15 @@ class CLoop(Server):
             raise Unavailable(f"accept.c did not compile: {done.stderr[-1000:]}")
 
     def command(self) -> list[str]:
-        more = ["--memory"] if self.ack == "memory" else []
+        more = (["--memory"] if self.ack == "memory" else []) + (["--buffered"] if self.buffered else [])
         return [str(self.binary), "--port", str(self.port), "--dir", str(self.folder / "raw"), "--key", events.KEY, "--keep-mb", "4096", *more]
+
+
+class CLoopBuffered(CLoop):
+    """Blocks through the page cache: to be compared with a server that writes so too."""
+
+    name = "C loop buffered"
+    buffered = True
 
 
 def _xxhash_include() -> list[str]:

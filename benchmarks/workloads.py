@@ -11,7 +11,7 @@ from functools import partial
 
 from benchmarks import events, harness, machine, product
 from benchmarks.harness import Load, Options, Result, Watch, median
-from benchmarks.servers import CACHE, LOAD_CORE, SERVER_CORE, CLoop, Granian, HeadwaterServer, Nginx, Server, Unavailable
+from benchmarks.servers import CACHE, SERVER_CORE, CLoop, CLoopBuffered, Granian, HeadwaterServer, Nginx, Server, Unavailable
 
 PORT = 18420
 DATA = CACHE / "run"
@@ -23,7 +23,7 @@ SETTLE_S_MAX = 300.0
 
 def accept(name: str, ack: str, load: Load, options: Options) -> Result:
     """headwater collect, C loop, granian, nginx, in interleaved rounds."""
-    kinds: tuple[type[Server], ...] = (HeadwaterServer, CLoop, Granian, Nginx)
+    kinds: tuple[type[Server], ...] = (HeadwaterServer, CLoop, CLoopBuffered, Granian, Nginx)
     makers: dict[str, Callable[[], Server]] = {
         kind.name: partial(kind, ack=ack, port=PORT + 10 * n, folder=DATA / f"server-{n}") for n, kind in enumerate(kinds)
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import mmap
 import os
 import struct
 import threading
@@ -102,11 +103,13 @@ class Log:
             os.rename(old, path)
             self.fd = os.open(path, os.O_WRONLY)
         else:
-            self.fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-            zero = bytes(1 << 20)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o600)
+            zero = mmap.mmap(-1, 1 << 20)  # aligned, as O_DIRECT wants it
             for _ in range(SEGMENT_BYTES >> 20):
-                os.write(self.fd, zero)
-            os.fsync(self.fd)
+                os.write(fd, zero)
+            os.fsync(fd)
+            os.close(fd)
+            self.fd = os.open(path, os.O_WRONLY)
         self.at = 0
 
     def _run(self) -> None:
