@@ -58,7 +58,7 @@ def main() -> int:
         only=tuple(s.strip() for s in given.servers.split(",")) if given.servers else (),
     )
     CACHE.mkdir(parents=True, exist_ok=True)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], check=False, capture_output=True, text=True, cwd=ROOT).stdout.strip()
     run: dict[str, object] = {
         "date": datetime.date.today().isoformat(), "commit": commit or "unknown", "quick": given.quick, "seconds": options.seconds,
         "rounds": options.rounds, "payloads": harness.prepare_payloads(), "machine": machine.describe(CACHE),
@@ -68,7 +68,7 @@ def main() -> int:
         print(f"{name}: {WORKLOADS[name][0]}", flush=True)
         try:
             results.append(WORKLOADS[name][1](options))
-        except Exception as e:  # one workload's failure must not lose the others' numbers
+        except Exception as e:  # noqa: BLE001 - one workload's failure must not lose the others' numbers
             failed.append(name)
             results.append(harness.Result(name, ["failed"], notes=[f"failed: {type(e).__name__}: {e}"]))
         print(report.table(results[-1]), *(f"* {n}" for n in results[-1].notes), "", sep="\n", flush=True)

@@ -19,9 +19,9 @@ SDK_PREFIX = "ajs-next-1760000000000-"
 ID_BYTES = 36  # what the scripts put in the place of MARK: nonce (8), counter (12), text
 KEY = "web-benchmark-key"  # the write key of every run; bodies carry it too, as the browser SDK does
 _WORDS = (
-    "river stone paper garden window silver market copper velvet harbor meadow lantern orchard "
-    "compass thunder marble saddle cotton willow ember canyon falcon anchor ginger"
-).split()
+    "river", "stone", "paper", "garden", "window", "silver", "market", "copper", "velvet", "harbor", "meadow", "lantern",
+    "orchard", "compass", "thunder", "marble", "saddle", "cotton", "willow", "ember", "canyon", "falcon", "anchor", "ginger",
+)  # fmt: skip
 _EVENTS = ("Product Viewed", "Product Added", "Cart Viewed", "Checkout Started", "Order Completed", "Products Searched")
 _COUNTRIES = ("en-US", "de-DE", "fr-FR", "ja-JP", "pt-BR", "sv-SE", "en-GB", "es-MX")
 _TEXT_KEYS = [f"{a}_{b}" for a in ("product", "cart", "user", "page", "promo", "shop") for b in ("name", "color", "group", "label", "source")]
@@ -125,7 +125,8 @@ def encode(value: object) -> str:
 
 def lines(count: int, seed: int = 7, duplicates: float = 0.02) -> Iterator[bytes]:
     """`count` events as JSON, one line each; `duplicates` of them repeat an earlier one of the last 50,000."""
-    rng, w, recent = random.Random(seed), world(), []
+    rng, w = random.Random(seed), world()
+    recent: list[bytes] = []
     for n in range(count):
         if recent and rng.random() < duplicates:
             yield rng.choice(recent)

@@ -29,11 +29,14 @@ def markdown(run: dict[str, object], results: list[Result]) -> str:
     sync = machine["fdatasync_ms"]
     packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
     tools = "; ".join(f"{k}: {v}" for k, v in machine["tools"].items())
+    rule = (
+        "Ratios within one table come from interleaved rounds on one machine and may be compared; absolute numbers and numbers of"
+        " different runs may not. How to read: [../README.md](../README.md)."
+    )
     out = [
         f"# Benchmarks of {run['date']}",
         "",
-        "Ratios within one table come from interleaved rounds on one machine and may be compared; absolute numbers and numbers of"
-        " different runs may not. How to read: [../README.md](../README.md).",
+        rule,
         "",
     ]
     if run["quick"]:

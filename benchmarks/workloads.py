@@ -114,7 +114,9 @@ def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> dict
 def preload(port: int, count: int) -> tuple[int, int]:
     """Posts `count` events in batches of 100; (accepted, different message ids among them)."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    accepted, distinct, batch = 0, set(), []
+    accepted = 0
+    distinct: set[bytes] = set()
+    batch: list[bytes] = []
 
     def send() -> None:
         nonlocal accepted
@@ -253,10 +255,8 @@ def click_to_row(options: Options) -> Result:
                         following.append((at, str(answer["receipt"])))
                     sent += 1
                     continue
-                for item in list(following):
-                    if server.delivered(item[1]):
-                        took.append((time.monotonic() - item[0]) * 1e3)
-                        following.remove(item)
+                while following and server.delivered(following[0][1]):  # oldest first: may be seen late, never early
+                    took.append((time.monotonic() - following.pop(0)[0]) * 1e3)
                 if following and time.monotonic() - following[0][0] > 30:
                     raise RuntimeError(f"receipt {following[0][1]} is not in the warehouse after 30 s")
                 time.sleep(0.005)
@@ -267,10 +267,10 @@ def click_to_row(options: Options) -> Result:
         result.notes.append(f"headwater: not measured: {e}")
         return result
 
-    def at(q: float) -> float:
+    def quantile(q: float) -> float:
         return round(took[min(len(took) - 1, int(len(took) * q))], 1)
 
-    result.rows.append([len(took), at(0.5), at(0.9), at(0.99), round(took[-1], 1)])
+    result.rows.append([len(took), quantile(0.5), quantile(0.9), quantile(0.99), round(took[-1], 1)])
     result.notes.append("From before the POST is sent to the first answer of /api/where that says delivered (polled, so up to some ms late, never early).")
     result.slices.append({"ms": took})
     return result

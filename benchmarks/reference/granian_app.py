@@ -30,8 +30,9 @@ GIF = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\
 _HEADER = struct.Struct("<4sBBHIIQQIIQQQ")
 _STAMP = struct.Struct("<IIQQHBBI16s")
 _STAMPED = (
-    "content-type user-agent referer accept-language sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform origin dnt sec-gpc"
-).split()
+    "content-type", "user-agent", "referer", "accept-language", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform",
+    "origin", "dnt", "sec-gpc",
+)  # fmt: skip
 Id = str | int | float | None
 
 
