@@ -129,9 +129,6 @@ class Deliverer:
             self.attach()
         self.read_ahead()
         decision = plan.plan(self.groups, self.links(), self.settings.load_rows_max)
-        if self.moved:
-            self.memory.note(self.have, {name: chain.passed for name, chain in self.chains.items()})
-        self.memory.save(self.clock.boot_ns(), SAVE_INTERVAL_S)
         match decision:
             case Load():
                 return self.load_when_due(decision)
@@ -267,6 +264,8 @@ class Deliverer:
             self.rows[partition] = PositionRow(step.target, streams, step.config_epoch, step.owner)
             self.have[partition] = target
         self.stood()
+        for chain in self.chains.values():
+            chain.drop_passed(self.groups)
         self.counters["loads"] += 1
         self.counters["rows"] += sum(rows.num_rows for sets in step.tables.values() for rows in sets)
         self.certain = True
@@ -317,28 +316,22 @@ class Deliverer:
             return {"destination": self.name, "start": start, "partitions": len(placed), "skipped_events": skipped}
 
     def look(self) -> None:
-        """Make what others see."""
+        """Make what others see, and remember it."""
         if self.rows is None:
             return
         now_ns = self.clock.boot_ns()
         waiting = sum(chain.held_rows for chain in self.chains.values())
         if not waiting:
             self.waiting_ns = now_ns
-        age_s = (now_ns - self.waiting_ns) / 1e9
-        if not self.moved:
-            self.seen = replace(self.seen, waiting_rows=waiting, age_s=age_s)
-            return
-        self.moved = False
         passed = {name: chain.passed for name, chain in self.chains.items()}
-        self.seen = Seen(
-            len(self.rows),
-            dict(self.have),
-            load.totals(self.rows),
-            passed,
-            waiting,
-            age_s,
-            self.destination.drift(),
-        )
+        if self.moved or passed != self.seen.passed:
+            self.seen = Seen(
+                len(self.rows), dict(self.have), load.totals(self.rows), passed, drift=self.destination.drift()
+            )
+            self.memory.note(self.have, passed)
+            self.moved = False
+        self.seen = replace(self.seen, waiting_rows=waiting, age_s=(now_ns - self.waiting_ns) / 1e9)
+        self.memory.save(now_ns, SAVE_INTERVAL_S)
 
     def close(self) -> None:
         """Save what is known and let go; rounds must have ended."""

@@ -103,7 +103,7 @@ def private(groups: Standing, off: tuple[int, ...]) -> Paused:
     Until processing offers them, a destination off the chain is paused: nothing is lost, since nothing is freed
     that it has not passed, and an operator decides with ``adopt``.
     """
-    new = all(vector == EMPTY for vector, group in groups.items() if group & frozenset(off))
+    new = groups.get(EMPTY, frozenset()).issuperset(off)
     return Paused("chain_begins_later" if new else "off_chain", off)
 
 

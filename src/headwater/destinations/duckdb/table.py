@@ -47,6 +47,7 @@ SIMPLE = {
 }
 NUMBERS = {*WHOLE.values(), "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE"}
 TEXTS = {"VARCHAR", "JSON"}
+NESTED = "NESTED"
 TIMES = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S", "DATE"}
 
 
@@ -62,10 +63,16 @@ def literal(text: str) -> str:
 
 def duck_type(field: pa.Field) -> str:
     """The type of a column made for an Arrow field. Times are kept in UTC: TIMESTAMP WITH TIME ZONE."""
+    given = given_type(field)
+    return "JSON" if given == NESTED else given
+
+
+def given_type(field: pa.Field) -> str:
+    """What DuckDB makes of an Arrow field; text that holds JSON is "JSON"."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_timestamp(kind):
         return "TIMESTAMP WITH TIME ZONE" if kind.tz else "TIMESTAMP"
-    found = SIMPLE.get(str(kind), "JSON")
+    found = SIMPLE.get(str(kind), NESTED)
     is_json = field.metadata is not None and field.metadata.get(b"kind") == b"json"
     return "JSON" if is_json and found == "VARCHAR" else found
 
@@ -128,7 +135,7 @@ def fit(schema: pa.Schema, table: Mapping[str, str]) -> Fitting:
     for index, field in enumerate(schema):
         name, _, variant = field.name.partition("|")
         source, key = f"c{index}", name.lower()
-        given = duck_type(field)
+        given = given_type(field)
         kept = f"CAST({source} AS JSON)" if given == "JSON" else source
         if key == UNMAPPED:
             own_unmapped = source
