@@ -46,6 +46,16 @@ class Ticking:
         raise NotImplementedError
 
 
+class Unsynced(SystemDisk):
+    """The disk without waiting for it; no test here cuts the power."""
+
+    def sync(self, file: int) -> None:
+        pass
+
+    def sync_dir(self, path: str) -> None:
+        pass
+
+
 class World:
     """One destination, one ready log, and deliverers of it."""
 
@@ -65,8 +75,8 @@ class World:
             "warehouse",
             destination or self.kind(self.store),
             {"0": self.ready.open},
-            Memory(SystemDisk(), str(folder / "state.json"), PIPELINE),
-            DeadLetters(str(folder / "dead.sqlite"), "warehouse"),
+            Memory(Unsynced(), str(folder / "state.json"), PIPELINE),
+            DeadLetters(":memory:", "warehouse"),
             MemorySettings(**settings),
             self.clock,
             partitions=len(PARTITIONS),
@@ -450,14 +460,14 @@ def violations(folder: Path, kind: Callable[[Store], MemoryDestination], seeds: 
 @pytest.mark.slow
 def test_inv_dst_1_random_histories_are_exact(tmp_path: Path) -> None:
     """INV-DST-1: two owners, outages, restores; the comparison alone keeps it exact."""
-    assert violations(tmp_path, MemoryDestination, range(40)) == 0
+    assert violations(tmp_path, MemoryDestination, range(50)) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Blind, EpochOnly])
 def test_without_the_comparison_rows_are_lost_or_doubled(tmp_path: Path, kind: type[MemoryDestination]) -> None:
     """The hole that INV-DST-1 closes: a blind commit, or a fence by epoch only."""
-    assert violations(tmp_path, kind, range(25)) > 0
+    assert violations(tmp_path, kind, range(15)) > 0
 
 
 def test_the_vector_of_a_step_is_canonical() -> None:
