@@ -27,7 +27,9 @@ ZEROS = bytes(1024 * 1024)
 class Segments:
     """Keeps the next segment of a writer's folder ready."""
 
-    def __init__(self, disk: Disk, folder: str, segment_bytes: int, submit: Submit, allowed: Callable[[], bool]) -> None:
+    def __init__(
+        self, disk: Disk, folder: str, segment_bytes: int, submit: Submit, allowed: Callable[[], bool]
+    ) -> None:
         self.disk = disk
         self.folder = folder
         self.segment_bytes = segment_bytes
@@ -51,7 +53,9 @@ class Segments:
     def take(self, log: int, first: int) -> int:
         """Turn the prepared segment into the segment of a log; its name is durable on return."""
         if not self.ready:
-            raise Busy(f"no segment is ready: {self.trouble or 'the next one is being prepared'}", code="log_full")
+            raise Busy(
+                f"no segment is ready: {self.trouble or 'the next one is being prepared'}", code="log_full"
+            )
         path = files.segment_path(self.folder, log, first)
         self.disk.rename(f"{self.folder}/{files.NEXT}", path)
         self.ready = False
@@ -140,8 +144,8 @@ class BlockWriter:
             self.segments.prepare()
         return left + (size if self.segments.ready else 0)
 
-    def write(self, payload: bytes, *, records: int, events: int, flags: int = 0) -> Position:
-        """Append one block; durable, and visible to readers, on return.
+    def write(self, *parts: bytes | memoryview, records: int, events: int, flags: int = 0) -> Position:
+        """Append one block whose payload is these parts; durable, and visible to readers, on return.
 
         Busy: no segment is ready, nothing was touched. Unavailable: the disk failed, the log is over, and whether
         the block is on disk is for the recovery to say.
@@ -150,7 +154,7 @@ class BlockWriter:
             raise Unavailable(f"the log has ended: {self.ended}", code="log_ended")
         boot_ns = max(self.clock.boot_ns(), self.last_boot_ns)
         data = block.encode(
-            payload,
+            parts,
             log_id=self.log_id,
             first_seq=self.next_seq,
             events=events,
