@@ -78,9 +78,7 @@ def commit(
         change[0] += 1
         change[1] += 1
     sections = {"rows:events": memoryview(sink.getvalue())}
-    return Commit(
-        tuple(partitions), vector(first), vector(first + count), epoch, count, changes, sections
-    )
+    return Commit(tuple(partitions), vector(first), vector(first + count), epoch, count, changes, sections)
 
 
 def chain(sizes: Sequence[int], partitions: Sequence[int], first: int = 0) -> list[Commit]:

@@ -89,7 +89,9 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
     made.destination.close()
 
 
-def step(first: int, count: int, partitions: tuple[int, ...] = PARTITIONS, table: pa.Table | None = None) -> Step:
+def step(
+    first: int, count: int, partitions: tuple[int, ...] = PARTITIONS, table: pa.Table | None = None
+) -> Step:
     table = rows(first, count, partitions) if table is None else table
     added = {p: {"web": Counts(out=0)} for p in partitions}
     for p, streams in counted(table, "rows").items():

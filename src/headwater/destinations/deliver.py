@@ -116,7 +116,9 @@ class Deliverer:
             except HeadwaterError as error:
                 return self.failed(error)
             except OSError as error:
-                return self.failed(Unavailable(f"the ready log cannot be read: {error}", code="ready_unreadable"))
+                return self.failed(
+                    Unavailable(f"the ready log cannot be read: {error}", code="ready_unreadable")
+                )
             if self.trouble is not None:
                 self.tell("destination_resumed", {"destination": self.name})
             self.trouble, self.failures = None, 0
@@ -228,7 +230,9 @@ class Deliverer:
                 return step, self.destination.step(step)
             except Rejected as error:
                 step = self.leave_out(step, error)
-        raise Misconfigured("the destination goes on refusing rows that it accepted alone", code="refuses_rows")
+        raise Misconfigured(
+            "the destination goes on refusing rows that it accepted alone", code="refuses_rows"
+        )
 
     def leave_out(self, step: Step, error: Rejected) -> Step:
         """Find the refused rows, keep them as dead letters (durable here), and the step without them."""
@@ -248,7 +252,8 @@ class Deliverer:
                 count += len(found)
         if not count:
             raise Misconfigured(
-                f"the destination refuses a load, but no row of it alone: {error.message}", code="refuses_rows"
+                f"the destination refuses a load, but no row of it alone: {error.message}",
+                code="refuses_rows",
             ) from error
         self.counters["refused"] += count
         return load.without(step, masks, self.owner)
@@ -291,7 +296,9 @@ class Deliverer:
             self.certain = False
             self.destination.close()
         if self.trouble is None or self.trouble.code != error.code:
-            self.tell("destination_paused", {"destination": self.name, "code": error.code, "reason": str(error)})
+            self.tell(
+                "destination_paused", {"destination": self.name, "code": error.code, "reason": str(error)}
+            )
         self.trouble = error
         wait_s = stand.retry_s(error, self.failures, self.settings.retry_interval_s)
         self.failures += 1
@@ -304,7 +311,9 @@ class Deliverer:
             self.memory.load()
             self.destination.open(create=start != "here")
             rows = self.destination.positions(self.memory.pipeline)
-            adopted = stand.adopted(start, rows, self.opens.values(), self.partitions, passed, self.destination.empty)
+            adopted = stand.adopted(
+                start, rows, self.opens.values(), self.partitions, passed, self.destination.empty
+            )
             placed = {p: replace(row, owner=self.owner) for p, row in adopted.items()}
             if start != "here":
                 self.destination.place(self.memory.pipeline, placed)
@@ -313,7 +322,12 @@ class Deliverer:
             self.rows, self.certain, self.retry_ns = None, False, 0
             skipped = sum(row.total.skipped for row in placed.values())
             self.tell("destination_adopted", {"destination": self.name, "start": start, "skipped": skipped})
-            return {"destination": self.name, "start": start, "partitions": len(placed), "skipped_events": skipped}
+            return {
+                "destination": self.name,
+                "start": start,
+                "partitions": len(placed),
+                "skipped_events": skipped,
+            }
 
     def look(self) -> None:
         """Make what others see, and remember it."""
@@ -326,7 +340,11 @@ class Deliverer:
         passed = {name: chain.passed for name, chain in self.chains.items()}
         if self.moved or passed != self.seen.passed:
             self.seen = Seen(
-                len(self.rows), dict(self.have), load.totals(self.rows), passed, drift=self.destination.drift()
+                len(self.rows),
+                dict(self.have),
+                load.totals(self.rows),
+                passed,
+                drift=self.destination.drift(),
             )
             self.memory.note(self.have, passed)
             self.moved = False

@@ -65,14 +65,34 @@ def only(rows: pa.Table, partitions: Iterable[int]) -> pa.Table:
 
 
 def joined(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Neighbours of one schema put together, without a copy; order is kept."""
-    found: list[list[pa.Table]] = []
+    """Neighbours whose columns agree put together, without a copy; a column that one lacks is null there.
+
+    A commit has the learned columns that its events have, so neighbours seldom have the same ones. Columns of one
+    name and two types begin a new table. Order is kept.
+    """
+    found: list[tuple[dict[str, pa.Field], list[pa.Table]]] = []
     for table in tables:
-        if found and found[-1][0].schema.equals(table.schema, check_metadata=True):
-            found[-1].append(table)
-        else:
-            found.append([table])
-    return [group[0] if len(group) == 1 else pa.concat_tables(group) for group in found]
+        fields = {field.name: field for field in table.schema}
+        if not found or not agree(found[-1][0], fields):
+            found.append(({}, []))
+        found[-1][0].update(fields)
+        found[-1][1].append(table)
+    return [together(pa.schema(list(fields.values())), group) for fields, group in found]
+
+
+def agree(known: Mapping[str, pa.Field], fields: Mapping[str, pa.Field]) -> bool:
+    """Whether columns of one name are of one type and kind."""
+    return all(
+        name not in known or known[name].equals(field, check_metadata=True) for name, field in fields.items()
+    )
+
+
+def together(schema: pa.Schema, tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of ``schema``."""
+    if len(tables) == 1:
+        return tables[0]
+    whole = pa.concat_tables(tables, promote_options="default")
+    return pa.table([whole[name] for name in schema.names], schema=schema)
 
 
 def outs(commits: Sequence[Commit], partitions: frozenset[int]) -> dict[int, dict[str, Counts]]:
@@ -142,5 +162,13 @@ def without(step: Step, refused: Mapping[str, Sequence[pa.Array | pa.ChunkedArra
             kept.append(rows.filter(pc.invert(mask)))
         tables[name] = [rows for rows in kept if rows.num_rows]
     return Step(
-        step.pipeline, step.partitions, step.origin, step.target, tables, added, step.config_epoch, owner, step.facts
+        step.pipeline,
+        step.partitions,
+        step.origin,
+        step.target,
+        tables,
+        added,
+        step.config_epoch,
+        owner,
+        step.facts,
     )

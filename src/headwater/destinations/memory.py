@@ -77,7 +77,9 @@ class MemoryDestination:
         self.reach()
         if not self.matches(step):
             return Outcome.MOVED
-        taken = {name: [row for rows in sets for row in rows.to_pylist()] for name, sets in step.tables.items()}
+        taken = {
+            name: [row for rows in sets for row in rows.to_pylist()] for name, sets in step.tables.items()
+        }
         for rows in taken.values():
             self.check(rows)
         for name, rows in taken.items():

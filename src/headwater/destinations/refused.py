@@ -97,8 +97,17 @@ class DeadLetters:
     def record(self, row: dict[str, object], reason: Rejected, node_ns: int) -> tuple[object, ...]:
         """The columns of a dead letter; the row itself as JSON."""
         writer, log, seq, number = (row.get(name) or 0 for name in ORIGIN)
-        place = (f"{writer:016x}", f"{log:016x}", seq, number, row.get("_hw_partition"), row.get(STREAM) or "")
-        body = msgspec.json.encode({name: value for name, value in row.items() if value is not None}, enc_hook=str)
+        place = (
+            f"{writer:016x}",
+            f"{log:016x}",
+            seq,
+            number,
+            row.get("_hw_partition"),
+            row.get(STREAM) or "",
+        )
+        body = msgspec.json.encode(
+            {name: value for name, value in row.items() if value is not None}, enc_hook=str
+        )
         return (self.destination, *place, reason.message, reason.help, body, node_ns)
 
     def count(self) -> int:

@@ -79,6 +79,8 @@ class Memory:
         groups: dict[str, list[int]] = {}
         for partition, vector in sorted(self.vectors.items()):
             groups.setdefault(vector.encode().hex(), []).append(partition)
-        state = State(FORMAT, self.pipeline, groups, {name: (at.log, at.seq) for name, at in self.ready.items()})
+        state = State(
+            FORMAT, self.pipeline, groups, {name: (at.log, at.seq) for name, at in self.ready.items()}
+        )
         write_whole(self.disk, self.path, msgspec.json.encode(state))
         self.saved_ns, self.changed = now_ns, False

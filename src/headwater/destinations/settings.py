@@ -8,7 +8,12 @@ import msgspec
 
 
 class DestinationSettings(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", omit_defaults=True
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag_field="type",
+    omit_defaults=True,
 ):
     """How commits are delivered into one destination. None of these reloads without re-opening the destination."""
 

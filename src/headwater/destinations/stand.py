@@ -84,11 +84,15 @@ def adopted(
     """
     if start == "here":
         if missing := [p for p in range(partitions) if p not in rows]:
-            raise Rejected(f"{len(missing)} of {partitions} position rows are missing", code="position_missing")
+            raise Rejected(
+                f"{len(missing)} of {partitions} position rows are missing", code="position_missing"
+            )
         return dict(rows)
     if start == "beginning":
         if not empty():
-            raise Rejected("the destination holds rows: from the beginning they would be there twice", code="not_empty")
+            raise Rejected(
+                "the destination holds rows: from the beginning they would be there twice", code="not_empty"
+            )
         return first_rows({}, partitions, "")
     if start != "now":
         raise Rejected(f"adopt from {start!r}: expected now, here or beginning", code="adopt_from")
@@ -104,7 +108,11 @@ def from_now(
     """Rows at the end of the chain; see ``adopted``."""
     end = ends(opens)
     found = {p: rows.get(p) or PositionRow(EMPTY.encode()) for p in range(partitions)}
-    ahead = [p for p, row in found.items() if p in end and end[p] != (v := Vector.decode(row.vector)) and end[p] <= v]
+    ahead = [
+        p
+        for p, row in found.items()
+        if p in end and end[p] != (v := Vector.decode(row.vector)) and end[p] <= v
+    ]
     if ahead:
         raise Rejected(
             f"the destination is ahead of the chain in {len(ahead)} partitions",
@@ -116,7 +124,9 @@ def from_now(
         streams = dict(row.streams)
         for stream, out in known.get(p, {}).items():
             counts = streams.get(stream, Counts())
-            streams[stream] = counts._replace(out=out, skipped=out - counts.rows - counts.dead - counts.erased)
+            streams[stream] = counts._replace(
+                out=out, skipped=out - counts.rows - counts.dead - counts.erased
+            )
         found[p] = replace(row, vector=end.get(p, Vector.decode(row.vector)).encode(), streams=streams)
     return found
 

@@ -48,7 +48,9 @@ Report = Callable[[dict[str, Any]], None]
 class DeliverWorker:
     """Runs the deliverers of one group. ``report`` is called from the event loop's thread."""
 
-    def __init__(self, group: str, deliverers: Sequence[Deliverer], report: Report, clock: Clock, socket: str) -> None:
+    def __init__(
+        self, group: str, deliverers: Sequence[Deliverer], report: Report, clock: Clock, socket: str
+    ) -> None:
         self.group = group
         self.deliverers = {deliverer.name: deliverer for deliverer in deliverers}
         self.report = report
@@ -104,7 +106,12 @@ class DeliverWorker:
 
     async def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """One request of the socket."""
-        operations = {"sql": self.sql, "positions": self.positions, "status": self.tell_status, "adopt": self.adopt}
+        operations = {
+            "sql": self.sql,
+            "positions": self.positions,
+            "status": self.tell_status,
+            "adopt": self.adopt,
+        }
         operation = operations.get(str(request.get("op")))
         if operation is None:
             raise Rejected(f"op {request.get('op')!r}: expected one of {', '.join(operations)}", code="op")
@@ -112,11 +119,15 @@ class DeliverWorker:
 
     def chosen(self, request: Mapping[str, Any]) -> Deliverer:
         """The deliverer that a request is about."""
-        name = request.get("destination") or (next(iter(self.deliverers)) if len(self.deliverers) == 1 else None)
+        name = request.get("destination") or (
+            next(iter(self.deliverers)) if len(self.deliverers) == 1 else None
+        )
         deliverer = self.deliverers.get(str(name))
         if deliverer is None:
             known = ", ".join(self.deliverers)
-            raise Rejected(f"destination {name!r} is not here: expected one of {known}", code="destination_name")
+            raise Rejected(
+                f"destination {name!r} is not here: expected one of {known}", code="destination_name"
+            )
         return deliverer
 
     def sql(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:

@@ -38,7 +38,9 @@ def warehouse(tmp_path: Path) -> Iterator[DuckDbDestination]:
 def load(destination: DuckDbDestination, first: int, **more: pa.Array) -> None:
     """Insert rows with these columns ("price__text" stands for "price|text")."""
     count = len(next(iter(more.values())))
-    table_ = rows(first, count, PARTITIONS, {name.replace("__", "|"): column for name, column in more.items()})
+    table_ = rows(
+        first, count, PARTITIONS, {name.replace("__", "|"): column for name, column in more.items()}
+    )
     destination.fit({"events": [table_.schema]})
     destination.note(destination.insert("events", table_))
 
@@ -48,7 +50,9 @@ def read(destination: DuckDbDestination, columns: str) -> list[dict[str, Any]]:
 
 
 def test_types_are_those_of_arrow_and_times_are_utc(warehouse: DuckDbDestination) -> None:
-    load(warehouse, 0, price=pa.array([1.5]), ok=pa.array([True]), colour=pa.array(["red"]).dictionary_encode())
+    load(
+        warehouse, 0, price=pa.array([1.5]), ok=pa.array([True]), colour=pa.array(["red"]).dictionary_encode()
+    )
     types = warehouse.columns["events"]
     assert types["received_at"] == "TIMESTAMP WITH TIME ZONE"
     assert types["_hw_writer"] == "UBIGINT"
@@ -58,10 +62,20 @@ def test_types_are_those_of_arrow_and_times_are_utc(warehouse: DuckDbDestination
 
 
 def test_a_second_kind_is_cast_where_it_fits_and_kept_where_not(warehouse: DuckDbDestination) -> None:
-    load(warehouse, 0, price=pa.array([1.5, None, None, None]), price__text=pa.array([None, "2.5", "dear", None]))
+    load(
+        warehouse,
+        0,
+        price=pa.array([1.5, None, None, None]),
+        price__text=pa.array([None, "2.5", "dear", None]),
+    )
     found = read(warehouse, "price, _unmapped")
     assert [row["price"] for row in found] == [1.5, 2.5, None, None]
-    assert [row["_unmapped"] and json.loads(row["_unmapped"]) for row in found] == [None, None, {"price": "dear"}, None]
+    assert [row["_unmapped"] and json.loads(row["_unmapped"]) for row in found] == [
+        None,
+        None,
+        {"price": "dear"},
+        None,
+    ]
     drift = warehouse.drift()
     assert [(d.table, d.column, d.count, d.example) for d in drift] == [("events", "price", 1, "dear")]
 
@@ -95,7 +109,10 @@ def test_a_number_that_would_lose_digits_is_kept_aside(warehouse: DuckDbDestinat
 def test_a_truth_is_no_number(warehouse: DuckDbDestination) -> None:
     load(warehouse, 0, n=pa.array([1.0]))
     load(warehouse, 1, n__boolean=pa.array([True]))
-    assert [(row["n"], row["_unmapped"]) for row in read(warehouse, "n, _unmapped")][1] == (None, '{"n":true}')
+    assert [(row["n"], row["_unmapped"]) for row in read(warehouse, "n, _unmapped")][1] == (
+        None,
+        '{"n":true}',
+    )
 
 
 def test_json_that_does_not_fit_is_kept_whole(warehouse: DuckDbDestination) -> None:
@@ -110,7 +127,9 @@ def test_json_that_does_not_fit_is_kept_whole(warehouse: DuckDbDestination) -> N
 
 def test_what_rows_bring_in_unmapped_is_kept_beside(warehouse: DuckDbDestination) -> None:
     load(warehouse, 0, n=pa.array([1.0]))
-    load(warehouse, 1, n__text=pa.array(["x", None, "y"]), _unmapped=pa.array(['{"q":1}', '{"r":null}', None]))
+    load(
+        warehouse, 1, n__text=pa.array(["x", None, "y"]), _unmapped=pa.array(['{"q":1}', '{"r":null}', None])
+    )
     found = [row["_unmapped"] for row in read(warehouse, "_unmapped")]
     assert [f and json.loads(f) for f in found] == [None, {"q": 1, "n": "x"}, {"r": None}, {"n": "y"}]
 
@@ -132,7 +151,9 @@ def test_a_frozen_table_keeps_new_columns_aside(tmp_path: Path) -> None:
 
 def test_names_that_differ_in_case_only_share_a_column_and_lose_nothing(warehouse: DuckDbDestination) -> None:
     load(warehouse, 0, Price=pa.array([1.0]), price=pa.array([2.0]))
-    assert [(r["Price"], r["_unmapped"]) for r in read(warehouse, "Price, _unmapped")] == [(1.0, '{"price":2.0}')]
+    assert [(r["Price"], r["_unmapped"]) for r in read(warehouse, "Price, _unmapped")] == [
+        (1.0, '{"price":2.0}')
+    ]
 
 
 @pytest.mark.parametrize("name", ['a"b', "select", "a;drop table events", "ü ", "'x'", "c1", "rows"])

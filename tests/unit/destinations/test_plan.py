@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.destinations.plan import Link, Load, Paused, Wait, due_s, examine, passed, plan, standing
+from headwater.destinations.plan import (
+    Link,
+    Load,
+    Paused,
+    Standing,
+    Wait,
+    due_s,
+    examine,
+    passed,
+    plan,
+    standing,
+)
 from headwater.event.position import EMPTY, Position, Vector, WriterId
 from tests.chains import vector
 
@@ -20,7 +31,7 @@ def links(*ends: int, first: int = 0, partitions: frozenset[int] = ALL) -> list[
     return found
 
 
-def at(seq: int) -> dict[Vector, frozenset[int]]:
+def at(seq: int) -> Standing:
     return standing(dict.fromkeys(ALL, vector(seq)))
 
 
@@ -82,9 +93,13 @@ def test_a_missing_row_is_told_from_a_new_destination() -> None:
 def test_a_restored_destination_is_seen() -> None:
     remembered = {0: vector(5), 1: vector(5)}
     assert examine({0: vector(9), 1: vector(5)}, remembered, 2) is None
-    assert examine({0: vector(5), 1: vector(4)}, remembered, 2) == Paused("destination_went_back", (1,), "here")
+    assert examine({0: vector(5), 1: vector(4)}, remembered, 2) == Paused(
+        "destination_went_back", (1,), "here"
+    )
     elsewhere = Vector({WriterId(9 << 16): Position(1, 100)})
-    assert examine({0: elsewhere, 1: vector(5)}, remembered, 2) == Paused("destination_went_back", (0,), "here")
+    assert examine({0: elsewhere, 1: vector(5)}, remembered, 2) == Paused(
+        "destination_went_back", (0,), "here"
+    )
 
 
 def test_loads_are_spaced_by_what_they_cost_within_bounds() -> None:

@@ -19,7 +19,9 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.errors import Busy, Rejected, Unavailable
 from tests.chains import rows
 
-LIMITS = SqlSettings(time_max_s=2.0, rows_max=100, result_bytes_max=1_000_000, concurrent_max=2, queue_wait_s=0.05)
+LIMITS = SqlSettings(
+    time_max_s=2.0, rows_max=100, result_bytes_max=1_000_000, concurrent_max=2, queue_wait_s=0.05
+)
 
 
 @pytest.fixture

@@ -29,9 +29,19 @@ CODES: tuple[tuple[str, type[HeadwaterError], str, str], ...] = (
         "file_version",
         "the file is of no DuckDB, or of a version that this one cannot read",
     ),
-    (r"[Nn]o space left|disk full|max_temp_directory_size", Unavailable, "disk_full", "free space where the file is"),
+    (
+        r"[Nn]o space left|disk full|max_temp_directory_size",
+        Unavailable,
+        "disk_full",
+        "free space where the file is",
+    ),
     (r"No such file or directory|does not exist", Misconfigured, "file_missing", "is the folder there?"),
-    (r"Permission denied|Read-only file system", Misconfigured, "file_permission", "the node's user must own it"),
+    (
+        r"Permission denied|Read-only file system",
+        Misconfigured,
+        "file_permission",
+        "the node's user must own it",
+    ),
 )
 
 
@@ -44,4 +54,6 @@ def translated(error: duckdb.Error, path: str) -> HeadwaterError:
         for pattern, kind, code, help_ in CODES:
             if re.search(pattern, str(error)):
                 return kind(f"{path}: {text}", code=code, help=help_)
-    return Unavailable(f"{path}: {text}", code="duckdb_" + type(error).__name__.removesuffix("Exception").lower())
+    return Unavailable(
+        f"{path}: {text}", code="duckdb_" + type(error).__name__.removesuffix("Exception").lower()
+    )

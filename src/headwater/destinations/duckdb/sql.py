@@ -66,7 +66,9 @@ class Sql:
     def parsed(self, text: str) -> duckdb.Statement:
         """The one statement; Rejected with the reason otherwise."""
         if len(text) > self.settings.query_chars_max:
-            raise Rejected(f"the query is longer than {self.settings.query_chars_max} characters", code="sql_length")
+            raise Rejected(
+                f"the query is longer than {self.settings.query_chars_max} characters", code="sql_length"
+            )
         try:
             statements = duckdb.extract_statements(text)
         except duckdb.Error as error:
@@ -85,10 +87,7 @@ class Sql:
         """The answer, cut to its limits."""
         with reading(self.cursor()) as cursor, interrupting(cursor, time_max_s) as late:
             try:
-                relation = cursor.sql(statement)
-                if relation is None:
-                    return Answer(pa.table({}), "")
-                with relation.to_arrow_reader(BATCH_ROWS) as stream:
+                with cursor.sql(statement).to_arrow_reader(BATCH_ROWS) as stream:
                     return self.cut(stream, rows_max)
             except duckdb.InterruptException as error:
                 raise Rejected(f"stopped after {time_max_s:g} s", code="sql_time") from error
@@ -181,7 +180,9 @@ def as_json(rows: pa.Table) -> bytes:
     columns = []
     for column in rows.columns:
         encode = encoder(column.type)
-        columns.append([None if v is None else encode(v) for v in column.cast(without_zone(column.type)).to_pylist()])
+        columns.append(
+            [None if v is None else encode(v) for v in column.cast(without_zone(column.type)).to_pylist()]
+        )
     records = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     return msgspec.json.encode(records)
 

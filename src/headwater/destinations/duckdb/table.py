@@ -102,7 +102,8 @@ class Fitting:
     def count_misfits(self, view: str) -> str:
         """One row: for each misfit how many values, and one example as text."""
         parts = (
-            f"count(*) FILTER ({m.when}), any_value({shortened(m.value)}) FILTER ({m.when})" for m in self.misfits
+            f"count(*) FILTER ({m.when}), any_value({shortened(m.value)}) FILTER ({m.when})"
+            for m in self.misfits
         )
         return f"SELECT {', '.join(parts)} FROM {view}"
 

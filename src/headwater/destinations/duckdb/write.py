@@ -62,6 +62,7 @@ PLACE = f"""INSERT OR REPLACE INTO {POSITIONS}
   SELECT ?, partition, vector, "rows", dead, erased, "out", counters, config_epoch, owner, make_timestamptz(?)
   FROM hw_positions"""
 CLOSED = ("TimeZone = 'UTC'", "enable_external_access = false", "lock_configuration = true")
+FITTINGS_MAX = 256
 LOAD, MOVED_ROWS = "hw_load", "hw_positions"
 
 counters_decoder = msgspec.json.Decoder(dict[str, dict[str, int]])
@@ -96,7 +97,9 @@ class DuckDbDestination:
         try:
             self.base = duckdb.connect(self.path, config=self.config())
             self.base.execute(POSITIONS_DDL)
-            for setting in CLOSED:  # after connecting: the folder for spilled data could not be named otherwise
+            for (
+                setting
+            ) in CLOSED:  # after connecting: the folder for spilled data could not be named otherwise
                 self.base.execute(f"SET GLOBAL {setting}")
             self.read_columns()
         except duckdb.Error as error:
@@ -214,6 +217,8 @@ class DuckDbDestination:
         """How rows of a schema go into a table; the table is made to fit where it does not yet."""
         key = (name, schema.serialize().to_pybytes())
         if key not in self.fittings:
+            if len(self.fittings) >= FITTINGS_MAX:
+                self.fittings.clear()
             self.grow(name, schema)
             self.fittings[key] = tables.fit(schema, self.columns[name])
         return self.fittings[key]
@@ -327,7 +332,9 @@ class DuckDbDestination:
             key = (drift.table, drift.column)
             before = self.drifts.get(key)
             count = drift.count + (before.count if before else 0)
-            self.drifts[key] = Drift(drift.table, drift.column, count, before.example if before else drift.example)
+            self.drifts[key] = Drift(
+                drift.table, drift.column, count, before.example if before else drift.example
+            )
 
     def drift(self) -> Sequence[Drift]:
         return tuple(self.drifts.values())
