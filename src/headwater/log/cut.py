@@ -26,16 +26,26 @@ class Cut:
     node_time_ns: int
 
 
-def discover(disk: Disk, raw: str, readers: dict[WriterId, LogReader], at: Vector) -> None:
-    """Add a reader for each writer folder that has none yet; called for every cut, after T was read."""
+def discover(
+    disk: Disk, raw: str, readers: dict[WriterId, LogReader], at: Vector, until: Vector | None = None
+) -> None:
+    """Add a reader for each writer folder that has none yet; called for every cut, after T was read.
+
+    ``until`` bounds the reading: nothing at or above it is read.
+    """
     for name in disk.listdir(raw):
         writer = WriterId(int(name, 16))
         if writer not in readers:
-            readers[writer] = LogReader(disk, f"{raw}/{name}", writer, at[writer])
+            stop = until[writer] if until is not None else None
+            readers[writer] = LogReader(disk, f"{raw}/{name}", writer, at[writer], stop)
 
 
 def take(
-    readers: Mapping[WriterId, LogReader], origin: Vector, now: tuple[int, int], node_time_ns: int, bytes_max: int
+    readers: Mapping[WriterId, LogReader],
+    origin: Vector,
+    now: tuple[int, int],
+    node_time_ns: int,
+    bytes_max: int,
 ) -> Cut | None:
     """The next cut of about ``bytes_max`` bytes; None when nothing is durable beyond ``origin``.
 

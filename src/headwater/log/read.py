@@ -38,11 +38,15 @@ class Block:
 class LogReader:
     """Reads ahead into ``ahead``; ``at`` is the position after the last block that was taken."""
 
-    def __init__(self, disk: Disk, folder: str, writer: WriterId, at: Position = ZERO) -> None:
+    def __init__(
+        self, disk: Disk, folder: str, writer: WriterId, at: Position = ZERO, until: Position | None = None
+    ) -> None:
         self.disk = disk
         self.folder = folder
         self.writer = writer
         self.at = at
+        self.until = until
+        """Where to stop although there is more; None reads on for ever."""
         self.ahead: deque[Block] = deque()
         self.ahead_bytes = 0
         self.more = False
@@ -86,6 +90,12 @@ class LogReader:
 
     def _limit(self) -> int:
         """The first number of the current log that may not be read."""
+        durable = self._durable()
+        if self.until is not None and self._read.log >= self.until.log:
+            return min(durable, self.until.seq) if self._read.log == self.until.log else 0
+        return durable
+
+    def _durable(self) -> int:
         if self._end is None and self._read.log:
             self._end = files.read_end(self.disk, self.folder, self._read.log)
         if self._end is not None:
@@ -102,7 +112,7 @@ class LogReader:
         if self._read.log and self._end is None:
             return False
         later = [log for log in files.logs(self.disk, self.folder) if log > self._read.log]
-        if not later:
+        if not later or (self.until is not None and later[0] > self.until.log):
             return False
         self._release()
         self._read = Position(later[0], 0)
@@ -171,7 +181,9 @@ class LogReader:
             self._file = None
             return
         assert self._file is not None
-        for offset, header, _ in later_blocks(self.disk, self._file, self._offset, self._read.log, self._read.seq):
+        for offset, header, _ in later_blocks(
+            self.disk, self._file, self._offset, self._read.log, self._read.seq
+        ):
             if header.first_seq == self._read.seq:  # whole after all: it was being written while we read
                 return
             self._offset = offset
@@ -186,4 +198,8 @@ class LogReader:
         """A stretch that cannot be read; it counts as closed with the block before it, so it holds up no cut."""
         events = until - self._read.seq
         start, boot_ns = self._closed
-        return Block(self.writer, block.Header(0, 0, 0, self._read.log, self._read.seq, events, start, 0, boot_ns), None)
+        return Block(
+            self.writer,
+            block.Header(0, 0, 0, self._read.log, self._read.seq, events, start, 0, boot_ns),
+            None,
+        )
