@@ -23,6 +23,7 @@ ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(\*\.)?[a-z0-9_\-.\[\]:]+")
 
 Ack = Literal["memory", "disk", "replicated", "delivered"]
 AddressPolicy = Literal["full", "truncated", "none", "hashed"]
+ForwardedHeader = Literal["x-forwarded-for", "forwarded", "x-real-ip"]
 Privacy = Literal["ignore", "anonymise", "drop"]
 
 
@@ -43,6 +44,9 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Body as sent, bytes, below 3.5 MiB (one record must fit into one block). More is answered 413."""
     decompressed_bytes_max: int = 3 * MIB
     """Body after decompression, bytes, below 3.5 MiB; decompression stops there, so a bomb costs no more."""
+    partial_bytes_max: int = 64 * MIB
+    """Bytes of requests that are not yet complete, over all connections of a worker; more is answered 503. Bounds
+    what many slow uploads can hold at once."""
     header_deadline_s: float = 10.0
     """A request's head must be complete so many seconds after its first byte, else 408 and close (slow-loris)."""
     body_deadline_s: float = 30.0
@@ -62,11 +66,7 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Bytes that wait for the disk, per worker, before requests are answered 503: about 0.1 s of a slow disk."""
     trusted_proxies: list[str] = []
     """Addresses or networks (CIDR) whose forwarded headers are believed. Empty: nobody's, the peer is the client."""
-    forwarded_headers: list[Literal["x-forwarded-for", "forwarded", "x-real-ip"]] = [
-        "x-forwarded-for",
-        "forwarded",
-        "x-real-ip",
-    ]
+    forwarded_headers: tuple[ForwardedHeader, ...] = ("x-forwarded-for", "forwarded", "x-real-ip")
     """Which headers of trusted proxies tell the client's address; the first that is there counts. Name only what your
     proxy writes itself: one that it passes on unread could be the client's invention."""
     proxy_protocol: Literal["off", "v1"] = "off"
@@ -99,6 +99,7 @@ COLLECT_BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("header_bytes_max", 1_024, 1_048_576),
     ("body_bytes_max", 1_024, RECORD_BYTES_MAX - 1),
     ("decompressed_bytes_max", 1_024, RECORD_BYTES_MAX - 1),
+    ("partial_bytes_max", 1_048_576, 1_073_741_824),
     ("header_deadline_s", 0.1, 3_600),
     ("body_deadline_s", 0.1, 3_600),
     ("idle_deadline_s", 0.1, 86_400),

@@ -19,10 +19,19 @@ from headwater.event.slots import NO_SLOT, affinity, slot_of
 TYPES = ("track", "page", "screen", "identify", "group", "alias")
 Type = Literal["track", "page", "screen", "identify", "group", "alias"]
 AT = re.compile(r" - at `\$?\.?(.*)`$")
-REASONS = {
+QUOTED = re.compile(r"`([^`]*)`")
+MISSING = re.compile(r"^Object missing required field `(.*)`")
+LENGTH = re.compile(r"^Expected `str` of length <= (\d+)")
+WORDS = {
+    "str": "text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "an array",
+    "null": "null",
     "int | float | str | null": "text or a number",
     "str | null": "text",
-    "array | null": "an array",
 }
 
 
@@ -122,9 +131,11 @@ def explain(error: BaseException) -> tuple[str, str]:
     text = text[: match.start()] if match else text
     if text.startswith("Invalid enum value"):
         return f"expected a type, one of {', '.join(TYPES)}; got {text.removeprefix('Invalid enum value ')}", field
-    for raw, ours in REASONS.items():
-        text = text.replace(f"`{raw}`", ours)
-    return (text[:1].lower() + text[1:]).replace("`", ""), field
+    if missing := MISSING.match(text):
+        return f"expected a field {missing[1]}", missing[1]
+    if length := LENGTH.match(text):
+        return f"expected at most {length[1]} characters", field
+    return QUOTED.sub(lambda word: WORDS.get(word[1], word[1]), text[:1].lower() + text[1:]), field
 
 
 ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

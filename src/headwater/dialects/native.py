@@ -7,6 +7,8 @@ is no event is refused alone and the last line needs no end. The type is `track`
 
 from __future__ import annotations
 
+import msgspec
+
 from headwater.dialects.envelope import (
     ERRORS,
     Envelope,
@@ -24,6 +26,13 @@ from headwater.event.record import Head
 NAME = "native"
 PATHS = ("/events",)
 DEFAULT_TYPE = "track"
+
+
+class Nothing(msgspec.Struct):
+    """Decoding into this checks the syntax and keeps nothing."""
+
+
+decode_nothing = msgspec.json.Decoder(Nothing).decode
 
 
 def envelope(limits: Limits) -> Envelope:
@@ -59,14 +68,25 @@ def object_or_lines(readers: Readers, body: bytes) -> Verdict:
 
 
 def is_one_value(body: bytes) -> bool:
-    """Whether a body is to be read as one value, not as lines; asked again by ``split``, so it looks at the body alone.
+    """Whether a body is read as one value, not as lines; asked again by ``split``, so it looks at the body alone.
 
-    More than one line that is not empty, each of which ends as an object does, are lines.
+    Lines: it is no JSON as a whole, but one of its lines is an object. Broken JSON over several lines stays one.
     """
-    lines = [line for line in lines_of(body) if line.strip()]
-    if len(lines) < 2:
+    if is_json(body):
         return True
-    return not (lines[0].rstrip().endswith(b"}") and lines[0].lstrip().startswith(b"{")) 
+    lines = lines_of(body)
+    return len(lines) < 2 or not any(line.lstrip()[:1] == b"{" and is_json(line) for line in lines)
+
+
+def is_json(data: bytes) -> bool:
+    """Whether these bytes are one JSON value of any kind."""
+    try:
+        decode_nothing(data)
+    except msgspec.ValidationError:
+        return True
+    except ERRORS:
+        return False
+    return True
 
 
 def array(readers: Readers, body: bytes) -> Verdict:
