@@ -3,7 +3,7 @@
 ::
 
     magic HWB1, version u8, flags u8, header_bytes u16 | payload_bytes u32, records u32 | log_id u64 | first_seq u64
-    | events u32, spare u32 | node_time_ns u64 | boot_ns u64 | hash u64            (64 bytes, little endian)
+    | events u32, start u32 | node_time_ns u64 | boot_ns u64 | hash u64            (64 bytes, little endian)
     payload | zeros to the next multiple of 4,096
 
 The hash is xxh3_64 of the header with hash 0 and the payload. A block belongs to a log only when magic, hash,
@@ -38,8 +38,15 @@ class Header:
     log_id: int
     first_seq: int
     events: int
+    start: int
+    """Which start of the node wrote it; boot times are compared within one start only."""
     node_time_ns: int
     boot_ns: int
+
+    @property
+    def closed(self) -> tuple[int, int]:
+        """When the block was closed, in the order of all blocks of a node."""
+        return self.start, self.boot_ns
 
     @property
     def next_seq(self) -> int:
@@ -66,10 +73,11 @@ def encode(
     records: int,
     node_time_ns: int,
     boot_ns: int,
+    start: int = 0,
     flags: int = 0,
 ) -> bytes:
     """A whole block, padded. ``payload`` must leave room for the header below BLOCK_BYTES_MAX."""
-    fields = (MAGIC, VERSION, flags, HEADER_BYTES, len(payload), records, log_id, first_seq, events, 0, node_time_ns, boot_ns)
+    fields = (MAGIC, VERSION, flags, HEADER_BYTES, len(payload), records, log_id, first_seq, events, start, node_time_ns, boot_ns)
     digest = xxh3_64(HEADER.pack(*fields, 0))
     digest.update(payload)
     length = HEADER_BYTES + len(payload)
@@ -80,14 +88,14 @@ def read_header(data: bytes | memoryview, log_id: int) -> Header | None:
     """The header at the start of ``data`` if it claims to be a block of this log; its hash is not yet checked."""
     if len(data) < HEADER_BYTES:
         return None
-    magic, version, flags, header_bytes, payload_bytes, records, log, first_seq, events, _, node_time_ns, boot_ns, _ = (
+    magic, version, flags, header_bytes, payload_bytes, records, log, first_seq, events, start, node_time_ns, boot_ns, _ = (
         HEADER.unpack_from(data)
     )
     if magic != MAGIC or version != VERSION or header_bytes != HEADER_BYTES or log != log_id:
         return None
     if payload_bytes > BLOCK_BYTES_MAX - HEADER_BYTES:
         return None
-    return Header(flags, payload_bytes, records, log, first_seq, events, node_time_ns, boot_ns)
+    return Header(flags, payload_bytes, records, log, first_seq, events, start, node_time_ns, boot_ns)
 
 
 def hash_agrees(data: bytes | memoryview) -> bool:

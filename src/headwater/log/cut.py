@@ -1,0 +1,57 @@
+"""Cuts: what is processed together, over all writers of a node (protocol.md §3, INV-ORD-1).
+
+The caller reads the time T *first*; the watermarks are read afterwards; only blocks closed at or before T are taken.
+So, if e1 was acknowledged before e2 was received, no cut holds e2 without e1: e1's block was closed before its
+acknowledgement, hence before e2's, and its watermark was stored by then. A backlog that does not fit lowers T to the
+last block that fits of the writer that was cut short; blocks are ordered by (start of the node, boot time of closing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headwater.event.position import Vector, WriterId
+from headwater.kit.disk import Disk
+from headwater.log.read import Block, LogReader
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The events in [origin, target)."""
+
+    origin: Vector
+    target: Vector
+    blocks: list[Block]
+    node_time_ns: int
+
+
+def discover(disk: Disk, raw: str, readers: dict[WriterId, LogReader], at: Vector) -> None:
+    """Add a reader for each writer folder that has none yet; called for every cut, after T was read."""
+    for name in disk.listdir(raw):
+        writer = WriterId(int(name, 16))
+        if writer not in readers:
+            readers[writer] = LogReader(disk, f"{raw}/{name}", writer, at[writer])
+
+
+def take(
+    readers: Mapping[WriterId, LogReader], origin: Vector, now: tuple[int, int], node_time_ns: int, bytes_max: int
+) -> Cut | None:
+    """The next cut of about ``bytes_max`` bytes; None when nothing is durable beyond ``origin``.
+
+    ``now`` (start, boot ns) was read before this call. The target's clock entry is the greater of the origin's and
+    ``node_time_ns``.
+    """
+    bound = now
+    share = max(bytes_max // max(len(readers), 1), 1)
+    for reader in readers.values():
+        reader.fill(share)
+        if reader.more and reader.ahead:
+            bound = min(bound, reader.ahead[-1].header.closed)
+    blocks: list[Block] = []
+    for reader in readers.values():
+        blocks += reader.take(bound)
+    if not blocks:
+        return None
+    target = Vector({w: r.at for w, r in readers.items()}, max(origin.clock, node_time_ns)).join(origin)
+    return Cut(origin, target, blocks, node_time_ns)

@@ -1,0 +1,107 @@
+"""The names of a writer's files, and the small file that says where a log ends.
+
+``<log>-<first seq>.seg`` segments · ``<log>.wm`` durable next seq, a mapped u64 · ``<log>.end`` JSON, written once
+(INV-LOG-4) · ``next.seg`` prepared ahead · ``spare-<n>.seg`` passed segments waiting to be recycled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from headwater.kit.disk import Disk, read_whole, write_whole
+
+SEGMENT = re.compile(r"^([0-9a-f]{16})-([0-9a-f]{16})\.seg$")
+SPARE = re.compile(r"^spare-(\d+)\.seg$")
+NEXT = "next.seg"
+
+
+class Segment(NamedTuple):
+    """A segment file of a log; ``first`` is the first sequence number in it."""
+
+    log: int
+    first: int
+    path: str
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """A stretch of a log that cannot be read: [first, next), and what it held per stream where that is known."""
+
+    first: int
+    next: int
+    streams: dict[str, int] = {}
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a log ends, decided once."""
+
+    log: int
+    seq: int
+    streams: dict[str, int] = {}
+    """Events per stream over the whole log, damaged ones counted as far as they are known."""
+    damaged: list[Damage] = []
+    format: int = 1
+
+
+def segment_path(folder: str, log: int, first: int) -> str:
+    """The path of a segment."""
+    return f"{folder}/{log:016x}-{first:016x}.seg"
+
+
+def watermark_path(folder: str, log: int) -> str:
+    """The path of a log's watermark."""
+    return f"{folder}/{log:016x}.wm"
+
+
+def end_path(folder: str, log: int) -> str:
+    """The path of a log's end."""
+    return f"{folder}/{log:016x}.end"
+
+
+def segments(disk: Disk, folder: str) -> list[Segment]:
+    """All segments of a writer in order; none when the folder is missing."""
+    if not disk.exists(folder):
+        return []
+    found = [m for m in map(SEGMENT.match, disk.listdir(folder)) if m]
+    return sorted(Segment(int(m[1], 16), int(m[2], 16), f"{folder}/{m[0]}") for m in found)
+
+
+def spares(disk: Disk, folder: str) -> list[str]:
+    """Paths of the segments that wait to be recycled."""
+    return [f"{folder}/{name}" for name in disk.listdir(folder) if SPARE.match(name)]
+
+
+def logs(disk: Disk, folder: str) -> list[int]:
+    """Ids of the logs that left any file here, in order."""
+    if not disk.exists(folder):
+        return []
+    names = disk.listdir(folder)
+    return sorted({int(n[:16], 16) for n in names if SEGMENT.match(n) or re.match(r"^[0-9a-f]{16}\.(wm|end)$", n)})
+
+
+def read_end(disk: Disk, folder: str, log: int) -> End | None:
+    """The end of a log, or None while it is open or not yet recovered."""
+    path = end_path(folder, log)
+    if not disk.exists(path):
+        return None
+    return msgspec.json.decode(read_whole(disk, path), type=End)
+
+
+def write_end(disk: Disk, folder: str, end: End) -> End:
+    """Decide where a log ends; the first decision stands (INV-LOG-4). Durable on return."""
+    if known := read_end(disk, folder, end.log):
+        return known
+    write_whole(disk, end_path(folder, end.log), msgspec.json.encode(end))
+    return end
+
+
+def accepted(ends: Mapping[int, End]) -> dict[str, int]:
+    """Events per stream over ended logs."""
+    total: dict[str, int] = {}
+    for end in ends.values():
+        for stream, count in end.streams.items():
+            total[stream] = total.get(stream, 0) + count
+    return total

@@ -1,0 +1,149 @@
+"""Where a log ends, decided once, after its process is gone (protocol.md §2 Recovery).
+
+Blocks are read past the cache (direct), from the last segment on; the first that does not fit ends the log unless a
+later block of the same log stands behind it: then the stretch between is *damage*, because a writer never has two
+unsynced blocks (protocol-why.md L5). A stale block of a recycled file has another log id or an older number and is
+never taken for one (INV-LOG-3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from headwater.event.record import decode_payload
+from headwater.kit.disk import Disk
+from headwater.log import block, files
+from headwater.log.files import Damage, End, Segment
+
+READ_BYTES = block.BLOCK_BYTES_MAX
+
+StreamsOf = Callable[[memoryview], Mapping[str, int]]
+"""From a block's payload: events per stream in its log, up to and with the block."""
+
+
+def raw_streams(payload: memoryview) -> Mapping[str, int]:
+    """``StreamsOf`` of a raw log."""
+    return {stream: counts.so_far for stream, counts in decode_payload(payload).streams.items()}
+
+
+def no_streams(_payload: memoryview) -> Mapping[str, int]:
+    """``StreamsOf`` of a log that counts nothing per stream."""
+    return {}
+
+
+def block_at(disk: Disk, file: int, offset: int, log_id: int) -> tuple[block.Header, memoryview] | None:
+    """The whole, right block of this log at an offset, with its payload; None where there is none."""
+    data = disk.pread(file, block.PAGE_BYTES, offset)
+    header = block.read_header(data, log_id)
+    if header is None:
+        return None
+    if header.disk_bytes > len(data):
+        data = disk.pread(file, header.disk_bytes, offset)
+    if not block.hash_agrees(data):
+        return None
+    view = memoryview(data)
+    return header, view[block.HEADER_BYTES : block.HEADER_BYTES + header.payload_bytes]
+
+
+def later_blocks(
+    disk: Disk, file: int, offset: int, log_id: int, above: int
+) -> Iterator[tuple[int, block.Header, memoryview]]:
+    """Blocks of this log with a first number at or above ``above``, found at any page from ``offset`` on."""
+    size = disk.size(file)
+    while offset < size:
+        chunk = disk.pread(file, READ_BYTES, offset)
+        for page in range(0, len(chunk), block.PAGE_BYTES):
+            header = block.read_header(memoryview(chunk)[page : page + block.HEADER_BYTES], log_id)
+            if header is not None and header.first_seq >= above:
+                found = block_at(disk, file, offset + page, log_id)
+                if found is not None:
+                    yield offset + page, *found
+        if not chunk:
+            return
+        offset += len(chunk)
+
+
+class Recovery:
+    """The reading of one log from its last segment on."""
+
+    def __init__(self, disk: Disk, log_id: int, first_seq: int, streams_of: StreamsOf) -> None:
+        self.disk = disk
+        self.log_id = log_id
+        self.streams_of = streams_of
+        self.seq = first_seq
+        self.streams: dict[str, int] = {}
+        self.damaged: list[Damage] = []
+
+    def read(self, segment: Segment) -> int:
+        """Read a segment; the offset behind its last good block."""
+        file = self.disk.open(segment.path, direct=True)
+        try:
+            offset = 0
+            while True:
+                found = block_at(self.disk, file, offset, self.log_id)
+                if found is not None and found[0].first_seq == self.seq:
+                    header, payload = found
+                else:
+                    later = next(later_blocks(self.disk, file, offset, self.log_id, self.seq + 1), None)
+                    if later is None:
+                        return offset
+                    offset, header, payload = later
+                    self.damaged.append(Damage(self.seq, header.first_seq))
+                self.streams.update(self.streams_of(payload))
+                self.seq = header.next_seq
+                offset += header.disk_bytes
+        finally:
+            self.disk.close(file)
+
+
+def last_streams(disk: Disk, segments: list[Segment], log_id: int, streams_of: StreamsOf) -> dict[str, int]:
+    """Counts per stream at the end of whole segments, from the last block of the last of them."""
+    for segment in reversed(segments):
+        file = disk.open(segment.path, direct=True)
+        try:
+            last: memoryview | None = None
+            for _, _, payload in later_blocks(disk, file, 0, log_id, segment.first):
+                last = payload
+            if last is not None:
+                return dict(streams_of(last))
+        finally:
+            disk.close(file)
+    return {}
+
+
+def recover(disk: Disk, folder: str, log_id: int, streams_of: StreamsOf = raw_streams) -> End:
+    """Decide where a log ends; the earlier decision where there is one. Its process must be gone.
+
+    Idempotent, also when it is itself cut short. On return the end is durable and the tail given back.
+    """
+    if known := files.read_end(disk, folder, log_id):
+        return known
+    segments = [s for s in files.segments(disk, folder) if s.log == log_id]
+    if not segments:
+        return files.write_end(disk, folder, End(log=log_id, seq=0))
+    last = segments[-1]
+    reading = Recovery(disk, log_id, last.first, streams_of)
+    offset = reading.read(last)
+    if reading.seq == last.first:
+        reading.streams = last_streams(disk, segments[:-1], log_id, streams_of)
+    _give_back(disk, last, offset)
+    end = End(log=log_id, seq=reading.seq, streams=reading.streams, damaged=reading.damaged)
+    return files.write_end(disk, folder, end)
+
+
+def _give_back(disk: Disk, segment: Segment, length: int) -> None:
+    file = disk.open(segment.path, write=True)
+    try:
+        disk.truncate(file, length)
+        disk.sync(file)
+    finally:
+        disk.close(file)
+
+
+def recover_all(disk: Disk, folder: str, streams_of: StreamsOf = raw_streams) -> list[End]:
+    """Every log of a writer that has no end yet; the supervisor calls this before a successor starts."""
+    return [
+        recover(disk, folder, log, streams_of)
+        for log in files.logs(disk, folder)
+        if files.read_end(disk, folder, log) is None
+    ]

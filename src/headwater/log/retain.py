@@ -1,0 +1,86 @@
+"""Giving back what everybody has passed (protocol.md §2 Retention, §17.9).
+
+A segment may go when all of it lies below ``safe`` and it is older than the settings ask; where raw is over its quota,
+safe ones go at once, oldest first. Nothing above ``safe`` is ever touched, whatever the age or the quota say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from headwater.event.position import Position
+from headwater.kit.disk import Disk
+from headwater.log import block, files
+from headwater.log.files import Segment
+
+
+class Retired(NamedTuple):
+    """What a pass gave back."""
+
+    segments: int
+    bytes: int
+
+
+def ends(disk: Disk, folder: str) -> list[tuple[Segment, Position]]:
+    """Each segment with the position after its last event; segments that still grow are left out."""
+    found = files.segments(disk, folder)
+    closed: list[tuple[Segment, Position]] = []
+    for segment, following in zip(found, [*found[1:], None], strict=True):
+        if following is not None and following.log == segment.log:
+            closed.append((segment, Position(segment.log, following.first)))
+        elif end := files.read_end(disk, folder, segment.log):
+            closed.append((segment, Position(segment.log, end.seq)))
+    return closed
+
+
+def folder_bytes(disk: Disk, folder: str) -> int:
+    """What the segments of a folder take, spares and the prepared one counted."""
+    total = 0
+    for name in disk.listdir(folder):
+        if name.endswith(".seg"):
+            file = disk.open(f"{folder}/{name}")
+            try:
+                total += disk.size(file)
+            finally:
+                disk.close(file)
+    return total
+
+
+def retire(
+    disk: Disk,
+    folder: str,
+    safe: Position,
+    *,
+    wanted: Callable[[Segment], bool],
+    segment_bytes: int,
+    spares_max: int,
+) -> Retired:
+    """Recycle or remove the segments below ``safe`` that nobody ``wanted`` to keep longer."""
+    count = size = 0
+    spares = len(files.spares(disk, folder))
+    for segment, after in ends(disk, folder):
+        if after > safe or wanted(segment):
+            continue
+        file = disk.open(segment.path)
+        try:
+            length = disk.size(file)
+        finally:
+            disk.close(file)
+        if length == segment_bytes and spares < spares_max:
+            disk.rename(segment.path, f"{folder}/spare-{segment.first:016d}.seg")
+            spares += 1
+        else:
+            disk.unlink(segment.path)
+        count, size = count + 1, size + length
+    return Retired(count, size)
+
+
+def node_time_ns(disk: Disk, segment: Segment) -> int:
+    """Node time (ns) of the first block of a segment, as its age; 0 when it has none."""
+    file = disk.open(segment.path)
+    try:
+        header = block.read_header(disk.pread(file, block.PAGE_BYTES, 0), segment.log)
+    finally:
+        disk.close(file)
+    return header.node_time_ns if header else 0

@@ -1,0 +1,199 @@
+"""Writing one log: block by block, each durable before the next begins.
+
+A log belongs to the process that created it and to nobody after it (INV-LOG-4). ``write`` returns only when the
+block is on disk and the watermark says so (INV-LOG-1, INV-LOG-2). An error of the disk ends the log: nothing is
+tried again on that file (protocol-why.md L4); the process goes, the supervisor recovers, a new log begins.
+
+Segments are pre-zeroed or recycled and prepared ahead on another thread, so that an append never allocates: where
+no segment is ready, ``write`` answers Busy before it has touched anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable
+
+from headwater.event.position import Position, WriterId
+from headwater.kit.clock import Clock
+from headwater.kit.disk import Cell, Disk
+from headwater.kit.errors import Busy, Unavailable
+from headwater.kit.threads import Submit
+from headwater.log import block, files
+
+ZEROS = bytes(1024 * 1024)
+
+
+class Segments:
+    """Keeps the next segment of a writer's folder ready."""
+
+    def __init__(self, disk: Disk, folder: str, segment_bytes: int, submit: Submit, allowed: Callable[[], bool]) -> None:
+        self.disk = disk
+        self.folder = folder
+        self.segment_bytes = segment_bytes
+        self.submit = submit
+        self.allowed = allowed
+        self.preparing = False
+        self.trouble = ""
+        disk.mkdir(folder)
+        self.ready = self._usable(f"{folder}/{files.NEXT}")
+
+    def prepare(self) -> None:
+        """Begin to make the next segment unless there is one, it is under way, or the quota forbids it."""
+        if self.ready or self.preparing:
+            return
+        if not self.allowed():
+            self.trouble = "the raw log is at its quota"
+            return
+        self.preparing = True
+        self.submit(self._make)
+
+    def take(self, log: int, first: int) -> int:
+        """Turn the prepared segment into the segment of a log; its name is durable on return."""
+        if not self.ready:
+            raise Busy(f"no segment is ready: {self.trouble or 'the next one is being prepared'}", code="log_full")
+        path = files.segment_path(self.folder, log, first)
+        self.disk.rename(f"{self.folder}/{files.NEXT}", path)
+        self.ready = False
+        self.disk.sync_dir(self.folder)
+        return self.disk.open(path, write=True)
+
+    def _usable(self, path: str) -> bool:
+        if not self.disk.exists(path):
+            return False
+        file = self.disk.open(path)
+        try:
+            return self.disk.size(file) == self.segment_bytes
+        finally:
+            self.disk.close(file)
+
+    def _make(self) -> None:
+        target = f"{self.folder}/{files.NEXT}"
+        try:
+            for spare in files.spares(self.disk, self.folder):
+                if self._usable(spare):
+                    self.disk.rename(spare, target)
+                    break
+            else:
+                self._zero(f"{self.folder}/next.tmp")
+                self.disk.rename(f"{self.folder}/next.tmp", target)
+            self.ready = True
+            self.trouble = ""
+        except OSError as error:
+            self.trouble = f"cannot prepare a segment: {error.strerror or error}"
+            with contextlib.suppress(OSError):
+                self.disk.unlink(f"{self.folder}/next.tmp")
+        finally:
+            self.preparing = False
+
+    def _zero(self, path: str) -> None:
+        file = self.disk.open(path, write=True, create=True)
+        try:
+            for offset in range(0, self.segment_bytes, len(ZEROS)):
+                part = ZEROS[: self.segment_bytes - offset]
+                if self.disk.pwrite(file, part, offset) != len(part):
+                    raise OSError(errno.ENOSPC, "no space left on device")
+            self.disk.sync(file)
+        finally:
+            self.disk.close(file)
+
+
+class BlockWriter:
+    """One log: appended to by one thread, which waits for the disk."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        clock: Clock,
+        folder: str,
+        writer: WriterId,
+        log_id: int,
+        *,
+        start: int,
+        offset_ns: int,
+        segment_bytes: int,
+        submit: Submit,
+        allowed: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.disk = disk
+        self.clock = clock
+        self.folder = folder
+        self.writer = writer
+        self.log_id = log_id
+        self.start = start
+        self.offset_ns = offset_ns
+        self.segments = Segments(disk, folder, segment_bytes, submit, allowed)
+        self.segments.prepare()
+        self.watermark: Cell | None = None
+        self.file: int | None = None
+        self.offset = 0
+        self.next_seq = 0
+        self.last_boot_ns = 0
+        self.ended: str = ""
+        """Why nothing can be appended any more; empty while the log is open."""
+
+    def ahead_bytes(self) -> int:
+        """What can be appended without waiting for a segment, bytes; prepares the next one when that is due."""
+        size = self.segments.segment_bytes
+        left = size - self.offset if self.file is not None else 0
+        if left < size // 2:
+            self.segments.prepare()
+        return left + (size if self.segments.ready else 0)
+
+    def write(self, payload: bytes, *, records: int, events: int, flags: int = 0) -> Position:
+        """Append one block; durable, and visible to readers, on return.
+
+        Busy: no segment is ready, nothing was touched. Unavailable: the disk failed, the log is over, and whether
+        the block is on disk is for the recovery to say.
+        """
+        if self.ended:
+            raise Unavailable(f"the log has ended: {self.ended}", code="log_ended")
+        boot_ns = max(self.clock.boot_ns(), self.last_boot_ns)
+        data = block.encode(
+            payload,
+            log_id=self.log_id,
+            first_seq=self.next_seq,
+            events=events,
+            records=records,
+            node_time_ns=boot_ns + self.offset_ns,
+            boot_ns=boot_ns,
+            start=self.start,
+            flags=flags,
+        )
+        try:
+            file = self._room_for(len(data))
+            written = self.disk.pwrite(file, data, self.offset)
+            if written != len(data):
+                raise OSError(errno.EIO, f"short write: {written} of {len(data)} bytes")
+            self.disk.sync(file)
+        except OSError as error:
+            self.ended = str(error)
+            raise Unavailable(f"the disk failed, the log has ended: {error}", code="log_failed") from error
+        self.last_boot_ns = boot_ns
+        self.offset += len(data)
+        self.next_seq += events
+        assert self.watermark is not None
+        self.watermark.set(self.next_seq)
+        return Position(self.log_id, self.next_seq)
+
+    def close(self) -> None:
+        """Release the files. The end of the log is written by the recovery, as after a crash."""
+        self.ended = self.ended or "closed"
+        if self.file is not None:
+            self.disk.close(self.file)
+            self.file = None
+        if self.watermark is not None:
+            self.watermark.close()
+            self.watermark = None
+
+    def _room_for(self, length: int) -> int:
+        if self.file is not None and self.offset + length <= self.segments.segment_bytes:
+            return self.file
+        file = self.segments.take(self.log_id, self.next_seq)
+        if self.watermark is None:
+            self.watermark = self.disk.cell(files.watermark_path(self.folder, self.log_id), write=True)
+        if self.file is not None:
+            self.disk.close(self.file)
+        self.file, self.offset = file, 0
+        self.segments.prepare()
+        return file
