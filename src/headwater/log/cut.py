@@ -26,12 +26,18 @@ class Cut:
     node_time_ns: int
 
 
-def discover(disk: Disk, raw: str, readers: dict[WriterId, LogReader], at: Vector) -> None:
-    """Add a reader for each writer folder that has none yet; called for every cut, after T was read."""
+def discover(
+    disk: Disk, raw: str, readers: dict[WriterId, LogReader], at: Vector, until: Vector | None = None
+) -> None:
+    """Add a reader for each writer folder that has none yet; called for every cut, after T was read.
+
+    ``until`` bounds the reading: nothing at or above it is read.
+    """
     for name in disk.listdir(raw):
         writer = WriterId(int(name, 16))
         if writer not in readers:
-            readers[writer] = LogReader(disk, f"{raw}/{name}", writer, at[writer])
+            stop = until[writer] if until is not None else None
+            readers[writer] = LogReader(disk, f"{raw}/{name}", writer, at[writer], stop)
 
 
 def take(

@@ -38,11 +38,15 @@ class Block:
 class LogReader:
     """Reads ahead into ``ahead``; ``at`` is the position after the last block that was taken."""
 
-    def __init__(self, disk: Disk, folder: str, writer: WriterId, at: Position = ZERO) -> None:
+    def __init__(
+        self, disk: Disk, folder: str, writer: WriterId, at: Position = ZERO, until: Position | None = None
+    ) -> None:
         self.disk = disk
         self.folder = folder
         self.writer = writer
         self.at = at
+        self.until = until
+        """Where to stop although there is more; None reads on for ever."""
         self.ahead: deque[Block] = deque()
         self.ahead_bytes = 0
         self.more = False
@@ -86,6 +90,12 @@ class LogReader:
 
     def _limit(self) -> int:
         """The first number of the current log that may not be read."""
+        durable = self._durable()
+        if self.until is not None and self._read.log >= self.until.log:
+            return min(durable, self.until.seq) if self._read.log == self.until.log else 0
+        return durable
+
+    def _durable(self) -> int:
         if self._end is None and self._read.log:
             self._end = files.read_end(self.disk, self.folder, self._read.log)
         if self._end is not None:
@@ -102,7 +112,7 @@ class LogReader:
         if self._read.log and self._end is None:
             return False
         later = [log for log in files.logs(self.disk, self.folder) if log > self._read.log]
-        if not later:
+        if not later or (self.until is not None and later[0] > self.until.log):
             return False
         self._release()
         self._read = Position(later[0], 0)

@@ -1,0 +1,92 @@
+"""Dead letters as they can be listed: a fold of the commits' dead letters, and those of refused rows.
+
+Keyed by origin, so that folding again changes nothing. The original bytes and the reason are kept; the oldest letters
+go first when there are more than the setting allows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import pyarrow as pa
+
+from headwater.kit.errors import Rejected
+
+TABLE = """
+create table if not exists dead (
+  writer text not null, log text not null, seq integer not null, row integer not null,
+  stream text not null, reason text not null, field text not null, message_id text not null,
+  received text not null, body blob not null,
+  primary key (writer, log, seq, row)
+) without rowid
+"""
+COLUMNS = ("writer", "log", "seq", "row", "stream", "reason", "field", "message_id", "received")
+
+
+class DeadLetters:
+    """One file of dead letters; one process writes, any process reads."""
+
+    def __init__(self, path: str, *, letters_max: int = 1_000_000) -> None:
+        self.letters_max = letters_max
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.connection.execute("pragma journal_mode=wal")
+        self.connection.execute("pragma synchronous=full")
+        self.connection.execute(TABLE)
+
+    def add(self, table: pa.Table) -> None:
+        """Keep these letters; durable on return; those that are there stay as they are."""
+        received = [v.isoformat() for v in table["received"].to_pylist()]
+        rows = [
+            (f"{r['writer']:016x}", f"{r['log']:016x}", r["seq"], r["row"], r["stream"], r["reason"], r["field"] or "",
+             r["message_id"], at, r["body"])
+            for r, at in zip(table.to_pylist(), received, strict=True)
+        ]
+        self.connection.execute("begin immediate")
+        self.connection.executemany("insert or ignore into dead values (?,?,?,?,?,?,?,?,?,?)", rows)
+        self.connection.execute(
+            "delete from dead where (writer, log, seq, row) in"
+            " (select writer, log, seq, row from dead order by received limit max(0, (select count(*) from dead) - ?))",
+            (self.letters_max,),
+        )
+        self.connection.execute("commit")
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def read(path: str, *, limit: int = 100, stream: str | None = None) -> list[dict[str, Any]]:
+    """The newest letters of a file, without their bodies, newest first."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        where, values = ("where stream = ?", [stream]) if stream else ("", [])
+        cursor = connection.execute(
+            f"select {', '.join(COLUMNS)}, length(body) from dead {where} order by received desc limit ?",  # noqa: S608
+            [*values, limit],
+        )
+        return [{**dict(zip(COLUMNS, r, strict=False)), "bytes": r[-1]} for r in cursor]
+    finally:
+        connection.close()
+
+
+def show(path: str, origin: str) -> dict[str, Any] | None:
+    """One letter with its body, by origin ``writer-log-seq`` or by message id."""
+    parts = origin.split("-")
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        names = ", ".join(COLUMNS)
+        row = None
+        if len(parts) == 3 and parts[2].isdigit():
+            row = connection.execute(
+                f"select {names}, body from dead where writer=? and log=? and seq=?",  # noqa: S608
+                (parts[0], parts[1], int(parts[2])),
+            ).fetchone()
+        if row is None:
+            row = connection.execute(f"select {names}, body from dead where message_id=?", (origin,)).fetchone()  # noqa: S608
+    except sqlite3.Error as error:
+        raise Rejected(f"cannot read dead letters: {error}", code="dead_letters") from error
+    finally:
+        connection.close()
+    if row is None:
+        return None
+    return {**dict(zip(COLUMNS, row, strict=False)), "body": bytes(row[-1]).decode("utf-8", "backslashreplace")}

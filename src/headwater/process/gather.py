@@ -1,0 +1,250 @@
+"""From blocks to events: which bytes, which stamps, in which order (protocol.md §3).
+
+Single events lie in a block as lines and are taken as they are; only records that hold several events, or speak a
+dialect whose bodies are not JSON, are split by their dialect. What was refused at the door comes out as dead letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from headwater.event.record import DEAD, ERASED, SINGLE, Head, Payload, addresses, decode_head, decode_payload
+from headwater.log.read import Block
+
+Array = np.ndarray[Any, Any]
+HEADS_MAX = 200_000
+
+
+class Split(Protocol):
+    """What a dialect makes of one record."""
+
+    items: Sequence[bytes]
+    sent_at: str | None
+
+
+class Dialect(Protocol):
+    """The processing half of a dialect."""
+
+    plain: bool
+    """True when the body of a SINGLE record is already the event as JSON."""
+
+    def split(self, head: Head, body: bytes, events: int) -> Split: ...
+    def default_type(self, head: Head) -> str: ...
+
+
+@dataclass(slots=True)
+class Events:
+    """The events of a cut, in the order in which they are processed; arrays have one entry per event."""
+
+    lines: list[bytes | memoryview]
+    writer: Array
+    log: Array
+    seq: Array
+    received_ns: Array
+    head: Array
+    address: Array
+    address_flags: Array
+    slot: Array
+    heads: list[Head]
+    """Indexed by ``head``."""
+    default_type: list[str]
+    sent_at: dict[int, str]
+    """Event → sentAt of its batch, where the event itself may have none."""
+    refused: dict[int, tuple[str, str]]
+    """Event → (reason, field): refused at the door, or not readable by its dialect."""
+    erased: Array
+    damaged: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+class HeadCache:
+    """Decoded heads by their bytes; forgets everything when it is full."""
+
+    def __init__(self) -> None:
+        self.heads: dict[bytes, Head] = {}
+
+    def get(self, data: bytes) -> Head:
+        head = self.heads.get(data)
+        if head is None:
+            if len(self.heads) >= HEADS_MAX:
+                self.heads.clear()
+            head = self.heads[data] = decode_head(data)
+        return head
+
+
+class Gatherer:
+    """Turns blocks into ``Events``; keeps caches between cuts, nothing else."""
+
+    def __init__(self, dialect: Callable[[str], Dialect]) -> None:
+        self.dialect = dialect
+        self.cache = HeadCache()
+        self.so_far: dict[int, dict[str, int]] = {}
+        """Log → events per stream up to the last block seen; tells what a damaged stretch held."""
+
+    def gather(self, blocks: Sequence[Block]) -> Events:
+        """All events of the blocks, sorted by (receive time, writer, log, seq)."""
+        parts = Parts()
+        for block in blocks:
+            if block.payload is None:
+                parts.lost += 1
+                parts.lost_events += block.header.events
+                continue
+            payload = decode_payload(block.payload)
+            self._count_damage(block, payload, parts)
+            self._block(block, payload, parts)
+        if parts.lost_events:  # damage with nothing readable behind it: its stream is not known
+            parts.damaged[""] = parts.damaged.get("", 0) + parts.lost_events
+        return parts.events()
+
+    def _count_damage(self, block: Block, payload: Payload, parts: Parts) -> None:
+        log = block.header.log_id
+        if parts.lost_events:
+            before = self.so_far.get(log, {})
+            for stream, counts in payload.streams.items():
+                lost = counts.so_far - counts.here - before.get(stream, 0)
+                if lost and log in self.so_far:
+                    parts.damaged[stream] = parts.damaged.get(stream, 0) + lost
+                    parts.lost_events -= lost
+        self.so_far[log] = {stream: counts.so_far for stream, counts in payload.streams.items()}
+        if len(self.so_far) > 64:
+            self.so_far.pop(next(iter(self.so_far)))
+
+    def _block(self, block: Block, payload: Payload, parts: Parts) -> None:
+        stamps = payload.stamps
+        number_of = np.array([parts.number_of.get(h) or self._number(h, parts) for h in payload.heads], np.int64)
+        head_of = number_of[stamps["head"]] - 1
+        flags = stamps["flags"]
+        plain = np.array(parts.plain, bool)[head_of]
+        single = (flags & (SINGLE | DEAD | ERASED) == SINGLE) & plain
+        at = len(parts.lines)
+        bodies, starts = payload.bodies, payload.body_start.tolist()
+        if single.all():
+            parts.lines += [bodies[a : b - 1] for a, b in zip(starts, starts[1:], strict=False)]
+            record = np.arange(len(stamps))
+        else:
+            refused_at = np.concatenate(([0], np.cumsum(stamps["refused"], dtype=np.int64)))
+            for number, alone in enumerate(single.tolist()):
+                body = bodies[starts[number] : starts[number + 1] - 1]
+                if alone:
+                    parts.lines.append(body)
+                else:
+                    head = parts.heads[head_of[number]]
+                    refused = payload.refused[refused_at[number] : refused_at[number + 1]]
+                    self._record(head, bytes(body), stamps[number], refused, parts)
+            record = np.repeat(np.arange(len(stamps)), stamps["events"])
+        count = len(parts.lines) - at
+        parts.writer.append(np.full(count, block.writer, np.uint64))
+        parts.log.append(np.full(count, block.header.log_id, np.uint64))
+        parts.seq.append(np.arange(block.header.first_seq, block.header.first_seq + count, dtype=np.uint64))
+        parts.received.append(stamps["received"][record])
+        parts.head.append(head_of[record])
+        parts.address.append(addresses(stamps)[record])
+        parts.flags.append(flags[record])
+        parts.slot.append(stamps["slot"][record])
+
+    def _number(self, data: bytes, parts: Parts) -> int:
+        """Number a head that is new in this cut; from 1, so that a known one is true."""
+        head = self.cache.get(data)
+        dialect = self.dialect(head.dialect)
+        parts.heads.append(head)
+        parts.plain.append(dialect.plain)
+        parts.default_type.append(dialect.default_type(head))
+        parts.number_of[data] = len(parts.heads)
+        return len(parts.heads)
+
+    def _record(self, head: Head, body: bytes, stamp: Any, refused: Array, parts: Parts) -> None:
+        at, count = len(parts.lines), int(stamp["events"])
+        if stamp["flags"] & ERASED:
+            parts.lines += [b"{}"] * count
+            return
+        if stamp["flags"] & DEAD:
+            reason, _, field_name = head.refusal.partition("|")
+            parts.lines += [body] + [b"{}"] * (count - 1)
+            for number in range(count):
+                parts.refused[at + number] = (reason or "refused at the door", field_name)
+            return
+        split = self.dialect(head.dialect).split(head, body, count)
+        parts.lines += split.items
+        if split.sent_at is not None:
+            for number in range(count):
+                parts.sent_at[at + number] = split.sent_at
+        for number in refused.tolist():
+            parts.refused[at + number] = (head.refusal.partition("|")[0] or "refused at the door", "")
+
+
+class Parts:
+    """Pieces of ``Events`` while blocks are read."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes | memoryview] = []
+        self.heads: list[Head] = []
+        self.plain: list[bool] = []
+        self.number_of: dict[bytes, int] = {}
+        self.default_type: list[str] = []
+        self.sent_at: dict[int, str] = {}
+        self.refused: dict[int, tuple[str, str]] = {}
+        self.damaged: dict[str, int] = {}
+        self.lost = 0
+        self.lost_events = 0
+        self.writer: list[Array] = []
+        self.log: list[Array] = []
+        self.seq: list[Array] = []
+        self.received: list[Array] = []
+        self.head: list[Array] = []
+        self.address: list[Array] = []
+        self.flags: list[Array] = []
+        self.slot: list[Array] = []
+
+    def events(self) -> Events:
+        """Everything in one, sorted."""
+        if not self.lines:
+            empty = np.zeros(0, np.uint64)
+            return Events([], *([empty] * 8), [], [], {}, {}, np.zeros(0, bool), self.damaged)
+        flags = np.concatenate(self.flags)
+        events = Events(
+            self.lines,
+            np.concatenate(self.writer),
+            np.concatenate(self.log),
+            np.concatenate(self.seq),
+            np.concatenate(self.received),
+            np.concatenate(self.head),
+            np.concatenate(self.address),
+            flags,
+            np.concatenate(self.slot),
+            self.heads,
+            self.default_type,
+            self.sent_at,
+            self.refused,
+            (flags & ERASED) != 0,
+            self.damaged,
+        )
+        order = np.lexsort((events.seq, events.log, events.writer, events.received_ns))
+        return events if (order[1:] > order[:-1]).all() else select(events, order)
+
+
+def select(events: Events, order: Array) -> Events:
+    """The events at these indexes, in this order."""
+    where = {int(old): new for new, old in enumerate(order.tolist())} if events.sent_at or events.refused else {}
+    return Events(
+        [events.lines[i] for i in order.tolist()],
+        events.writer[order],
+        events.log[order],
+        events.seq[order],
+        events.received_ns[order],
+        events.head[order],
+        events.address[order],
+        events.address_flags[order],
+        events.slot[order],
+        events.heads,
+        events.default_type,
+        {where[i]: text for i, text in events.sent_at.items() if i in where},
+        {where[i]: why for i, why in events.refused.items() if i in where},
+        events.erased[order],
+        events.damaged,
+    )

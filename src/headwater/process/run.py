@@ -1,0 +1,210 @@
+"""The pure step: events in, rows, dead letters, ids and counters out (protocol.md §4).
+
+``run`` depends on the events, the ids seen and the learned schema, and on nothing else; what it adds to ``seen`` it
+also returns, so that the commit carries it. An event that cannot be processed becomes a dead letter with its bytes and
+the reason, and never stops the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from headwater.event.commit import COUNTERS
+from headwater.event.slots import NO_SLOT, affinity, slot_of
+from headwater.log.read import Block
+from headwater.process.columns import TYPES
+from headwater.process.dedupe import MINUTE_NS, Ids, Seen, hash_ids
+from headwater.process.gather import Array, Events, Gatherer, select
+from headwater.process.read import Parsed, Reader
+from headwater.process.shape import Shaper
+
+DEAD_SCHEMA = pa.schema(
+    [
+        ("writer", pa.uint64()),
+        ("log", pa.uint64()),
+        ("seq", pa.uint64()),
+        ("row", pa.uint32()),
+        ("stream", pa.string()),
+        ("reason", pa.string()),
+        ("field", pa.string()),
+        ("message_id", pa.string()),
+        ("received", TYPES["timestamp"]),
+        ("body", pa.binary()),
+    ]
+)
+IN, OUT, DUPLICATE, DEAD, FILTERED, ERASED, DAMAGED = range(len(COUNTERS))
+Changes = dict[str, dict[int, list[int]]]
+
+
+@dataclass(slots=True)
+class Output:
+    """What follows from the events of a cut, for the partitions of one processor."""
+
+    events: int
+    rows: pa.Table | None
+    dead: pa.Table | None
+    ids: Ids | None
+    changes: Changes
+
+
+class Runner:
+    """Runs cuts for a set of partitions."""
+
+    def __init__(
+        self,
+        gatherer: Gatherer,
+        reader: Reader,
+        shaper: Shaper,
+        *,
+        owned: Sequence[int],
+        partitions: int,
+        damage_here: bool,
+    ) -> None:
+        self.gatherer = gatherer
+        self.reader = reader
+        self.shaper = shaper
+        self.partitions = partitions
+        self.owned = np.zeros(partitions, bool)
+        self.owned[list(owned)] = True
+        self.all = bool(self.owned.all())
+        self.damage_here = damage_here
+        """Whether this processor counts damaged events: nobody knows their partitions, so one does for all."""
+
+    def run(self, blocks: Sequence[Block], seen: Seen, now_s: float) -> Output:
+        """Everything that follows from the blocks, given the ids seen below them; adds the new ids to ``seen``."""
+        events = self.gatherer.gather(blocks)
+        if not self.all:
+            events = self._prefilter(events)
+        parsed = self.reader.read(events.lines)
+        message_ids = self._message_ids(events, parsed)
+        partition = self._partitions(events, parsed, message_ids)
+        if not self.all:
+            mine = np.flatnonzero(self.owned[partition])
+            if len(mine) < len(events):
+                events, parsed = select(events, mine), take(parsed, mine)
+                message_ids = [message_ids[i] for i in mine.tolist()]
+                partition = partition[mine]
+        streams = [h.key_id for h in events.heads]
+        dead = {n: why for n, why in {**parsed.dead, **events.refused}.items() if not events.erased[n]}
+        alive = ~events.erased
+        alive[list(dead)] = False
+        fresh, ids = self._dedupe(events, streams, message_ids, partition, alive, seen)
+        changes = self._count(events, streams, partition, alive, fresh, dead)
+        rows = None
+        if fresh.any():
+            rows = self.shaper.rows(events, parsed, message_ids, partition, now_s)
+            if not fresh.all():
+                rows = rows.filter(pa.array(fresh))
+        return Output(len(events), rows, dead_table(events, streams, dead, message_ids), ids, changes)
+
+    def _prefilter(self, events: Events) -> Events:
+        """Leave out single events of others before they are parsed."""
+        known = events.slot != NO_SLOT
+        keep = ~known | self.owned[events.slot % self.partitions]
+        return events if keep.all() else select(events, np.flatnonzero(keep))
+
+    def _message_ids(self, events: Events, parsed: Parsed) -> list[str]:
+        """Each event's message id; one that has none gets the one that its position gives (protocol.md §17.14)."""
+        column = parsed.columns.get("messageId")
+        ids: list[str | None] = [None] * len(events) if column is None else column.to_pylist()
+        if column is not None and not column.null_count and "" not in ids:
+            return ids  # type: ignore[return-value]
+        for number, given in enumerate(ids):
+            if not given:
+                ids[number] = f"hw-{events.writer[number]:016x}-{events.log[number]:016x}-{events.seq[number]}"
+        return ids  # type: ignore[return-value]
+
+    def _partitions(self, events: Events, parsed: Parsed, message_ids: list[str]) -> Array:
+        slots = events.slot.astype(np.int64)
+        unknown = np.flatnonzero(slots == NO_SLOT)
+        if len(unknown):
+            anonymous, user = (_texts(parsed, name, unknown) for name in ("anonymousId", "userId"))
+            for at, number in enumerate(unknown.tolist()):
+                slots[number] = slot_of(affinity(anonymous[at], user[at], message_ids[number]) or "")
+        return (slots % self.partitions).astype(np.uint16)
+
+    def _dedupe(
+        self, events: Events, streams: list[str], message_ids: list[str], partition: Array, alive: Array, seen: Seen
+    ) -> tuple[Array, Ids | None]:
+        """Which events are the first of their id, and the ids that they add."""
+        where = np.flatnonzero(alive)
+        fresh = np.zeros(len(events), bool)
+        if not len(where):
+            return fresh, None
+        keys = [streams[h] for h in events.head[where].tolist()]
+        texts = message_ids if len(where) == len(events) else [message_ids[i] for i in where.tolist()]
+        high, low = hash_ids(keys, texts)
+        minute = (events.received_ns[where] // MINUTE_NS).astype(np.uint32)
+        owner = partition[where]
+        new = seen.add(high, low, minute, owner)
+        fresh[where] = new
+        return fresh, (high[new], low[new], minute[new], owner[new])
+
+    def _count(
+        self, events: Events, streams: list[str], partition: Array, alive: Array, fresh: Array, dead: dict[int, Any]
+    ) -> Changes:
+        """What is added to the counters, per stream and partition; `in` is the sum of the others."""
+        names = sorted(set(streams))
+        number_of = np.array([names.index(s) for s in streams], np.int64)
+        is_dead = np.zeros(len(events), bool)
+        is_dead[list(dead)] = True
+        changes: Changes = {}
+        if len(events):
+            cell = number_of[events.head] * self.partitions + partition
+            size = len(names) * self.partitions
+            columns = np.zeros((size, len(COUNTERS)), np.int64)
+            for counter, mask in (
+                (IN, None), (OUT, fresh), (DUPLICATE, alive & ~fresh), (DEAD, is_dead), (ERASED, events.erased),
+            ):
+                columns[:, counter] = np.bincount(cell if mask is None else cell[mask], minlength=size)
+            for at in np.flatnonzero(columns[:, IN]).tolist():
+                changes.setdefault(names[at // self.partitions], {})[at % self.partitions] = columns[at].tolist()
+        if self.damage_here:
+            for stream, lost in events.damaged.items():
+                counts = changes.setdefault(stream, {}).setdefault(0, [0] * len(COUNTERS))
+                counts[IN] += lost
+                counts[DAMAGED] += lost
+        return changes
+
+
+def take(parsed: Parsed, where: Array) -> Parsed:
+    """The lines at these indexes."""
+    index = pa.array(where)
+    new = {int(old): at for at, old in enumerate(where.tolist())}
+    dead = {new[n]: why for n, why in parsed.dead.items() if n in new}
+    return Parsed(len(where), {name: column.take(index) for name, column in parsed.columns.items()}, dead)
+
+
+def dead_table(
+    events: Events, streams: list[str], dead: dict[int, tuple[str, str]], message_ids: list[str]
+) -> pa.Table | None:
+    """The dead letters as they stand in a commit."""
+    if not dead:
+        return None
+    order = sorted(dead)
+    at = np.array(order)
+    received = pa.array(events.received_ns[at].astype(np.int64) // 1000).cast(TYPES["timestamp"])
+    columns = [
+        pa.array(events.writer[at]),
+        pa.array(events.log[at]),
+        pa.array(events.seq[at]),
+        pa.array(np.zeros(len(order), np.uint32)),
+        pa.array([streams[h] for h in events.head[at].tolist()], pa.string()),
+        pa.array([dead[n][0] for n in order], pa.string()),
+        pa.array([dead[n][1] for n in order], pa.string()),
+        pa.array([message_ids[n] for n in order], pa.string()),
+        received,
+        pa.array([bytes(events.lines[n]) for n in order], pa.binary()),
+    ]
+    return pa.table(columns, schema=DEAD_SCHEMA)
+
+
+def _texts(parsed: Parsed, name: str, where: Array) -> list[str | None]:
+    column = parsed.columns.get(name)
+    found: list[str | None] = [None] * len(where) if column is None else column.take(pa.array(where)).to_pylist()
+    return found

@@ -1,0 +1,188 @@
+"""The fold of a processor's commits on disk (protocol.md §4 INV-PROC-3): a cache that makes restarts quick.
+
+``state/<n>/lmdb`` holds the vector of each partition, the cumulative counters and the ready position up to which
+commits are folded; ``ids/`` holds runs of ids seen; ``dead.sqlite`` the dead letters. A fold is written behind the
+commits, each second: first the runs and the dead letters (both may be repeated harmlessly), then one LMDB transaction
+with the ready position. After a crash the commits behind that position are folded again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import lmdb
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from headwater.event.commit import COUNTERS, Commit
+from headwater.event.position import EMPTY, ZERO, Position, Vector
+from headwater.kit.errors import Broken
+from headwater.process.dead import DeadLetters
+from headwater.process.dedupe import Ids, Seen, decode_ids
+
+MAP_BYTES = 1 << 30
+RUN_BYTES = 16 * 1024 * 1024
+Counters = dict[str, dict[int, list[int]]]
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """What LMDB holds, in one value; small because it is per partition and stream, never per event."""
+
+    ready: tuple[int, int]
+    vectors: dict[int, bytes]
+    counters: Counters
+    format: int = 1
+
+
+@dataclass(slots=True)
+class Fold:
+    """State in memory: where each partition stands and what was counted."""
+
+    ready: Position = ZERO
+    vectors: dict[int, Vector] = field(default_factory=dict)
+    counters: Counters = field(default_factory=dict)
+
+    def apply(self, commit: Commit, after: Position) -> None:
+        """Take one commit in."""
+        for partition in commit.partitions:
+            self.vectors[partition] = commit.target
+        for stream, changes in commit.changes.items():
+            totals = self.counters.setdefault(stream, {})
+            for partition, added in changes.items():
+                old = totals.get(partition) or [0] * len(COUNTERS)
+                totals[partition] = [a + b for a, b in zip(old, added, strict=True)]
+        self.ready = after
+
+
+def merge(folds: Sequence[Fold], owned: Sequence[int]) -> Fold:
+    """State of these partitions out of several processors' folds: of each partition, the furthest one counts."""
+    merged = Fold()
+    for partition in owned:
+        best = max(folds, key=lambda f: _rank(f.vectors.get(partition, EMPTY)), default=Fold())
+        merged.vectors[partition] = best.vectors.get(partition, EMPTY)
+        for stream, totals in best.counters.items():
+            if partition in totals:
+                merged.counters.setdefault(stream, {})[partition] = list(totals[partition])
+    return merged
+
+
+def _rank(vector: Vector) -> tuple[int, list[tuple[int, Position]]]:
+    """Vectors of one partition lie on one chain, so any order that agrees with ≤ finds the furthest."""
+    return vector.clock, sorted(vector.items())
+
+
+class StateStore:
+    """One processor's folder; written by that processor alone."""
+
+    def __init__(self, folder: str, *, dead_letters_max: int) -> None:
+        self.folder = folder
+        os.makedirs(f"{folder}/ids", mode=0o750, exist_ok=True)
+        os.makedirs(f"{folder}/lmdb", mode=0o750, exist_ok=True)
+        self.environment = lmdb.open(f"{folder}/lmdb", map_size=MAP_BYTES, max_dbs=1, subdir=True, lock=True)
+        self.dead = DeadLetters(f"{folder}/dead.sqlite", letters_max=dead_letters_max)
+        self.run: int | None = None
+        self.run_bytes = 0
+        self.pending_ids: list[bytes] = []
+        self.pending_dead: list[pa.Table] = []
+
+    def load(self) -> Fold:
+        """The fold as it was last saved."""
+        with self.environment.begin() as transaction:
+            data = transaction.get(b"fold")
+        if data is None:
+            return Fold()
+        saved = msgspec.msgpack.decode(data, type=Saved)
+        if saved.format != 1:
+            raise Broken(f"state of format {saved.format} in {self.folder}; this version reads 1", code="state_format")
+        vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
+        return Fold(Position(*saved.ready), vectors, saved.counters)
+
+    def add(self, commit: Commit) -> None:
+        """Take over what a durable commit leaves behind; on disk with the next ``save``."""
+        if ids := commit.sections.get("ids"):
+            self.pending_ids.append(bytes(ids))
+        if dead := commit.sections.get("dead"):
+            self.pending_dead.append(pa.ipc.open_stream(dead).read_all())
+
+    def save(self, fold: Fold) -> None:
+        """Make the fold durable."""
+        if self.pending_ids:
+            self._append_ids(b"".join(self.pending_ids))
+            self.pending_ids = []
+        for table in self.pending_dead:
+            self.dead.add(table)
+        self.pending_dead = []
+        saved = Saved(fold.ready, {p: v.encode() for p, v in fold.vectors.items()}, fold.counters)
+        with self.environment.begin(write=True) as transaction:
+            transaction.put(b"fold", msgspec.msgpack.encode(saved))
+
+    def close(self) -> None:
+        """Release the files."""
+        if self.run is not None:
+            os.close(self.run)
+            self.run = None
+        self.dead.close()
+        self.environment.close()
+
+    def forget_ids(self, before_minute: int) -> None:
+        """Remove runs whose ids are all older than any window."""
+        for path in id_runs(self.folder)[:-1]:
+            last = max((int(ids[2].max()) for ids in read_run(path) if len(ids[2])), default=0)
+            if last >= before_minute:
+                break
+            os.unlink(path)
+
+    def _append_ids(self, data: bytes) -> None:
+        if self.run is None or self.run_bytes > RUN_BYTES:
+            if self.run is not None:
+                os.close(self.run)
+            known = id_runs(self.folder)
+            number = int(os.path.basename(known[-1]).split(".")[0], 16) + 1 if known else 0
+            self.run = os.open(f"{self.folder}/ids/{number:016x}.run", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+            self.run_bytes = 0
+            _sync_folder(f"{self.folder}/ids")
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.run, view) :]
+        self.run_bytes += len(data)
+        os.fdatasync(self.run)
+
+
+def id_runs(folder: str) -> list[str]:
+    """Paths of the runs of ids, oldest first."""
+    path = f"{folder}/ids"
+    return [f"{path}/{name}" for name in sorted(os.listdir(path)) if name.endswith(".run")] if os.path.isdir(path) else []
+
+
+def read_run(path: str) -> Iterator[Ids]:
+    """The chunks of a run; a torn tail, which no saved fold covers, ends it."""
+    with open(path, "rb") as file:
+        data = file.read()
+    at = 0
+    while at < len(data):
+        try:
+            ids, at = decode_ids(data, at)
+        except Broken:
+            return
+        yield ids
+
+
+def remember_ids(folder: str, seen: Seen, owned: Sequence[int]) -> None:
+    """Fill ``seen`` with the ids of a folder that belong to these partitions."""
+    mine = np.zeros(1 << 16, bool)
+    mine[list(owned)] = True
+    for path in id_runs(folder):
+        for high, low, minute, partition in read_run(path):
+            keep = mine[partition]
+            seen.remember((high[keep], low[keep], minute[keep], partition[keep]))
+
+
+def _sync_folder(path: str) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,300 @@
+"""One processor: takes cuts, runs them, commits them, folds them (protocol.md §4). A plain loop in its own process.
+
+The order of one turn is the protocol: 1. read the time, then the watermarks, take the cut; 2. run it; 3. append the
+commit to the ready log, durable; 4. only then let anybody see it, and fold it into state. A crash before 3 leaves
+nothing, a crash after 3 leaves a commit that is folded at the next start (INV-PROC-1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from headwater.event.commit import COUNTERS, Commit
+from headwater.event.position import EMPTY, Position, Vector, WriterId
+from headwater.kit.clock import Clock
+from headwater.kit.disk import Disk
+from headwater.kit.errors import Broken, Busy
+from headwater.log import cut
+from headwater.log.cut import Cut
+from headwater.log.read import LogReader
+from headwater.log.ready import ReadyReader, ReadyWriter
+from headwater.process.dedupe import MINUTE_NS, Seen, decode_ids, encode_ids
+from headwater.process.run import Output, Runner
+from headwater.process.settings import ProcessSettings
+from headwater.process.state import Fold, StateStore, merge, remember_ids
+
+SAVE_INTERVAL_NS = 1_000_000_000
+FOLD_READ_BYTES = 64 * 1024 * 1024
+EXPIRE_MINUTES = 5
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class NodeTime(Protocol):
+    """What a processor needs of the control page."""
+
+    def start(self) -> int: ...
+    def offset_ns(self) -> int: ...
+
+
+class Group:
+    """Partitions that stand at one vector, and their readers."""
+
+    def __init__(self, partitions: list[int], vector: Vector, until: Vector | None, runner: Runner) -> None:
+        self.partitions = partitions
+        self.runner = runner
+        self.vector = vector
+        self.until = until
+        self.readers: dict[WriterId, LogReader] = {}
+
+    def close(self) -> None:
+        """Release the files."""
+        for reader in self.readers.values():
+            reader.close()
+
+
+class ProcessWorker:
+    """One processor of a node."""
+
+    def __init__(
+        self,
+        number: int,
+        settings: ProcessSettings,
+        data: str,
+        disk: Disk,
+        clock: Clock,
+        node_time: NodeTime,
+        ready: ReadyWriter,
+        runner_for: Callable[[Sequence[int]], Runner],
+        report: Report,
+        *,
+        partitions: int,
+        config_epoch: int,
+    ) -> None:
+        self.number = number
+        self.settings = settings
+        self.data = data
+        self.disk = disk
+        self.clock = clock
+        self.node_time = node_time
+        self.ready = ready
+        self.runner_for = runner_for
+        self.report = report
+        self.config_epoch = config_epoch
+        self.owned = [p for p in range(partitions) if p % settings.workers == number]
+        self.store = StateStore(f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
+        self.seen = Seen(
+            partitions=partitions, memory_bytes=settings.dedupe_memory_bytes, window_s=settings.dedupe_window_s
+        )
+        self.fold = Fold()
+        self.groups: list[Group] = []
+        self.committed = Position(0, 0)
+        self.cuts = 0
+        self.saved_ns = 0
+        self.saved_ready = Position(0, 0)
+        self.expired_minute = 0
+        self.trouble = ""
+
+    def recover(self) -> None:
+        """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
+        folds = []
+        for number in self._known_numbers():
+            store = self.store if number == self.number else StateStore(f"{self.data}/state/{number}", dead_letters_max=1)
+            fold = store.load()
+            self._fold_rest(number, fold, store if number == self.number else None)
+            folds.append(fold)
+            remember_ids(store.folder, self.seen, self.owned)
+            if number == self.number:
+                self.committed = fold.ready
+            else:
+                store.close()
+        self.fold = merge(folds, self.owned)
+        self.fold.ready = self.committed
+        self._group()
+        self._save()
+
+    def step(self) -> bool:
+        """One turn; False when there was nothing to do."""
+        group = self.groups[0]
+        found = self._take(group)
+        if found is None:
+            if group.until is not None:  # caught up with the others
+                self._regroup(group)
+                return True
+            self._rest()
+            return False
+        output = group.runner.run(found.blocks, self.seen, self.clock.boot_ns() / 1e9)
+        self._commit(group, found, output)
+        self._rest()
+        return True
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Turn until told to stop *and* nothing is left to process."""
+        idle_turns = 0
+        while True:
+            if self.step():
+                idle_turns = 0
+                continue
+            idle_turns += 1
+            if stopping() and idle_turns > 1:
+                break
+            self.clock.block(self.settings.poll_interval_s)
+        self._save()
+        self._publish()
+        self.store.close()
+        self.ready.blocks.close()
+
+    def _take(self, group: Group) -> Cut | None:
+        now = self.clock.boot_ns()  # before the watermarks are read: INV-ORD-1 stands on this order
+        cut.discover(self.disk, f"{self.data}/raw", group.readers, group.vector, group.until)
+        return cut.take(
+            group.readers,
+            group.vector,
+            (self.node_time.start(), now),
+            now + self.node_time.offset_ns(),
+            self.settings.cut_bytes_max,
+        )
+
+    def _commit(self, group: Group, found: Cut, output: Output) -> None:
+        """Durable first, visible afterwards."""
+        entry = Commit(
+            tuple(group.partitions),
+            found.origin,
+            found.target,
+            self.config_epoch,
+            output.events,
+            output.changes,
+            sections_of(output),
+        )
+        self.committed = self._append(entry)
+        group.vector = found.target
+        self.fold.apply(entry, self.committed)
+        self.store.add(entry)
+        self.cuts += 1
+        last = max((b.header.node_time_ns for b in found.blocks), default=0) // MINUTE_NS
+        if last > self.expired_minute + EXPIRE_MINUTES:
+            self.expired_minute = last
+            self.seen.expire(last)
+            self.store.forget_ids(last - self.seen.window_minutes - EXPIRE_MINUTES)
+
+    def _append(self, entry: Commit) -> Position:
+        while True:
+            try:
+                position = self.ready.append(entry)
+            except Busy as busy:  # no room in the ready log: processing waits, the raw log keeps everything
+                self.trouble = busy.message
+                self._publish()
+                self.ready.blocks.ahead_bytes()
+                self.clock.block(0.1)
+            else:
+                self.trouble = ""
+                return position
+
+    def _rest(self) -> None:
+        now = self.clock.boot_ns()
+        if now - self.saved_ns >= SAVE_INTERVAL_NS and (self.store.pending_ids or self.fold.ready != self.saved_ready):
+            self._save()
+        self._publish()
+
+    def _save(self) -> None:
+        self.store.save(self.fold)
+        self.saved_ready = self.fold.ready
+        self.saved_ns = self.clock.boot_ns()
+
+    def _publish(self) -> None:
+        runner = self.groups[0].runner if self.groups else None
+        self.report(
+            {
+                "vectors": [{"partitions": g.partitions, "vector": g.vector.encode().hex()} for g in self.groups],
+                "counters": totals(self.fold.counters),
+                "ready": list(self.committed),
+                "folded": list(self.saved_ready),
+                "cuts": self.cuts,
+                "fast_lines": runner.reader.fast_lines if runner else 0,
+                "slow_lines": runner.reader.slow_lines if runner else 0,
+                "learned_columns": len(runner.reader.schema.first_kind) if runner else 0,
+                "dedupe_ids": self.seen.count,
+                "dedupe_window_s": self.seen.window_s(self.expired_minute or 1 << 31) if self.expired_minute else None,
+                "trouble": self.trouble,
+            }
+        )
+
+    def _known_numbers(self) -> list[int]:
+        names = {*self.disk.listdir(f"{self.data}/state"), *self.disk.listdir(f"{self.data}/ready")}
+        return sorted({int(n) for n in names if n.isdigit()} | {self.number})
+
+    def _fold_rest(self, number: int, fold: Fold, store: StateStore | None) -> None:
+        """Fold the commits behind a saved fold."""
+        reader = ReadyReader(self.disk, f"{self.data}/ready/{number}", WriterId(number), fold.ready)
+        mine = np.zeros(1 << 16, bool)
+        mine[self.owned] = True
+        while entries := reader.read(FOLD_READ_BYTES):
+            for entry, after in entries:
+                known = fold.vectors.get(entry.partitions[0], EMPTY)
+                if entry.origin != known:
+                    raise Broken(
+                        f"ready/{number} does not go on where its state ends: {entry.origin!r} after {known!r}",
+                        code="chain_broken",
+                    )
+                fold.apply(entry, after)
+                if ids := entry.sections.get("ids"):
+                    (high, low, minute, partition), _ = decode_ids(bytes(ids))
+                    keep = mine[partition]
+                    self.seen.remember((high[keep], low[keep], minute[keep], partition[keep]))
+                if store is not None:
+                    store.add(entry)
+        reader.close()
+
+    def _group(self) -> None:
+        """Partitions by vector, the hindmost first; each group runs up to where the next one stands."""
+        by_vector: dict[Vector, list[int]] = {}
+        for partition in self.owned:
+            by_vector.setdefault(self.fold.vectors.get(partition, EMPTY), []).append(partition)
+        order = sorted(by_vector, key=lambda v: (v.clock, sorted(v.items())))
+        self.groups = [
+            Group(sorted(by_vector[v]), v, following, self.runner_for(sorted(by_vector[v])))
+            for v, following in zip(order, [*order[1:], None], strict=True)
+        ]
+
+    def _regroup(self, group: Group) -> None:
+        """The hindmost group has reached the next one: from here on they are one."""
+        group.close()
+        for partition in group.partitions:
+            self.fold.vectors[partition] = self.groups[1].vector
+        for other in self.groups[1:]:
+            other.close()
+        self._group()
+
+
+def sections_of(output: Output) -> Mapping[str, memoryview]:
+    """The sections of a commit."""
+    sections: dict[str, memoryview] = {}
+    if output.rows is not None:
+        sections["rows:events"] = ipc(output.rows)
+    if output.dead is not None:
+        sections["dead"] = ipc(output.dead)
+    if output.ids is not None and len(output.ids[0]):
+        sections["ids"] = memoryview(encode_ids(output.ids))
+    return sections
+
+
+def ipc(table: pa.Table) -> memoryview:
+    """A table as one Arrow IPC stream with one batch."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        for batch in table.combine_chunks().to_batches():
+            writer.write_batch(batch)
+    return memoryview(sink.getvalue())
+
+
+def totals(counters: Mapping[str, Mapping[int, Sequence[int]]]) -> dict[str, dict[str, int]]:
+    """Counters per stream, summed over partitions."""
+    return {
+        stream: dict(zip(COUNTERS, (sum(column) for column in zip(*per_partition.values(), strict=True)), strict=True))
+        for stream, per_partition in counters.items()
+        if per_partition
+    }
