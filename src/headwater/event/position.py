@@ -68,7 +68,8 @@ class Vector(Mapping[WriterId, Position]):
         return hash(self.encode())
 
     def __repr__(self) -> str:
-        return f"Vector({', '.join(f'{w:016x}:{p.log:x}.{p.seq}' for w, p in self.entries.items())}, clock={self.clock})"
+        entries = ", ".join(f"{w:016x}:{p.log:x}.{p.seq}" for w, p in self.entries.items())
+        return f"Vector({entries}, clock={self.clock})"
 
     def __le__(self, other: Vector) -> bool:
         """Entry by entry; not a total order."""

@@ -16,7 +16,9 @@ NO_SLOT = 0xFFFF
 
 def slot_of(key: str | bytes) -> int:
     """The slot of an affinity key."""
-    return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key) & (SLOTS - 1)
+    return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key) & (
+        SLOTS - 1
+    )
 
 
 def affinity(anonymous_id: object, user_id: object, message_id: object) -> str | None:

@@ -34,7 +34,15 @@ class Busy(HeadwaterError):
 
     code = "busy"
 
-    def __init__(self, message: str, *, retry_after_s: float = 1.0, code: str | None = None, help: str = "", **fields: object) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float = 1.0,
+        code: str | None = None,
+        help: str = "",
+        **fields: object,
+    ) -> None:
         super().__init__(message, code=code, help=help, **fields)
         self.retry_after_s = retry_after_s
 

@@ -77,7 +77,20 @@ def encode(
     flags: int = 0,
 ) -> bytes:
     """A whole block, padded. ``payload`` must leave room for the header below BLOCK_BYTES_MAX."""
-    fields = (MAGIC, VERSION, flags, HEADER_BYTES, len(payload), records, log_id, first_seq, events, start, node_time_ns, boot_ns)
+    fields = (
+        MAGIC,
+        VERSION,
+        flags,
+        HEADER_BYTES,
+        len(payload),
+        records,
+        log_id,
+        first_seq,
+        events,
+        start,
+        node_time_ns,
+        boot_ns,
+    )
     digest = xxh3_64(HEADER.pack(*fields, 0))
     digest.update(payload)
     length = HEADER_BYTES + len(payload)
@@ -88,9 +101,21 @@ def read_header(data: bytes | memoryview, log_id: int) -> Header | None:
     """The header at the start of ``data`` if it claims to be a block of this log; its hash is not yet checked."""
     if len(data) < HEADER_BYTES:
         return None
-    magic, version, flags, header_bytes, payload_bytes, records, log, first_seq, events, start, node_time_ns, boot_ns, _ = (
-        HEADER.unpack_from(data)
-    )
+    (
+        magic,
+        version,
+        flags,
+        header_bytes,
+        payload_bytes,
+        records,
+        log,
+        first_seq,
+        events,
+        start,
+        node_time_ns,
+        boot_ns,
+        _,
+    ) = HEADER.unpack_from(data)
     if magic != MAGIC or version != VERSION or header_bytes != HEADER_BYTES or log != log_id:
         return None
     if payload_bytes > BLOCK_BYTES_MAX - HEADER_BYTES:

@@ -41,7 +41,11 @@ def discover(
 
 
 def take(
-    readers: Mapping[WriterId, LogReader], origin: Vector, now: tuple[int, int], node_time_ns: int, bytes_max: int
+    readers: Mapping[WriterId, LogReader],
+    origin: Vector,
+    now: tuple[int, int],
+    node_time_ns: int,
+    bytes_max: int,
 ) -> Cut | None:
     """The next cut of about ``bytes_max`` bytes; None when nothing is durable beyond ``origin``.
 

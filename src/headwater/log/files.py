@@ -79,7 +79,9 @@ def logs(disk: Disk, folder: str) -> list[int]:
     if not disk.exists(folder):
         return []
     names = disk.listdir(folder)
-    return sorted({int(n[:16], 16) for n in names if SEGMENT.match(n) or re.match(r"^[0-9a-f]{16}\.(wm|end)$", n)})
+    return sorted(
+        {int(n[:16], 16) for n in names if SEGMENT.match(n) or re.match(r"^[0-9a-f]{16}\.(wm|end)$", n)}
+    )
 
 
 def read_end(disk: Disk, folder: str, log: int) -> End | None:

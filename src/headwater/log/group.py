@@ -17,7 +17,7 @@ from headwater.event.record import STAMP, STAMP_BYTES, encode_payload
 from headwater.event.slots import NO_SLOT
 from headwater.kit.errors import Busy, HeadwaterError
 from headwater.kit.threads import Submit
-from headwater.log.block import BLOCK_BYTES_MAX, PAGE_BYTES
+from headwater.log.block import BLOCK_BYTES_MAX
 from headwater.log.write import BlockWriter
 
 W = TypeVar("W")
@@ -81,7 +81,9 @@ class GroupCommit(Generic[W]):
         if self.blocks.ahead_bytes() < 2 * self.pending_bytes + 2 * BLOCK_BYTES_MAX:
             if self.blocks.segments.ready or self.blocks.segments.preparing:
                 return Busy("the next segment is being prepared", retry_after_s=1, code="log_preparing")
-            return Busy(f"no room in the log: {self.blocks.segments.trouble}", retry_after_s=5, code="log_full")
+            return Busy(
+                f"no room in the log: {self.blocks.segments.trouble}", retry_after_s=5, code="log_full"
+            )
         return None
 
     def append(
@@ -113,7 +115,9 @@ class GroupCommit(Generic[W]):
         if index is None:
             index = batch.heads[head] = len(batch.heads)
             size += len(head)
-        batch.stamps.append(pack_stamp(received_ns, address, len(body), index, events, len(refused), slot, flags, 0))
+        batch.stamps.append(
+            pack_stamp(received_ns, address, len(body), index, events, len(refused), slot, flags, 0)
+        )
         batch.bodies.append(body)
         if refused:
             batch.refused += refused

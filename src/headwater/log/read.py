@@ -181,7 +181,9 @@ class LogReader:
             self._file = None
             return
         assert self._file is not None
-        for offset, header, _ in later_blocks(self.disk, self._file, self._offset, self._read.log, self._read.seq):
+        for offset, header, _ in later_blocks(
+            self.disk, self._file, self._offset, self._read.log, self._read.seq
+        ):
             if header.first_seq == self._read.seq:  # whole after all: it was being written while we read
                 return
             self._offset = offset
@@ -196,4 +198,8 @@ class LogReader:
         """A stretch that cannot be read; it counts as closed with the block before it, so it holds up no cut."""
         events = until - self._read.seq
         start, boot_ns = self._closed
-        return Block(self.writer, block.Header(0, 0, 0, self._read.log, self._read.seq, events, start, 0, boot_ns), None)
+        return Block(
+            self.writer,
+            block.Header(0, 0, 0, self._read.log, self._read.seq, events, start, 0, boot_ns),
+            None,
+        )

@@ -27,7 +27,9 @@ ZEROS = bytes(1024 * 1024)
 class Segments:
     """Keeps the next segment of a writer's folder ready."""
 
-    def __init__(self, disk: Disk, folder: str, segment_bytes: int, submit: Submit, allowed: Callable[[], bool]) -> None:
+    def __init__(
+        self, disk: Disk, folder: str, segment_bytes: int, submit: Submit, allowed: Callable[[], bool]
+    ) -> None:
         self.disk = disk
         self.folder = folder
         self.segment_bytes = segment_bytes
@@ -51,7 +53,9 @@ class Segments:
     def take(self, log: int, first: int) -> int:
         """Turn the prepared segment into the segment of a log; its name is durable on return."""
         if not self.ready:
-            raise Busy(f"no segment is ready: {self.trouble or 'the next one is being prepared'}", code="log_full")
+            raise Busy(
+                f"no segment is ready: {self.trouble or 'the next one is being prepared'}", code="log_full"
+            )
         path = files.segment_path(self.folder, log, first)
         self.disk.rename(f"{self.folder}/{files.NEXT}", path)
         self.ready = False

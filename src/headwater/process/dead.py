@@ -22,6 +22,7 @@ create table if not exists dead (
 ) without rowid
 """
 COLUMNS = ("writer", "log", "seq", "row", "stream", "reason", "field", "message_id", "received")
+NAMES = ", ".join(COLUMNS)
 
 
 class DeadLetters:
@@ -38,8 +39,18 @@ class DeadLetters:
         """Keep these letters; durable on return; those that are there stay as they are."""
         received = [v.isoformat() for v in table["received"].to_pylist()]
         rows = [
-            (f"{r['writer']:016x}", f"{r['log']:016x}", r["seq"], r["row"], r["stream"], r["reason"], r["field"] or "",
-             r["message_id"], at, r["body"])
+            (
+                f"{r['writer']:016x}",
+                f"{r['log']:016x}",
+                r["seq"],
+                r["row"],
+                r["stream"],
+                r["reason"],
+                r["field"] or "",
+                r["message_id"],
+                at,
+                r["body"],
+            )
             for r, at in zip(table.to_pylist(), received, strict=True)
         ]
         self.connection.execute("begin immediate")
@@ -60,10 +71,8 @@ def read(path: str, *, limit: int = 100, stream: str | None = None) -> list[dict
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         where, values = ("where stream = ?", [stream]) if stream else ("", [])
-        cursor = connection.execute(
-            f"select {', '.join(COLUMNS)}, length(body) from dead {where} order by received desc limit ?",  # noqa: S608
-            [*values, limit],
-        )
+        query = f"select {NAMES}, length(body) from dead {where} order by received desc limit ?"  # noqa: S608
+        cursor = connection.execute(query, [*values, limit])
         return [{**dict(zip(COLUMNS, r, strict=False)), "bytes": r[-1]} for r in cursor]
     finally:
         connection.close()
@@ -72,21 +81,22 @@ def read(path: str, *, limit: int = 100, stream: str | None = None) -> list[dict
 def show(path: str, origin: str) -> dict[str, Any] | None:
     """One letter with its body, by origin ``writer-log-seq`` or by message id."""
     parts = origin.split("-")
+    by_origin = f"select {NAMES}, body from dead where writer=? and log=? and seq=?"  # noqa: S608
+    by_id = f"select {NAMES}, body from dead where message_id=?"  # noqa: S608
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        names = ", ".join(COLUMNS)
         row = None
         if len(parts) == 3 and parts[2].isdigit():
-            row = connection.execute(
-                f"select {names}, body from dead where writer=? and log=? and seq=?",  # noqa: S608
-                (parts[0], parts[1], int(parts[2])),
-            ).fetchone()
+            row = connection.execute(by_origin, (parts[0], parts[1], int(parts[2]))).fetchone()
         if row is None:
-            row = connection.execute(f"select {names}, body from dead where message_id=?", (origin,)).fetchone()  # noqa: S608
+            row = connection.execute(by_id, (origin,)).fetchone()
     except sqlite3.Error as error:
         raise Rejected(f"cannot read dead letters: {error}", code="dead_letters") from error
     finally:
         connection.close()
     if row is None:
         return None
-    return {**dict(zip(COLUMNS, row, strict=False)), "body": bytes(row[-1]).decode("utf-8", "backslashreplace")}
+    return {
+        **dict(zip(COLUMNS, row, strict=False)),
+        "body": bytes(row[-1]).decode("utf-8", "backslashreplace"),
+    }

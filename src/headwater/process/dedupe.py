@@ -47,7 +47,9 @@ class Seen:
 
     def __init__(self, *, partitions: int, memory_bytes: int, window_s: float) -> None:
         self.window_minutes = max(1, int(-(-window_s // 60)))
-        self.entries_max = max(1024, int(memory_bytes / 2 / ENTRY_BYTES * LOAD_MAX))  # half: room to grow and rebuild
+        self.entries_max = max(
+            1024, int(memory_bytes / 2 / ENTRY_BYTES * LOAD_MAX)
+        )  # half: room to grow and rebuild
         self.share = max(16, self.entries_max // partitions)
         self.edge = np.zeros(partitions, np.uint32)
         """Per partition: ids received before this minute are forgotten."""
@@ -58,7 +60,9 @@ class Seen:
         """True for each id that was not seen; those are seen from now on. In order: the first copy wins."""
         self._room_for(len(high))
         fresh = np.zeros(len(high), bool)
-        todo = np.arange(len(high))[::-1].copy()  # reversed: of equal claims numpy keeps the last, so the earliest wins
+        todo = np.arange(len(high))[
+            ::-1
+        ].copy()  # reversed: of equal claims numpy keeps the last, so the earliest wins
         at = (high[todo] ^ (low[todo] >> np.uint64(7))) & self.mask
         while len(todo):
             owner = self.partition[at]
@@ -145,7 +149,9 @@ CHUNK = struct.Struct("<4sIIIQ")
 def encode_ids(ids: Ids) -> bytes:
     """A chunk of ids: CHUNK, then the four arrays. The delta of a commit and the unit of the runs on disk."""
     high, low, minute, partition = ids
-    data = b"".join((high.tobytes(), low.tobytes(), minute.astype("<u4").tobytes(), partition.astype("<u2").tobytes()))
+    data = b"".join(
+        (high.tobytes(), low.tobytes(), minute.astype("<u4").tobytes(), partition.astype("<u2").tobytes())
+    )
     first, last = (int(minute.min()), int(minute.max())) if len(minute) else (0, 0)
     return CHUNK.pack(MAGIC, len(high), first, last, xxh3_64(data).intdigest()) + data
 

@@ -6,6 +6,7 @@ dialect whose bodies are not JSON, are split by their dialect. What was refused 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -117,7 +118,9 @@ class Gatherer:
 
     def _block(self, block: Block, payload: Payload, parts: Parts) -> None:
         stamps = payload.stamps
-        number_of = np.array([parts.number_of.get(h) or self._number(h, parts) for h in payload.heads], np.int64)
+        number_of = np.array(
+            [parts.number_of.get(h) or self._number(h, parts) for h in payload.heads], np.int64
+        )
         head_of = number_of[stamps["head"]] - 1
         flags = stamps["flags"]
         plain = np.array(parts.plain, bool)[head_of]
@@ -125,7 +128,7 @@ class Gatherer:
         at = len(parts.lines)
         bodies, starts = payload.bodies, payload.body_start.tolist()
         if single.all():
-            parts.lines += [bodies[a : b - 1] for a, b in zip(starts, starts[1:], strict=False)]
+            parts.lines += [bodies[a : b - 1] for a, b in itertools.pairwise(starts)]
             record = np.arange(len(stamps))
         else:
             refused_at = np.concatenate(([0], np.cumsum(stamps["refused"], dtype=np.int64)))
@@ -204,8 +207,11 @@ class Parts:
     def events(self) -> Events:
         """Everything in one, sorted."""
         if not self.lines:
-            empty = np.zeros(0, np.uint64)
-            return Events([], *([empty] * 8), [], [], {}, {}, np.zeros(0, bool), self.damaged)
+            none = np.zeros(0, np.uint64)
+            nothing = np.zeros(0, bool)
+            return Events(
+                [], none, none, none, none, none, none, none, none, [], [], {}, {}, nothing, self.damaged
+            )
         flags = np.concatenate(self.flags)
         events = Events(
             self.lines,
@@ -230,7 +236,9 @@ class Parts:
 
 def select(events: Events, order: Array) -> Events:
     """The events at these indexes, in this order."""
-    where = {int(old): new for new, old in enumerate(order.tolist())} if events.sent_at or events.refused else {}
+    where = (
+        {int(old): new for new, old in enumerate(order.tolist())} if events.sent_at or events.refused else {}
+    )
     return Events(
         [events.lines[i] for i in order.tolist()],
         events.writer[order],

@@ -3,8 +3,8 @@
 The fast reader (arrow-rs through arro3) takes an explicit schema, ignores what it does not know and refuses a chunk
 with one odd value. Two things make it exact:
 
-* *The census.* Every key of JSON is followed by a colon, so the number of ``":`` in a chunk, less that of ``":null``, is
-  the number of values that are there. If the table holds as many values, nothing was ignored. If not, the chunk is
+* *The census.* Every key of JSON is followed by a colon, so the number of ``":`` in a chunk, less that of ``":null``,
+  is the number of values that are there. If the table holds as many values, nothing was ignored. If not, the chunk is
   surveyed: new paths are learned, lists are taken as text, and the chunk is read again if the schema grew. Text that
   looks like a key only makes a survey happen for nothing.
 * *Bisection.* A refused chunk is halved until the odd lines stand almost alone; they are read one by one, where a
@@ -17,8 +17,9 @@ else was in the batch.
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,7 +106,10 @@ class Reader:
         for _ in range(3):
             self._refresh()
             try:
-                batches = [pa.record_batch(b) for b in arro3.io.read_json(io.BytesIO(data), self.arrow, batch_size=len(lines))]
+                batches = [
+                    pa.record_batch(b)
+                    for b in arro3.io.read_json(io.BytesIO(data), self.arrow, batch_size=len(lines))
+                ]
             except Exception:  # arro3 has no narrower error: any odd value ends the fast reading
                 return None
             if len(batches) != 1 or batches[0].num_rows != len(lines):
@@ -116,13 +120,13 @@ class Reader:
                 return None
             if values == expected_values(data):
                 break
-            survey = Survey(self.schema, self.depth_max)
+            survey = Survey(self.schema, self.names, self.depth_max)
             try:
                 survey.read(lines)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return None
             if not survey.new:
-                parsed.columns.update(survey.json_columns(len(lines)))
+                parsed.columns.update(survey.columns(len(lines)))
                 break
             self.schema.learn(survey.new)
             if not self.schema.known(survey.new):
@@ -141,7 +145,9 @@ class Reader:
     def _flatten(self, batch: pa.RecordBatch, parsed: Parsed) -> int:
         """Put the leaves into ``parsed``; the number of values, objects counted."""
         values = 0
-        stack: list[tuple[Path, pa.Array]] = [((f.name,), batch.column(i)) for i, f in enumerate(batch.schema)]
+        stack: list[tuple[Path, pa.Array]] = [
+            ((f.name,), batch.column(i)) for i, f in enumerate(batch.schema)
+        ]
         while stack:
             path, array = stack.pop()
             there = len(array) - array.null_count
@@ -190,21 +196,27 @@ class Reader:
         unmapped: dict[str, Any] = {}
         for path, kind, value in walk(event, self.depth_max):
             if path in FIELDS:
+                name: str | None = dotted(path)
                 fitted = fit(value, kind, FIELDS[path])
-                name: str | None = dotted(path) if fitted is not None else None
             else:
-                first = self.schema.first_kind.get(path)
-                fitted = fit(value, kind, "number") if first == "number" and kind == "text" else None
-                name = self.schema.column(path, kind if fitted is None else "number")
-                fitted = text_of(value) if kind == "json" else value if fitted is None else fitted
-                name = f"@{name}" if name is not None else None
-            if name is None or (isinstance(fitted, float) and not np.isfinite(fitted)):
-                unmapped[dotted(path)] = value if not isinstance(value, float) or np.isfinite(value) else str(value)
+                name, fitted = place(self.schema, path, kind, value)
+            if name is None or fitted is None:
+                unmapped[dotted(path)] = value
             else:
                 cells[name] = fitted
         if unmapped:
             cells["_unmapped"] = text_of(unmapped)
         return cells
+
+
+def place(schema: LearnedSchema, path: Path, kind: str, value: Any) -> tuple[str | None, Any]:
+    """Column and cell of a value of a learned path; text that spells a number goes where numbers are."""
+    if kind == "text" and schema.first_kind.get(path) == "number":
+        number = fit(value, kind, "number")
+        if number is not None:
+            return f"@{schema.column(path, 'number')}", number
+    name = schema.column(path, kind)
+    return (f"@{name}" if name is not None else None), fit(value, kind, kind)
 
 
 def expected_values(data: bytes) -> int:
@@ -230,13 +242,15 @@ def expected_values(data: bytes) -> int:
 
 def fit(value: Any, kind: str, wanted: str) -> Any:
     """A value as the kind that a column has; None when it does not fit."""
-    if kind == wanted:
-        return float(value) if kind == "number" else value
-    if wanted == "text" and kind in ("number", "boolean"):
+    if wanted == "number" and (kind == "number" or (kind == "text" and NUMBER.match(value))):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return number if math.isfinite(number) else None
+    if wanted == "json" or (wanted == "text" and kind in ("number", "boolean")):
         return text_of(value)
-    if wanted == "number" and kind == "text" and NUMBER.match(value):
-        return float(value)
-    return None
+    return value if kind == wanted else None
 
 
 def text_of(value: Any) -> str:
@@ -261,7 +275,7 @@ def walk(event: dict[str, Any], depth_max: int) -> list[tuple[Path, str, Any]]:
         elif isinstance(value, bool):
             found.append((path, "boolean", value))
         elif isinstance(value, int | float):
-            found.append((path, "number", float(value) if abs(value) < 1e308 else value))
+            found.append((path, "number", value))
         elif isinstance(value, str):
             found.append((path, "text", value))
         else:
@@ -314,53 +328,61 @@ def _finite(parsed: Parsed) -> bool:
 
 
 class Survey:
-    """What a chunk holds beyond the fast schema: paths to learn, and lists as their own text."""
+    """What a chunk holds beyond the fast schema: paths to learn, and the values that the fast reader left out."""
 
-    def __init__(self, schema: LearnedSchema, depth_max: int) -> None:
+    def __init__(self, schema: LearnedSchema, fast: Container[Path], depth_max: int) -> None:
         self.schema = schema
+        self.fast = fast
         self.depth_max = depth_max
         self.new: dict[Key, None] = {}
-        self.texts: dict[str, list[tuple[int, str]]] = {}
+        self.cells: dict[str, list[tuple[int, Any]]] = {}
         self.decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
     def read(self, lines: Sequence[bytes | memoryview]) -> None:
         """Raises msgspec's errors for what the slow reading must judge."""
-        first_kind = self.schema.first_kind
         for number, line in enumerate(lines):
             stack: list[tuple[Path, Any]] = [((), line)]
             while stack:
                 path, raw = stack.pop()
                 for key, value in self.decoder.decode(raw).items():
                     here = (*path, key)
-                    start = bytes(value)[:1]
-                    if start == b"n" or here in FIELDS or here[0] in IGNORED_ROOTS:
+                    if here in self.fast or here[0] in IGNORED_ROOTS:
                         continue
+                    start = bytes(memoryview(value)[:1])
                     if start == b"{" and len(here) - (here[0] in ROOTS) < self.depth_max:
                         stack.append((here, value))
-                    elif start in b"[{":
-                        self._text(number, here, value)
-                    elif here not in first_kind:
-                        self.new[Key(here, KINDS[start])] = None
+                    elif start != b"n":
+                        self._value(number, here, KINDS[start], value)
 
-    def json_columns(self, lines: int) -> dict[str, pa.Array]:
-        """The lists and deep objects as text columns."""
+    def columns(self, lines: int) -> dict[str, pa.Array]:
+        """The values that the fast reader left out."""
         columns = {}
-        for name, texts in self.texts.items():
-            cells: list[str | None] = [None] * lines
-            for number, text in texts:
-                cells[number] = text
-            columns[name] = pa.array(cells, pa.string())
+        for name, found in self.cells.items():
+            cells: list[Any] = [None] * lines
+            for number, value in found:
+                cells[number] = value
+            columns[name] = pa.array(cells, TYPES[kind_of_name(name, self.schema)])
         return columns
 
-    def _text(self, number: int, path: Path, value: Any) -> None:
-        name = self.schema.column(path, "json")
-        if name is None:
-            self.new[Key(path, "json")] = None
-        else:
-            self.texts.setdefault(f"@{name}", []).append((number, text_of(orjson.loads(bytes(value)))))
+    def _value(self, number: int, path: Path, kind: str, raw: Any) -> None:
+        if Key(path, kind) not in self.schema.entries:
+            self.new[Key(path, kind)] = None
+            return
+        name, value = place(self.schema, path, kind, orjson.loads(bytes(raw)))
+        if name is None or value is None:
+            raise msgspec.ValidationError("a value without a place: for the slow reading")
+        self.cells.setdefault(name, []).append((number, value))
 
 
-KINDS = {b'"': "text", b"t": "boolean", b"f": "boolean", **{str(d).encode(): "number" for d in range(10)}, b"-": "number"}
+KINDS = {
+    b'"': "text",
+    b"[": "json",
+    b"{": "json",
+    b"t": "boolean",
+    b"f": "boolean",
+    **{str(d).encode(): "number" for d in range(10)},
+    b"-": "number",
+}
 
 
 def concat(parts: Sequence[Parsed]) -> Parsed:

@@ -116,7 +116,9 @@ class Runner:
             return ids  # type: ignore[return-value]
         for number, given in enumerate(ids):
             if not given:
-                ids[number] = f"hw-{events.writer[number]:016x}-{events.log[number]:016x}-{events.seq[number]}"
+                ids[number] = (
+                    f"hw-{events.writer[number]:016x}-{events.log[number]:016x}-{events.seq[number]}"
+                )
         return ids  # type: ignore[return-value]
 
     def _partitions(self, events: Events, parsed: Parsed, message_ids: list[str]) -> Array:
@@ -129,7 +131,13 @@ class Runner:
         return (slots % self.partitions).astype(np.uint16)
 
     def _dedupe(
-        self, events: Events, streams: list[str], message_ids: list[str], partition: Array, alive: Array, seen: Seen
+        self,
+        events: Events,
+        streams: list[str],
+        message_ids: list[str],
+        partition: Array,
+        alive: Array,
+        seen: Seen,
     ) -> tuple[Array, Ids | None]:
         """Which events are the first of their id, and the ids that they add."""
         where = np.flatnonzero(alive)
@@ -146,7 +154,13 @@ class Runner:
         return fresh, (high[new], low[new], minute[new], owner[new])
 
     def _count(
-        self, events: Events, streams: list[str], partition: Array, alive: Array, fresh: Array, dead: dict[int, Any]
+        self,
+        events: Events,
+        streams: list[str],
+        partition: Array,
+        alive: Array,
+        fresh: Array,
+        dead: dict[int, Any],
     ) -> Changes:
         """What is added to the counters, per stream and partition; `in` is the sum of the others."""
         names = sorted(set(streams))
@@ -159,11 +173,17 @@ class Runner:
             size = len(names) * self.partitions
             columns = np.zeros((size, len(COUNTERS)), np.int64)
             for counter, mask in (
-                (IN, None), (OUT, fresh), (DUPLICATE, alive & ~fresh), (DEAD, is_dead), (ERASED, events.erased),
+                (IN, None),
+                (OUT, fresh),
+                (DUPLICATE, alive & ~fresh),
+                (DEAD, is_dead),
+                (ERASED, events.erased),
             ):
                 columns[:, counter] = np.bincount(cell if mask is None else cell[mask], minlength=size)
             for at in np.flatnonzero(columns[:, IN]).tolist():
-                changes.setdefault(names[at // self.partitions], {})[at % self.partitions] = columns[at].tolist()
+                changes.setdefault(names[at // self.partitions], {})[at % self.partitions] = columns[
+                    at
+                ].tolist()
         if self.damage_here:
             for stream, lost in events.damaged.items():
                 counts = changes.setdefault(stream, {}).setdefault(0, [0] * len(COUNTERS))
@@ -206,5 +226,7 @@ def dead_table(
 
 def _texts(parsed: Parsed, name: str, where: Array) -> list[str | None]:
     column = parsed.columns.get(name)
-    found: list[str | None] = [None] * len(where) if column is None else column.take(pa.array(where)).to_pylist()
+    found: list[str | None] = (
+        [None] * len(where) if column is None else column.take(pa.array(where)).to_pylist()
+    )
     return found

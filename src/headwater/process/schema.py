@@ -86,10 +86,14 @@ class LearnedSchema:
             self.refresh()
             file.truncate(self.read_bytes)  # a torn line of a crashed process
             for key in wanted:
-                if key in self.entries or (key.path not in self.first_kind and len(self.first_kind) >= self.columns_max):
+                if key in self.entries or (
+                    key.path not in self.first_kind and len(self.first_kind) >= self.columns_max
+                ):
                     continue
                 known = self.first_kind.get(key.path)
-                column = self.entries[Key(key.path, known)].column if known else column_name(key.path, self.taken)
+                column = (
+                    self.entries[Key(key.path, known)].column if known else column_name(key.path, self.taken)
+                )
                 entry = Learned(key.path, key.kind, column)
                 line = encoder.encode(entry) + b"\n"
                 file.write(line)

@@ -22,7 +22,13 @@ from headwater.process.gather import Events
 from headwater.process.read import FIELD_NAMES, Parsed, kind_of_name
 from headwater.process.schema import LearnedSchema
 
-HINTS = ("sec-ch-ua", "sec-ch-ua-platform", "sec-ch-ua-mobile", "sec-ch-ua-platform-version", "sec-ch-ua-model")
+HINTS = (
+    "sec-ch-ua",
+    "sec-ch-ua-platform",
+    "sec-ch-ua-mobile",
+    "sec-ch-ua-platform-version",
+    "sec-ch-ua-model",
+)
 UA_NAMES = {
     "os_family": "ua_os_family",
     "os_version": "ua_os_version",
@@ -62,7 +68,9 @@ CAMPAIGN["utm_campaign"] = "context.campaign.name"
 class Shaper:
     """Builds row sets; keeps the memos of enrichment between cuts."""
 
-    def __init__(self, settings: EnrichSettings, schema: LearnedSchema, *, geo_folder: str | None = None) -> None:
+    def __init__(
+        self, settings: EnrichSettings, schema: LearnedSchema, *, geo_folder: str | None = None
+    ) -> None:
         self.settings = settings
         self.schema = schema
         self.user_agent = user_agent.memo(settings.user_agent)
@@ -72,7 +80,12 @@ class Shaper:
         self.geo = Geo(settings.geo, copy_folder=geo_folder)
 
     def rows(
-        self, events: Events, parsed: Parsed, message_ids: list[str], partition: np.ndarray[Any, Any], now_s: float
+        self,
+        events: Events,
+        parsed: Parsed,
+        message_ids: list[str],
+        partition: np.ndarray[Any, Any],
+        now_s: float,
     ) -> pa.Table:
         """One row per event, in order."""
         get = Getter(parsed)
@@ -83,7 +96,7 @@ class Shaper:
             "dialect": heads.column(lambda h: h.dialect),
         }
         done |= {name: get(source) for name, source in PLAIN.items()}
-        types = heads.take(pa.array(events.default_type or [None], pa.string()))
+        types = heads.take(pa.array(events.default_type, pa.string()))
         done["type"] = pc.coalesce(get("type"), types)
         paged = pc.is_in(done["type"], value_set=pa.array(["page", "screen"]))
         named = pc.if_else(paged, done["name"], pa.scalar(None, pa.string()))
@@ -98,26 +111,35 @@ class Shaper:
         received = pa.array(events.received_ns.astype(np.int64))
         sent = get("sentAt")
         if events.sent_at:
-            batch = [None] * len(events)
+            batch: list[str | None] = [None] * len(events)
             for number, text in events.sent_at.items():
                 batch[number] = text
             sent = pc.coalesce(sent, pa.array(batch, pa.string()))
         historical = heads.column(lambda h: h.path.endswith("/import"), pa.bool_())
         times = time.canonical(
-            received, get("timestamp"), sent, get("originalTimestamp"), self.settings.time, historical=historical
+            received,
+            get("timestamp"),
+            sent,
+            get("originalTimestamp"),
+            self.settings.time,
+            historical=historical,
         )
         done["received_at"] = pc.divide(received, 1000).cast(TYPES["timestamp"])
         done["timestamp"] = times.timestamp
         done["sent_at"] = times.sent_at
         done["original_timestamp"] = times.original_timestamp
 
-    def _client(self, events: Events, get: Getter, heads: HeadColumns, done: dict[str, Any], now_s: float) -> None:
+    def _client(
+        self, events: Events, get: Getter, heads: HeadColumns, done: dict[str, Any], now_s: float
+    ) -> None:
         agent = pc.coalesce(get("context.userAgent"), heads.header("user-agent"))
         found = self.user_agent.apply(agent, *(heads.header(h) for h in HINTS))
         done |= {UA_NAMES.get(name, name): column for name, column in found.items()}
         done["user_agent"] = agent
         own = address_column(events)
-        told = pc.if_else(heads.column(lambda h: "origin" not in h.headers, pa.bool_()), get("context.ip"), None)
+        told = pc.if_else(
+            heads.column(lambda h: "origin" not in h.headers, pa.bool_()), get("context.ip"), None
+        )
         hidden = pa.array((events.address_flags & ADDRESS_NONE) != 0)
         done["ip"] = pc.if_else(hidden, None, pc.coalesce(told, own))
         places = self.geo.apply(done["ip"], now_s)

@@ -1,9 +1,10 @@
 """The fold of a processor's commits on disk (protocol.md §4 INV-PROC-3): a cache that makes restarts quick.
 
-``state/<n>/lmdb`` holds the vector of each partition, the cumulative counters and the ready position up to which
-commits are folded; ``ids/`` holds runs of ids seen; ``dead.sqlite`` the dead letters. A fold is written behind the
-commits, each second: first the runs and the dead letters (both may be repeated harmlessly), then one LMDB transaction
-with the ready position. After a crash the commits behind that position are folded again.
+``state/<n>/fold`` holds the vector of each partition, the cumulative counters and the ready position up to which
+commits are folded, replaced whole; ``ids/`` holds runs of ids seen; ``dead.sqlite`` the dead letters. A fold is written
+behind the commits, each second: first the runs and the dead letters (both may be repeated harmlessly), then the file
+with the ready position. After a crash the commits behind that position are folded again. (Facts and sessions will need
+LMDB; three numbers per partition do not.)
 """
 
 from __future__ import annotations
@@ -12,24 +13,23 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import lmdb
 import msgspec
 import numpy as np
 import pyarrow as pa
 
 from headwater.event.commit import COUNTERS, Commit
 from headwater.event.position import EMPTY, ZERO, Position, Vector
+from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken
 from headwater.process.dead import DeadLetters
 from headwater.process.dedupe import Ids, Seen, decode_ids
 
-MAP_BYTES = 1 << 30
 RUN_BYTES = 16 * 1024 * 1024
 Counters = dict[str, dict[int, list[int]]]
 
 
 class Saved(msgspec.Struct, frozen=True):
-    """What LMDB holds, in one value; small because it is per partition and stream, never per event."""
+    """What the file holds: per partition and stream, never per event."""
 
     ready: tuple[int, int]
     vectors: dict[int, bytes]
@@ -74,31 +74,29 @@ def _rank(vector: Vector) -> tuple[int, list[tuple[int, Position]]]:
     return vector.clock, sorted(vector.items())
 
 
+def load(disk: Disk, folder: str) -> Fold:
+    """The fold as it was last saved; an empty one where none was."""
+    if not disk.exists(f"{folder}/fold"):
+        return Fold()
+    saved = msgspec.msgpack.decode(read_whole(disk, f"{folder}/fold"), type=Saved)
+    if saved.format != 1:
+        raise Broken(f"state of format {saved.format} in {folder}; this version reads 1", code="state_format")
+    vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
+    return Fold(Position(*saved.ready), vectors, saved.counters)
+
+
 class StateStore:
     """One processor's folder; written by that processor alone."""
 
-    def __init__(self, folder: str, *, dead_letters_max: int) -> None:
+    def __init__(self, disk: Disk, folder: str, *, dead_letters_max: int) -> None:
+        self.disk = disk
         self.folder = folder
         os.makedirs(f"{folder}/ids", mode=0o750, exist_ok=True)
-        os.makedirs(f"{folder}/lmdb", mode=0o750, exist_ok=True)
-        self.environment = lmdb.open(f"{folder}/lmdb", map_size=MAP_BYTES, max_dbs=1, subdir=True, lock=True)
         self.dead = DeadLetters(f"{folder}/dead.sqlite", letters_max=dead_letters_max)
         self.run: int | None = None
         self.run_bytes = 0
         self.pending_ids: list[bytes] = []
         self.pending_dead: list[pa.Table] = []
-
-    def load(self) -> Fold:
-        """The fold as it was last saved."""
-        with self.environment.begin() as transaction:
-            data = transaction.get(b"fold")
-        if data is None:
-            return Fold()
-        saved = msgspec.msgpack.decode(data, type=Saved)
-        if saved.format != 1:
-            raise Broken(f"state of format {saved.format} in {self.folder}; this version reads 1", code="state_format")
-        vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
-        return Fold(Position(*saved.ready), vectors, saved.counters)
 
     def add(self, commit: Commit) -> None:
         """Take over what a durable commit leaves behind; on disk with the next ``save``."""
@@ -116,8 +114,7 @@ class StateStore:
             self.dead.add(table)
         self.pending_dead = []
         saved = Saved(fold.ready, {p: v.encode() for p, v in fold.vectors.items()}, fold.counters)
-        with self.environment.begin(write=True) as transaction:
-            transaction.put(b"fold", msgspec.msgpack.encode(saved))
+        write_whole(self.disk, f"{self.folder}/fold", msgspec.msgpack.encode(saved))
 
     def close(self) -> None:
         """Release the files."""
@@ -125,7 +122,6 @@ class StateStore:
             os.close(self.run)
             self.run = None
         self.dead.close()
-        self.environment.close()
 
     def forget_ids(self, before_minute: int) -> None:
         """Remove runs whose ids are all older than any window."""
@@ -141,7 +137,9 @@ class StateStore:
                 os.close(self.run)
             known = id_runs(self.folder)
             number = int(os.path.basename(known[-1]).split(".")[0], 16) + 1 if known else 0
-            self.run = os.open(f"{self.folder}/ids/{number:016x}.run", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+            self.run = os.open(
+                f"{self.folder}/ids/{number:016x}.run", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640
+            )
             self.run_bytes = 0
             _sync_folder(f"{self.folder}/ids")
         view = memoryview(data)
@@ -154,7 +152,11 @@ class StateStore:
 def id_runs(folder: str) -> list[str]:
     """Paths of the runs of ids, oldest first."""
     path = f"{folder}/ids"
-    return [f"{path}/{name}" for name in sorted(os.listdir(path)) if name.endswith(".run")] if os.path.isdir(path) else []
+    return (
+        [f"{path}/{name}" for name in sorted(os.listdir(path)) if name.endswith(".run")]
+        if os.path.isdir(path)
+        else []
+    )
 
 
 def read_run(path: str) -> Iterator[Ids]:

@@ -25,7 +25,7 @@ from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.process.dedupe import MINUTE_NS, Seen, decode_ids, encode_ids
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
-from headwater.process.state import Fold, StateStore, merge, remember_ids
+from headwater.process.state import Fold, StateStore, load, merge, remember_ids
 
 SAVE_INTERVAL_NS = 1_000_000_000
 FOLD_READ_BYTES = 64 * 1024 * 1024
@@ -86,9 +86,11 @@ class ProcessWorker:
         self.report = report
         self.config_epoch = config_epoch
         self.owned = [p for p in range(partitions) if p % settings.workers == number]
-        self.store = StateStore(f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
+        self.store = StateStore(disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
         self.seen = Seen(
-            partitions=partitions, memory_bytes=settings.dedupe_memory_bytes, window_s=settings.dedupe_window_s
+            partitions=partitions,
+            memory_bytes=settings.dedupe_memory_bytes,
+            window_s=settings.dedupe_window_s,
         )
         self.fold = Fold()
         self.groups: list[Group] = []
@@ -103,15 +105,13 @@ class ProcessWorker:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
         folds = []
         for number in self._known_numbers():
-            store = self.store if number == self.number else StateStore(f"{self.data}/state/{number}", dead_letters_max=1)
-            fold = store.load()
-            self._fold_rest(number, fold, store if number == self.number else None)
+            folder = f"{self.data}/state/{number}"
+            fold = load(self.disk, folder)
+            self._fold_rest(number, fold, self.store if number == self.number else None)
             folds.append(fold)
-            remember_ids(store.folder, self.seen, self.owned)
+            remember_ids(folder, self.seen, self.owned)
             if number == self.number:
                 self.committed = fold.ready
-            else:
-                store.close()
         self.fold = merge(folds, self.owned)
         self.fold.ready = self.committed
         self._group()
@@ -196,7 +196,9 @@ class ProcessWorker:
 
     def _rest(self) -> None:
         now = self.clock.boot_ns()
-        if now - self.saved_ns >= SAVE_INTERVAL_NS and (self.store.pending_ids or self.fold.ready != self.saved_ready):
+        if now - self.saved_ns >= SAVE_INTERVAL_NS and (
+            self.store.pending_ids or self.fold.ready != self.saved_ready
+        ):
             self._save()
         self._publish()
 
@@ -209,7 +211,9 @@ class ProcessWorker:
         runner = self.groups[0].runner if self.groups else None
         self.report(
             {
-                "vectors": [{"partitions": g.partitions, "vector": g.vector.encode().hex()} for g in self.groups],
+                "vectors": [
+                    {"partitions": g.partitions, "vector": g.vector.encode().hex()} for g in self.groups
+                ],
                 "counters": totals(self.fold.counters),
                 "ready": list(self.committed),
                 "folded": list(self.saved_ready),
@@ -218,7 +222,9 @@ class ProcessWorker:
                 "slow_lines": runner.reader.slow_lines if runner else 0,
                 "learned_columns": len(runner.reader.schema.first_kind) if runner else 0,
                 "dedupe_ids": self.seen.count,
-                "dedupe_window_s": self.seen.window_s(self.expired_minute or 1 << 31) if self.expired_minute else None,
+                "dedupe_window_s": self.seen.window_s(self.expired_minute or 1 << 31)
+                if self.expired_minute
+                else None,
                 "trouble": self.trouble,
             }
         )
@@ -294,7 +300,9 @@ def ipc(table: pa.Table) -> memoryview:
 def totals(counters: Mapping[str, Mapping[int, Sequence[int]]]) -> dict[str, dict[str, int]]:
     """Counters per stream, summed over partitions."""
     return {
-        stream: dict(zip(COUNTERS, (sum(column) for column in zip(*per_partition.values(), strict=True)), strict=True))
+        stream: dict(
+            zip(COUNTERS, (sum(column) for column in zip(*per_partition.values(), strict=True)), strict=True)
+        )
         for stream, per_partition in counters.items()
         if per_partition
     }

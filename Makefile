@@ -1,0 +1,50 @@
+# Every target may be called on a fresh clone; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run setup parts test check format bench docs pin clean
+
+BIN := .venv/bin
+# Words added to the command: make run ARGS="--config my.yaml", make test ARGS="-k log tests/unit".
+ARGS ?=
+# Test processes at once (pytest-xdist); 0 is one after the other. Real parts never run two at a time.
+TEST_WORKERS ?= 0
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+run: ## set up what is missing, then a running Headwater (Ctrl-C drains and stops it)
+	@scripts/setup run
+	@exec $(BIN)/headwater run $(ARGS)
+
+setup: ## .venv with everything for tests and gates
+	@scripts/setup dev
+
+parts: setup ## the real parts that tests use (browser, proxy, other people's trackers)
+	@$(BIN)/python -m scripts.parts
+
+test: setup parts check ## the gates, then every test
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --durations=10 --durations-min=1 $(ARGS)
+
+check: setup ## the gates: style, types, direction of imports, generated documents
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@scripts/imports
+	@$(BIN)/python -m scripts.docs --check
+	@echo "check: fine"
+
+format: setup ## write the style that check wants
+	@$(BIN)/ruff check --fix --exit-zero . >/dev/null
+	@$(BIN)/ruff format --quiet .
+
+bench: setup ## measure (minutes; wants a quiet machine), results in benchmarks/results/
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup ## write the generated documents anew
+	@$(BIN)/python -m scripts.docs
+
+pin: ## write requirements/ anew from pyproject.toml (ARGS=--upgrade for newer versions)
+	@scripts/pin $(ARGS)
+
+clean: ## remove what was made here, but no data folder
+	rm -rf .venv .cache build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

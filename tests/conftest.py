@@ -1,0 +1,39 @@
+"""What every test can rely on: real parts by marker, one real part at a time, a fixed Hypothesis profile."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+from tests import parts
+
+TESTS = Path(__file__).resolve().parent
+# Tests of these kinds start real processes: under xdist one worker runs them all, one after the other.
+REAL_KINDS = frozenset({"cluster", "contracts", "journeys"})
+
+# No deadline: a unit of work takes as long as a shared machine lets it. Examples that failed are kept.
+settings.register_profile(
+    "headwater",
+    deadline=None,
+    print_blob=True,
+    database=DirectoryBasedExampleDatabase(parts.ROOT / ".cache" / "hypothesis"),
+)
+settings.load_profile("headwater")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not item.path.is_relative_to(TESTS):
+            continue
+        kind = item.path.relative_to(TESTS).parts[0]
+        if kind == "journeys":
+            item.add_marker(pytest.mark.journey)
+        if kind in REAL_KINDS:
+            item.add_marker(pytest.mark.xdist_group("real"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("real"):
+        for name in marker.args:
+            parts.require_part(name)

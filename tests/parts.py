@@ -1,0 +1,120 @@
+"""The real parts that tests start or drive: servers, a browser, other people's trackers.
+
+This table is the one place that names them: `scripts/parts.py` installs from it, `require_part` skips with
+the reason where one is missing, and docs/parts.md is made from it. A part is found, never started, here; a
+test starts what it needs itself, on a port of its own.
+"""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NPM = ROOT / ".cache" / "npm"
+
+# Debian keeps servers in sbin, which is not on every user's PATH.
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One real part: what it is for, and how it is found and installed."""
+
+    name: str
+    purpose: str
+    binaries: tuple[str, ...] = ()
+    """Names of the program, the first one found is taken."""
+    debian: str | None = None
+    """The Debian package that brings it."""
+    npm: str | None = None
+    """The npm package that brings it, put in `.cache/npm`."""
+    npm_version: str | None = None
+
+    @property
+    def install(self) -> str:
+        """The one line that brings it."""
+        if self.npm:
+            return f"make parts (npm {self.npm}@{self.npm_version})"
+        return f"apt-get install {self.debian}"
+
+
+PARTS: tuple[Part, ...] = (
+    Part(
+        "nginx",
+        purpose="a proxy in front of the collector: client address, HTTPS flag, drain",
+        binaries=("nginx",),
+        debian="nginx-light",
+    ),
+    Part(
+        "chromium",
+        purpose="the browser tag and the demo page in a real browser",
+        binaries=("chromium", "chromium-browser", "google-chrome"),
+        debian="chromium",
+    ),
+    Part("wrk", purpose="load from another process", binaries=("wrk",), debian="wrk"),
+    Part("node", purpose="server-side trackers written in JavaScript", binaries=("node",), debian="nodejs"),
+    Part(
+        "analytics-next",
+        purpose="Segment's browser tracker, unmodified",
+        npm="@segment/analytics-next",
+        npm_version="1.84.3",
+    ),
+    Part(
+        "analytics-node",
+        purpose="Segment's Node.js tracker, unmodified",
+        npm="@segment/analytics-node",
+        npm_version="3.1.0",
+    ),
+)
+BY_NAME = {part.name: part for part in PARTS}
+
+
+def find_part(name: str) -> Path | None:
+    """Where the program (or the folder of the npm package) is, or None. An npm package of another version
+    than the table's counts as missing."""
+    part = BY_NAME[name]
+    if part.npm:
+        folder = NPM / "node_modules" / part.npm
+        manifest = folder / "package.json"
+        wanted = f'"version": "{part.npm_version}"'
+        return folder if manifest.is_file() and wanted in manifest.read_text("utf-8") else None
+    for binary in part.binaries:
+        for path in (None, *_SBIN):
+            found = shutil.which(binary, path=path)
+            if found:
+                return Path(found)
+    return None
+
+
+def require_part(name: str) -> Path:
+    """Where the part is; the test is skipped, with the reason, when it is missing."""
+    found = find_part(name)
+    if found is None:
+        pytest.skip(f"{name} is missing: {BY_NAME[name].install}")
+    return found
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nothing listens on at this moment. Two calls may give the same one: take
+    several at once with `free_ports`."""
+    with free_ports(1) as (port,):
+        return port
+
+
+@contextmanager
+def free_ports(count: int) -> Iterator[list[int]]:
+    """`count` different ports, held bound (with SO_REUSEPORT, not listening) until the block is left, so that
+    no other caller gets them meanwhile."""
+    with ExitStack() as held:
+        ports = []
+        for _ in range(count):
+            holder = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind(("127.0.0.1", 0))
+            ports.append(holder.getsockname()[1])
+        yield ports

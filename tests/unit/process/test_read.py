@@ -1,0 +1,209 @@
+"""Reading: the fast and the tolerant way give the same cells, whatever stands in the lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headwater.process.read import Parsed, Reader, expected_values
+from headwater.process.schema import Key, LearnedSchema
+
+
+def reader(folder: Path, **options: Any) -> Reader:
+    return Reader(
+        LearnedSchema(str(folder / "schema.ndjson"), columns_max=options.pop("columns_max", 500)), depth_max=3
+    )
+
+
+def cells(parsed: Parsed) -> list[dict[str, Any]]:
+    """The cells that are not null, line by line."""
+    rows: list[dict[str, Any]] = [{} for _ in range(parsed.lines)]
+    for name, column in parsed.columns.items():
+        for number, value in enumerate(column.to_pylist()):
+            if value is not None:
+                rows[number][name] = value
+    return rows
+
+
+def lines_of(*events: Any) -> list[bytes]:
+    return [json.dumps(e).encode() for e in events]
+
+
+def test_each_property_becomes_a_column_named_after_it(tmp_path: Path) -> None:
+    found = cells(
+        reader(tmp_path).read(
+            lines_of({"type": "track", "event": "Bought", "properties": {"price": 9.5, "a": {"b": True}}})
+        )
+    )
+    assert found == [{"type": "track", "event": "Bought", "@price": 9.5, "@a_b": True}]
+
+
+def test_a_property_that_clashes_with_a_standard_column_gets_its_root_in_front(tmp_path: Path) -> None:
+    found = cells(
+        reader(tmp_path).read(
+            lines_of({"properties": {"event": "x", "user_id": "7"}, "traits": {"name": "Ada"}})
+        )
+    )
+    assert found == [{"@properties_event": "x", "@properties_user_id": "7", "@traits_name": "Ada"}]
+
+
+def test_a_second_kind_of_one_name_goes_to_a_variant_column(tmp_path: Path) -> None:
+    found = cells(
+        reader(tmp_path).read(lines_of({"properties": {"size": 4}}, {"properties": {"size": "large"}}))
+    )
+    assert found == [{"@size": 4.0}, {"@size|text": "large"}]
+
+
+def test_a_number_as_text_is_cast_where_the_column_holds_numbers(tmp_path: Path) -> None:
+    found = cells(
+        reader(tmp_path).read(lines_of({"properties": {"size": 4}}, {"properties": {"size": "5.5"}}))
+    )
+    assert found == [{"@size": 4.0}, {"@size": 5.5}]
+
+
+def test_text_that_spells_no_finite_number_is_never_read_as_one(tmp_path: Path) -> None:
+    found = cells(
+        reader(tmp_path).read(
+            lines_of(
+                {"properties": {"size": 4}}, {"properties": {"size": "NaN"}}, {"properties": {"size": "inf"}}
+            )
+        )
+    )
+    assert found == [{"@size": 4.0}, {"@size|text": "NaN"}, {"@size|text": "inf"}]
+
+
+def test_lists_are_kept_as_their_json_text(tmp_path: Path) -> None:
+    found = cells(
+        reader(tmp_path).read(
+            lines_of({"properties": {"tags": ["a", {"b": 1}], "n": 1}}, {"properties": {"n": 2}})
+        )
+    )
+    assert found == [{"@tags": '["a",{"b":1}]', "@n": 1.0}, {"@n": 2.0}]
+
+
+def test_objects_below_the_depth_are_kept_as_json(tmp_path: Path) -> None:
+    found = cells(reader(tmp_path).read(lines_of({"properties": {"a": {"b": {"c": {"d": 1}}}}})))
+    assert found == [{"@a_b_c": '{"d":1}'}]
+
+
+def test_what_comes_after_the_column_limit_goes_to_unmapped(tmp_path: Path) -> None:
+    events = lines_of({"properties": {"a": 1}}, {"properties": {"b": 2, "c": "x"}})
+    found = cells(reader(tmp_path, columns_max=1).read(events[:1] + events[1:]))
+    assert found[0] == {"@a": 1.0}
+    assert json.loads(found[1]["_unmapped"]) == {"properties.b": 2.0, "properties.c": "x"}
+
+
+def test_a_line_that_is_no_event_is_dead_and_harms_no_other(tmp_path: Path) -> None:
+    parsed = reader(tmp_path).read(
+        [b'{"event":"a"}', b'{"event":', b"[1]", b'{"event":"\\ud800"}', b'{"event":"b"}']
+    )
+    assert cells(parsed) == [{"event": "a"}, {}, {}, {}, {"event": "b"}]
+    assert set(parsed.dead) == {1, 2, 3}
+
+
+def test_a_numeric_user_id_is_kept_as_text(tmp_path: Path) -> None:
+    assert cells(reader(tmp_path).read([b'{"userId":123,"event":"x"}'])) == [{"userId": "123", "event": "x"}]
+
+
+def test_new_columns_are_learned_once_and_read_fast_from_then_on(tmp_path: Path) -> None:
+    read = reader(tmp_path)
+    events = lines_of(*({"properties": {"n": i, "t": "x"}} for i in range(100)))
+    read.read(events)
+    read.read(events)
+    assert (read.fast_lines, read.slow_lines) == (200, 0)
+
+
+def test_a_restarted_reader_knows_what_was_learned(tmp_path: Path) -> None:
+    reader(tmp_path).read(lines_of({"properties": {"size": 4}}))
+    assert cells(reader(tmp_path).read(lines_of({"properties": {"size": "x"}}))) == [{"@size|text": "x"}]
+
+
+def test_a_torn_line_of_the_schema_file_is_written_over(tmp_path: Path) -> None:
+    reader(tmp_path).read(lines_of({"properties": {"size": 4}}))
+    with (tmp_path / "schema.ndjson").open("ab") as file:
+        file.write(b'{"path":["properties","to')
+    again = LearnedSchema(str(tmp_path / "schema.ndjson"), columns_max=10)
+    again.learn([Key(("properties", "b"), "text")])
+    assert len(LearnedSchema(str(tmp_path / "schema.ndjson"), columns_max=10).entries) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        (b'{"a":1,"b":null}', 1),
+        (b'{"a": 1, "b": null, "c": {}}', 2),
+        (b'{"a":"x:y","b":{"c":"\\":"}}', 4),  # text that looks like a key: too many, so a survey is made
+        (b'{"a" :1}', -1),
+        (b'{"a":  null}', -1),
+    ],
+)
+def test_the_census_never_counts_too_few_values(text: bytes, values: int) -> None:
+    assert expected_values(text) == values
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ["12", "NaN", '":null', "a : b", "-.5", "1e5"]
+)
+names = st.sampled_from(["a", "b", "size", "Size", "event", "x y", "ünï", "a.b"])
+values = st.recursive(
+    scalars | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
+events = st.fixed_dictionaries(
+    {},
+    optional={
+        "event": texts | st.integers(0, 99),
+        "userId": texts | st.integers(0, 99) | st.none(),
+        "properties": st.dictionaries(names, values, max_size=4) | texts,
+        "traits": st.dictionaries(names, values, max_size=2),
+        "context": st.fixed_dictionaries(
+            {}, optional={"ip": texts, "screen": st.fixed_dictionaries({"width": scalars}), "odd": values}
+        ),
+        "integrations": values,
+        "extra": values,
+    },
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(events, min_size=1, max_size=24), st.booleans())
+def test_fast_and_tolerant_reading_agree(tmp_path: Path, batch: list[Any], spaced: bool) -> None:
+    schema = tmp_path / "schema.ndjson"
+    schema.unlink(missing_ok=True)
+    lines = [
+        json.dumps(e, separators=None if spaced else (",", ":"), ensure_ascii=False).encode() for e in batch
+    ]
+    whole = reader(tmp_path)
+    whole.read(lines)  # learns; from here on the schema stands still
+    fast = cells(whole.read(lines))
+    slow = cells(whole._slow(lines))
+    alone = [cells(whole.read([line]))[0] for line in lines]
+    assert [unordered(r) for r in fast] == [unordered(r) for r in slow] == [unordered(r) for r in alone]
+
+
+def unordered(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON texts compared as values: keys of one object have no order, and 1 is 1.0."""
+    return {
+        n: json.loads(v) if n == "_unmapped" or (isinstance(v, str) and v[:1] in "[{" and is_json(v)) else v
+        for n, v in row.items()
+    }
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

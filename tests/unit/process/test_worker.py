@@ -1,0 +1,257 @@
+"""One processor against a crash at every step: INV-PROC-1, INV-PROC-2, INV-PROC-3, INV-ORD-1."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headwater.event.commit import Commit
+from headwater.event.position import EMPTY, Position, WriterId, writer_id
+from headwater.event.record import SINGLE, STAMP, Head, encode_head, encode_payload
+from headwater.event.slots import slot_of
+from headwater.kit.clock import SystemClock
+from headwater.kit.disk import SystemDisk
+from headwater.kit.threads import inline
+from headwater.log import recover
+from headwater.log.ready import ReadyReader, ReadyWriter
+from headwater.log.write import BlockWriter
+from headwater.process.enrich.settings import EnrichSettings
+from headwater.process.gather import Gatherer
+from headwater.process.read import Reader
+from headwater.process.run import Runner
+from headwater.process.schema import LearnedSchema
+from headwater.process.settings import ProcessSettings
+from headwater.process.shape import Shaper
+from headwater.process.worker import ProcessWorker
+
+FOLDER_ID = 0xABCDEF0000
+SEGMENT = 8 * 1024 * 1024
+
+
+class Node:
+    """A data folder, and what a node does around its processors."""
+
+    def __init__(self, path: Path) -> None:
+        self.data = str(path)
+        self.disk, self.clock = SystemDisk(), SystemClock()
+        self.offset_ns = self.clock.wall_ns() - self.clock.boot_ns()
+        for name in ("raw", "ready", "state"):
+            (path / name).mkdir()
+        self.log_ids = iter(range(1, 1000))
+        self.collectors: dict[int, BlockWriter] = {}
+        self.workers = 1
+        self.reports: dict[int, dict[str, Any]] = {}
+
+    def start(self) -> int:
+        return 1
+
+    def block_writer(self, folder: str, writer: int) -> BlockWriter:
+        return BlockWriter(
+            self.disk,
+            self.clock,
+            folder,
+            WriterId(writer),
+            next(self.log_ids),
+            start=1,
+            offset_ns=self.offset_ns,
+            segment_bytes=SEGMENT,
+            submit=inline,
+        )
+
+    def accept(self, *events: dict[str, Any], worker: int = 0) -> None:
+        """Acknowledge events: one block, one record each."""
+        writer = writer_id(FOLDER_ID, worker)
+        if worker not in self.collectors:
+            self.collectors[worker] = self.block_writer(f"{self.data}/raw/{writer:016x}", writer)
+        bodies = [json.dumps(e).encode() for e in events]
+        now = self.clock.boot_ns() + self.offset_ns
+        stamps = [
+            STAMP.pack(now, bytes(16), len(b), 0, 1, 0, slot_of(e.get("anonymousId", "x")), SINGLE, 0)
+            for e, b in zip(events, bodies, strict=True)
+        ]
+        head = encode_head(Head("web", "plain", "POST", "/events"))
+        payload = encode_payload(stamps, bodies, [head], [], {"web": (len(events), len(events))}, len(events))
+        self.collectors[worker].write(payload, records=len(events), events=len(events))
+
+    def processor(self, number: int = 0) -> ProcessWorker:
+        """Start a processor as the supervisor does: recover its log first."""
+        folder = f"{self.data}/ready/{number}"
+        recover.recover_all(self.disk, folder, recover.no_streams)
+        schema = LearnedSchema(f"{self.data}/schema.ndjson", columns_max=100)
+        dialect = SimpleNamespace(plain=True, default_type=lambda head: "track", split=None)
+
+        def runner(owned: Sequence[int]) -> Runner:
+            return Runner(
+                Gatherer(lambda name: dialect), Reader(schema, depth_max=3), Shaper(EnrichSettings(), schema),
+                owned=owned, partitions=8, damage_here=number == 0,
+            )  # fmt: skip
+
+        worker = ProcessWorker(
+            number, ProcessSettings(workers=self.workers), self.data, self.disk, self.clock,
+            SimpleNamespace(start=self.start, offset_ns=lambda: self.offset_ns),
+            ReadyWriter(self.block_writer(folder, number)), runner, lambda report: self.reports.update({number: report}),
+            partitions=8, config_epoch=1,
+        )  # fmt: skip
+        worker.recover()
+        return worker
+
+    def commits(self, number: int = 0) -> list[Commit]:
+        return [
+            c
+            for c, _ in ReadyReader(self.disk, f"{self.data}/ready/{number}", WriterId(number)).read(1 << 40)
+        ]
+
+    def rows(self, number: int = 0) -> Iterator[dict[str, Any]]:
+        for commit in self.commits(number):
+            if "rows:events" in commit.sections:
+                yield from pa.ipc.open_stream(commit.sections["rows:events"]).read_all().to_pylist()
+
+    def ids(self) -> list[str]:
+        return sorted(r["message_id"] for n in range(self.workers) for r in self.rows(n))
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def event(number: int, **more: Any) -> dict[str, Any]:
+    return {"event": "Clicked", "messageId": f"m{number}", "anonymousId": f"a{number % 5}", **more}
+
+
+def drain(worker: ProcessWorker) -> None:
+    while worker.step():
+        pass
+
+
+def crash(worker: ProcessWorker) -> None:
+    """What a killed process leaves: nothing is saved, files are closed by the system."""
+    worker.store.close()
+    worker.ready.blocks.close()
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(target: Any, name: str) -> Callable[..., Any]:
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    setattr(target, name, die)
+    return die
+
+
+def test_what_was_acknowledged_becomes_rows_once(node: Node) -> None:
+    node.accept(event(1), event(2), event(1))
+    drain(node.processor())
+    assert node.ids() == ["m1", "m2"]
+    assert node.reports[0]["counters"]["web"] == {
+        "in": 3, "out": 2, "duplicate": 1, "dead": 0, "filtered": 0, "erased": 0, "damaged": 0,
+    }  # fmt: skip
+
+
+def test_inv_proc_1_a_commit_that_is_not_durable_leaves_nothing(node: Node) -> None:
+    node.accept(event(1))
+    worker = node.processor()
+    killed_at(worker.ready, "append")
+    with pytest.raises(Killed):
+        worker.step()
+    assert worker.fold.counters == {} and node.reports.get(0, {}).get("counters", {}) == {}
+    crash(worker)
+    drain(node.processor())
+    assert node.ids() == ["m1"]
+
+
+def test_inv_proc_1_half_a_commit_is_nothing(node: Node) -> None:
+    node.accept(event(1))
+    worker = node.processor()
+    write = worker.ready.blocks.write
+    worker.ready.blocks.write = lambda payload, **o: write(payload, **{**o, "flags": 0})  # type: ignore[method-assign]
+    worker.step()
+    crash(worker)
+    assert node.commits() == []
+    drain(node.processor())
+    assert node.ids() == ["m1"]
+
+
+def test_inv_proc_3_a_commit_behind_the_saved_fold_is_folded_again_and_not_run_again(node: Node) -> None:
+    node.accept(event(1))
+    worker = node.processor()
+    drain(worker)
+    node.accept(event(1), event(2))
+    killed_at(worker.store, "save")
+    worker.step()
+    crash(worker)
+    again = node.processor()
+    assert again.fold.counters["web"] and sum(c[0] for c in again.fold.counters["web"].values()) == 3
+    node.accept(event(2), event(3))
+    drain(again)
+    assert node.ids() == ["m1", "m2", "m3"]
+
+
+def test_inv_proc_3_ids_seen_survive_a_restart(node: Node) -> None:
+    node.accept(*(event(n) for n in range(50)))
+    drain(node.processor())
+    node.accept(*(event(n) for n in range(60)))
+    drain(node.processor())
+    assert node.ids() == sorted(f"m{n}" for n in range(60))
+
+
+def test_inv_proc_2_every_commit_covers_what_it_holds_and_the_chain_has_no_gap(node: Node) -> None:
+    worker = node.processor()
+    for n in range(6):
+        node.accept(event(n), worker=n % 2)
+        worker.step()
+    at = EMPTY
+    for commit in node.commits():
+        assert commit.origin == at
+        at = commit.target
+        for row in pa.ipc.open_stream(commit.sections["rows:events"]).read_all().to_pylist():
+            position = Position(row["_hw_log"], row["_hw_seq"])
+            assert commit.origin[row["_hw_writer"]] <= position < commit.target[row["_hw_writer"]]
+
+
+def test_a_changed_number_of_processors_neither_loses_nor_doubles(node: Node) -> None:
+    node.accept(*(event(n) for n in range(20)))
+    first = node.processor()
+    drain(first)
+    crash(first)
+    for workers in (3, 2, 1):
+        node.workers = workers
+        node.accept(*(event(n) for n in range(20 + 10 * workers)))
+        processors = [node.processor(n) for n in range(workers)]
+        for processor in processors:
+            drain(processor)
+        if workers == 3:
+            node.accept(event(900))
+            drain(processors[1])  # one is ahead of the others when the number changes again
+        for processor in processors:
+            processor._save()
+            crash(processor)
+    node.workers = 3
+    assert node.ids() == sorted([f"m{n}" for n in range(50)] + ["m900"])
+
+
+def test_a_dead_letter_keeps_bytes_and_reason_and_never_enters_seen(node: Node) -> None:
+    node.accept(event(1))
+    worker = node.processor()
+    worker.step()
+    bodies = [b'{"messageId":"m2","event":"\\ud800"}']
+    stamp = STAMP.pack(1, bytes(16), len(bodies[0]), 0, 1, 0, 5, SINGLE, 0)
+    head = encode_head(Head("web", "plain", "POST", "/events"))
+    node.collectors[0].write(
+        encode_payload([stamp], bodies, [head], [], {"web": (1, 2)}, 1), records=1, events=1
+    )
+    drain(worker)
+    dead = pa.ipc.open_stream(node.commits()[-1].sections["dead"]).read_all().to_pylist()
+    assert dead[0]["body"] == bodies[0] and "JSON" in dead[0]["reason"]
+    node.accept(event(2))
+    drain(worker)
+    assert node.ids() == ["m1", "m2"]
