@@ -109,12 +109,19 @@ class Running:
         except (OSError, http.client.HTTPException):
             return 0
 
-    def post(self, path: str, body: Any, *, key: str = WEB_KEY, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    def post(
+        self, path: str, body: Any, *, key: str = WEB_KEY, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
         """One request on a connection of its own; (status, reply). Raises OSError when there is no answer."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         connection = http.client.HTTPConnection("127.0.0.1", self.collect, timeout=10)
         try:
-            connection.request("POST", path, data, {"X-Write-Key": key, "Content-Type": "application/json", **(headers or {})})
+            connection.request(
+                "POST",
+                path,
+                data,
+                {"X-Write-Key": key, "Content-Type": "application/json", **(headers or {})},
+            )
             reply = connection.getresponse()
             text = reply.read()
             return reply.status, json.loads(text) if text[:1] in b"{[" else text
@@ -164,7 +171,11 @@ class Running:
 
 
 def wait_for(
-    condition: Callable[[], bool], timeout_s: float, about: Callable[[], str] = str, *, interval_s: float = 0.05
+    condition: Callable[[], bool],
+    timeout_s: float,
+    about: Callable[[], str] = str,
+    *,
+    interval_s: float = 0.05,
 ) -> None:
     """Poll until true; AssertionError with what ``about`` tells when the time is over."""
     end = time.monotonic() + timeout_s

@@ -46,7 +46,7 @@ class Load:
         count = 0
         connection: HTTPConnection | None = None
         while not self.stopping.is_set():
-            batch = []
+            batch: list[dict[str, object]] = []
             for _ in range(rng.choice((1, 1, 1, 7, 40))):
                 count += 1
                 name, value = f"k{number}-{count}", float(rng.randrange(10**6))
@@ -61,7 +61,7 @@ class Load:
                     reply = connection.getresponse()
                     body = reply.read()
                     if reply.status == 200 and json.loads(body)["accepted"] == len(batch):
-                        self.acknowledged.update(e["messageId"] for e in batch)
+                        self.acknowledged.update(str(e["messageId"]) for e in batch)
                         break
                 except (OSError, HTTPException, ValueError):
                     if connection is not None:
@@ -110,7 +110,9 @@ def test_inv_dest_kill_9_of_any_process_at_any_moment_neither_loses_nor_doubles(
     there = {r["message_id"]: r["value"] for r in rows}
     unique(r["message_id"] for r in rows)
     lost = load.acknowledged - there.keys()
-    assert not lost, f"seed {seed}, killed {killed}: {len(lost)} of {len(load.acknowledged)} lost, such as {sorted(lost)[:5]}"
+    assert not lost, (
+        f"seed {seed}, killed {killed}: {len(lost)} of {len(load.acknowledged)} lost, such as {sorted(lost)[:5]}"
+    )
     assert all(load.sent[name] == value for name, value in there.items())
     assert all(s["holds"] for s in streams), streams
     assert len(load.acknowledged) > 100
