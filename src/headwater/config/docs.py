@@ -44,9 +44,9 @@ def meanings(struct: Struct) -> dict[str, str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         assert isinstance(tree, ast.ClassDef)
         for line, text in zip(tree.body, tree.body[1:], strict=False):
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                    found[line.target.id] = " ".join(str(text.value.value).split())
+            match line, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                    found[name] = " ".join(said.split())
     return found
 
 
@@ -113,5 +113,6 @@ def walk(struct: Struct, prefix: str = "") -> Iterator[tuple[str, Field]]:
         yield key, field
         inner = struct_in(field.type)
         if inner is not None:
-            repeated = {list: "[].", dict: ".NAME."}.get(typing.get_origin(field.type) or object, ".")
-            yield from walk(inner, key + repeated)
+            origin = typing.get_origin(field.type)
+            yield from walk(inner, key + ("[]." if origin is list else ".NAME." if origin is dict else "."))
+

@@ -2,8 +2,9 @@
 
 ::
 
-    class RoleEnded(Happening, level="warning"):
+    class RoleEnded(Happening):
         \"""A process of the node ended unasked.\"""
+        level = "warning"
         role: str
         exit_code: int
 
@@ -33,14 +34,10 @@ WINDOW_S = 10.0
 SECRET_FIELD = re.compile(r"secret|token|password")
 
 
-class Happening(msgspec.Struct, frozen=True, kw_only=True):
+class Happening(msgspec.Struct):
     """Base. The class name in snake case is the stable name; the fields are the line's."""
 
     level: ClassVar[Level] = "info"
-
-    def __init_subclass__(cls, *, level: Level = "info", **more: Any) -> None:
-        super().__init_subclass__(**more)
-        cls.level = level
 
     @classmethod
     def name(cls) -> str:

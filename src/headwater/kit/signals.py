@@ -37,9 +37,13 @@ class Signals:
         for number in TAKEN:
             self.loop.remove_signal_handler(number)
 
-    async def next(self) -> signal.Signals:
-        """The next signal; waits for it."""
-        return await self.queue.get()
+    async def next(self, within_s: float | None = None) -> signal.Signals | None:
+        """The next signal; None when none came ``within_s``."""
+        try:
+            async with asyncio.timeout(within_s):
+                return await self.queue.get()
+        except TimeoutError:
+            return None
 
 
 def end_with_parent(parent: int) -> None:

@@ -13,11 +13,11 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from headwater.kit.clock import Clock
 from headwater.kit.errors import HeadwaterError
-from headwater.kit.happenings import Happening, Happenings
+from headwater.kit.happenings import Happening, Happenings, Level
 from headwater.kit.rng import Rng
 
 WAIT_S_FIRST = 0.2
@@ -29,24 +29,27 @@ OFTEN_S = 600.0
 MODULE = "headwater.node.role"
 
 
-class RoleEnded(Happening, level="warning"):
+class RoleEnded(Happening):
     """A process of the node ended unasked; it is started again."""
 
+    level: ClassVar[Level] = "warning"
     role: str
     exit_code: int
     again_in_s: float
 
 
-class RoleNotPrepared(Happening, level="error"):
+class RoleNotPrepared(Happening):
     """A process cannot be started, since what must be done before failed."""
 
+    level: ClassVar[Level] = "error"
     role: str
     reason: str
 
 
-class RoleCut(Happening, level="warning"):
+class RoleCut(Happening):
     """A process did not end in its time and was killed; what it had not done is done at the next start."""
 
+    level: ClassVar[Level] = "warning"
     role: str
     after_s: float
 

@@ -80,3 +80,31 @@ class MemorySettings(
 
 
 AnySettings = DuckDbSettings | MemorySettings
+
+
+class StubRole:
+    """A role that only says that it runs."""
+
+    def __init__(self, context: object) -> None:
+        self.context = context
+
+    async def start(self) -> None:
+        pass
+
+    async def tick(self) -> None:
+        pass
+
+    async def reload(self, settings: object) -> None:
+        pass
+
+    async def drain(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def reasons(self) -> list[str]:
+        return []
+
+    def detail(self) -> dict[str, object]:
+        return {}

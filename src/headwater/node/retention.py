@@ -7,19 +7,20 @@ destination, as their reports say. A report that is missing makes nothing safe; 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from headwater.config.report import Report
 from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit.disk import Disk
-from headwater.kit.happenings import Happening
+from headwater.kit.happenings import Happening, Level
 from headwater.log import retain
 from headwater.log.files import Segment
 
 
-class HorizonShortened(Happening, level="warning"):
+class HorizonShortened(Happening):
     """Raw is over its quota: safe segments go before the time that they are wanted for replay."""
 
+    level: ClassVar[Level] = "warning"
     raw_bytes: int
     raw_bytes_max: int
 
@@ -33,7 +34,9 @@ class Kept(NamedTuple):
     shortened: bool
 
 
-def safe_vector(reports: Mapping[str, Report], processors: Iterable[str], destinations: Iterable[str]) -> Vector:
+def safe_vector(
+    reports: Mapping[str, Report], processors: Iterable[str], destinations: Iterable[str]
+) -> Vector:
     """The vector below which nobody will ask again; EMPTY while anybody has not said where they stand."""
     vectors: list[Vector] = []
     for role in processors:

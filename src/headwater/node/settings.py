@@ -23,8 +23,8 @@ GIB = 1024**3
 DATA_BYTES_DEFAULT_MAX = 20 * GIB
 DATA_SHARE_DEFAULT = 0.3
 DATA_BYTES_MIN = 256 * 1024 * 1024
-RAW_SHARE, READY_SHARE, STATE_SHARE = 0.70, 0.15, 0.10
-"""Of the configured size (protocol.md §2); the rest is a reserve."""
+RAW_SHARE, READY_SHARE, RESERVE_SHARE = 0.70, 0.15, 0.05
+"""Of the configured size (protocol.md §2); the rest, 10 %, is for state."""
 DESTINATION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 DELAY_S_MAX = 3600.0
 
@@ -72,6 +72,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return int(self.data_bytes_max * RAW_SHARE)
 
     @property
+    def reserve_bytes(self) -> int:
+        """What is left free on the disk."""
+        return int(self.data_bytes_max * RESERVE_SHARE)
+
+    @property
     def ready_bytes_max(self) -> int:
         """Quota of each processor's ready log."""
         return int(self.data_bytes_max * READY_SHARE / self.process.workers)
@@ -82,11 +87,15 @@ ReadText = Callable[[str], str]
 
 def sized(settings: Settings, free_bytes: int, used_bytes: int) -> Settings:
     """The settings with a definite ``data_bytes_max``; ``used_bytes`` is what the data folder takes already."""
+    share = int((free_bytes + used_bytes) * DATA_SHARE_DEFAULT)
+    return with_size(settings, max(DATA_BYTES_MIN, min(DATA_BYTES_DEFAULT_MAX, share)))
+
+
+def with_size(settings: Settings, data_bytes_max: int) -> Settings:
+    """The settings, with this size where they leave it open."""
     if settings.data_bytes_max:
         return settings
-    share = int((free_bytes + used_bytes) * DATA_SHARE_DEFAULT)
-    size = max(DATA_BYTES_MIN, min(DATA_BYTES_DEFAULT_MAX, share))
-    return msgspec.structs.replace(settings, data_bytes_max=size)
+    return msgspec.structs.replace(settings, data_bytes_max=data_bytes_max)
 
 
 def check_keys(keys: Sequence[KeySettings]) -> None:

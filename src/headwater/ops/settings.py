@@ -32,7 +32,9 @@ class OpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def __post_init__(self) -> None:
         host, _ = host_and_port("ops.listen", self.listen)
         if self.token and len(self.token) < TOKEN_CHARACTERS_MIN:
-            raise wrong("ops.token", f"expected at least {TOKEN_CHARACTERS_MIN} characters", "headwater keys new -")
+            raise wrong(
+                "ops.token", f"expected at least {TOKEN_CHARACTERS_MIN} characters", "headwater keys new -"
+            )
         if not self.token and not is_loopback(host):
             raise wrong(
                 "ops.token",
