@@ -7,7 +7,7 @@ import os
 import click
 
 from headwater.node.configuration import secret_reader
-from headwater.node.placeholders import secrets_of
+from headwater.collect.keys import secrets_of
 from headwater.node.start import Prepared
 
 

@@ -17,17 +17,18 @@ from headwater.config.control import ControlPage
 from headwater.config.report import read_reports
 from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask
-from headwater.kit.errors import Misconfigured
+from headwater.kit.disk import read_whole
+from headwater.kit.errors import Misconfigured, Unavailable
 from headwater.kit.threads import Thread
 from headwater.log import retain
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
 from headwater.node import retention
 from headwater.node.context import Context, connect
-from headwater.node.placeholders import StubRole
 from headwater.node.settings import Settings
 
 if TYPE_CHECKING:
+    from headwater.collect.keys import KeyTable
     from headwater.process.run import Runner
 
 READY_RETIRE_INTERVAL_S = 2.0
@@ -86,7 +87,85 @@ class NodeTime:
 
 async def collect(context: Context) -> Role:
     """The door: one worker, its log, the listener."""
-    return StubRole(context)
+    return CollectRole(context)
+
+
+class CollectRole:
+    """clients → raw."""
+
+    def __init__(self, context: Context) -> None:
+        from headwater.collect.worker import CollectWorker
+
+        settings = context.settings
+        self.context = context
+        self.told: dict[str, Any] = {}
+        self.preparing = Thread("prepare-raw")
+        self.committing = Thread("commit")
+        self.table = self.keys(None)
+        writer = context.writer()
+        blocks = BlockWriter(
+            context.disk,
+            context.clock,
+            context.path("raw", f"{writer:016x}"),
+            writer,
+            context.log_id,
+            start=context.control.start,
+            offset_ns=context.control.offset_ns,
+            segment_bytes=settings.log.segment_bytes,
+            submit=self.preparing,
+            allowed=lambda: context.control.raw_room_bytes > 0,
+        )
+        self.worker = CollectWorker(
+            settings.collect,
+            self.table,
+            blocks=blocks,
+            submit=self.committing,
+            control=context.control,
+            clock=context.clock,
+            publish=self.tell,
+        )
+
+    def keys(self, before: KeyTable | None) -> KeyTable:
+        """The keys of the present configuration; quotas of ``before`` go on."""
+        from headwater.collect.keys import KeyTable
+
+        context = self.context
+        return KeyTable.build(
+            context.settings.keys,
+            rng=context.rng,
+            read=lambda path: read_whole(context.disk, os.path.join(context.data, path)).decode(),
+            workers=context.settings.collect.workers,
+            address_policy=context.settings.collect.client_address,
+            before=before,
+        )
+
+    async def start(self) -> None:
+        await self.worker.start()
+
+    def tell(self, told: dict[str, Any]) -> None:
+        self.told = told
+
+    async def tick(self) -> None:
+        if self.worker.blocks.ended:
+            raise Unavailable(f"the log has ended: {self.worker.blocks.ended}", code="log_ended")
+
+    async def reload(self, settings: Settings) -> None:
+        self.table = self.keys(self.table)
+        self.worker.reload(self.table)
+
+    async def drain(self) -> None:
+        await self.worker.drain(self.context.settings.shutdown_timeout)
+
+    async def stop(self) -> None:
+        self.committing.close()
+        self.preparing.close()
+
+    def reasons(self) -> list[str]:
+        full = self.worker.group.full()
+        return [full.message] if full is not None else []
+
+    def detail(self) -> dict[str, Any]:
+        return self.told
 
 
 # -- process
@@ -204,6 +283,7 @@ class ProcessRole:
 
 def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
     """How a processor makes the runner of a group of partitions."""
+    from headwater.dialects.registry import DIALECTS
     from headwater.process.enrich.settings import EnrichSettings
     from headwater.process.gather import Gatherer
     from headwater.process.read import Reader
@@ -216,7 +296,7 @@ def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
 
     def make(owned: Sequence[int]) -> Runner:
         return Runner(
-            Gatherer(context.dialect),
+            Gatherer(DIALECTS.__getitem__),
             Reader(schema, depth_max=settings.nested_depth_max),
             Shaper(EnrichSettings(), schema),
             owned=owned,
@@ -268,7 +348,7 @@ class DeliverRole:
         self.deliverer = Deliverer(
             name,
             registry.make(settings, registry.Place(context.data, folder, context.clock)),
-            {str(n): ready_opener(context, n) for n in range(context.settings.process.workers)},
+            {str(n): ready_opener(context, n) for n in ready_folders(context)},
             Memory(context.disk, f"{folder}/state.json", f"{context.node.folder_id}/{name}/main"),
             DeadLetters(f"{folder}/dead.sqlite", name),
             settings,
@@ -321,6 +401,12 @@ class DeliverRole:
 
     def detail(self) -> dict[str, Any]:
         return self.told
+
+
+def ready_folders(context: Context) -> list[int]:
+    """Every processor that is, or was: what a former one committed is delivered too."""
+    known = [int(name) for name in context.disk.listdir(context.path("ready")) if name.isdigit()]
+    return sorted({*known, *range(context.settings.process.workers)})
 
 
 def ready_opener(context: Context, processor: int) -> Callable[[Position], ReadyReader]:
