@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 ALLOWED_METHODS = "POST, GET, HEAD, OPTIONS"
-ALLOWED_HEADERS = ", ".join(
-    ("Authorization", "Content-Encoding", "Content-Type", "X-Requested-With", "X-Retry-Count", "X-Write-Key")
+ALLOWED_HEADERS = (
+    "Authorization, Content-Encoding, Content-Type, X-Requested-With, X-Retry-Count, X-Write-Key"
 )
 EXPOSED_HEADERS = "Retry-After, X-Headwater-Receipt"
 
