@@ -155,8 +155,6 @@ class CollectWorker:
         control, door = self.control, self.door
         door.offset_ns = control.offset_ns
         door.leaving = door.leaving or control.draining
-        if control.generation != self.generation:
-            self.load()
         self.polls += 1
         if self.polls % SWEEP_POLLS == 0:
             now = self.clock.boot_ns()
