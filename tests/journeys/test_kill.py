@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ class Load:
         count = 0
         connection: HTTPConnection | None = None
         while not self.stopping.is_set():
-            batch = []
+            batch: list[dict[str, Any]] = []
             for _ in range(rng.choice((1, 1, 1, 7, 40))):
                 count += 1
                 name, value = f"k{number}-{count}", float(rng.randrange(10**6))
@@ -110,7 +111,9 @@ def test_inv_dest_kill_9_of_any_process_at_any_moment_neither_loses_nor_doubles(
     there = {r["message_id"]: r["value"] for r in rows}
     unique(r["message_id"] for r in rows)
     lost = load.acknowledged - there.keys()
-    assert not lost, f"seed {seed}, killed {killed}: {len(lost)} of {len(load.acknowledged)} lost, such as {sorted(lost)[:5]}"
+    assert not lost, (
+        f"seed {seed}, killed {killed}: {len(lost)} of {len(load.acknowledged)} lost, such as {sorted(lost)[:5]}"
+    )
     assert all(load.sent[name] == value for name, value in there.items())
     assert all(s["holds"] for s in streams), streams
     assert len(load.acknowledged) > 100
