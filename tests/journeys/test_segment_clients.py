@@ -261,7 +261,7 @@ def site() -> Iterator[str]:
 
 
 def browser_call(tag: str, number: int) -> dict[str, Any]:
-    """As `call`; only identify and alias name a user, since the browser remembers one."""
+    """As `call`, with the tag inside: which user and group an event carries is what the browser remembers then."""
     made = call(tag, number)
     for root in ("properties", "traits"):
         if root in made:
@@ -270,15 +270,13 @@ def browser_call(tag: str, number: int) -> dict[str, Any]:
 
 
 def browser_expected(made: dict[str, Any]) -> dict[str, Any]:
-    """What is the same for a browser, which adds ids and the page by itself."""
+    """What a browser sends as the call says; it adds ids and the page by itself (to alias the user of before)."""
     wanted = expected(made)
-    for name in (
-        "anonymous_id",
-        *(() if made["method"] in ("identify", "alias") else ("user_id", "group_id")),
-    ):
-        del wanted[name]
-    if made["method"] == "group":
-        wanted["group_id"] = made["groupId"]
+    del wanted["anonymous_id"]
+    if made["method"] != "identify":
+        del wanted["user_id"]
+    if made["method"] != "group":
+        del wanted["group_id"]
     return wanted
 
 
