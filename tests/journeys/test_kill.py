@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
-from typing import Any
 
 import pytest
 
@@ -47,7 +46,7 @@ class Load:
         count = 0
         connection: HTTPConnection | None = None
         while not self.stopping.is_set():
-            batch: list[dict[str, Any]] = []
+            batch: list[dict[str, object]] = []
             for _ in range(rng.choice((1, 1, 1, 7, 40))):
                 count += 1
                 name, value = f"k{number}-{count}", float(rng.randrange(10**6))
@@ -62,7 +61,7 @@ class Load:
                     reply = connection.getresponse()
                     body = reply.read()
                     if reply.status == 200 and json.loads(body)["accepted"] == len(batch):
-                        self.acknowledged.update(e["messageId"] for e in batch)
+                        self.acknowledged.update(str(e["messageId"]) for e in batch)
                         break
                 except (OSError, HTTPException, ValueError):
                     if connection is not None:

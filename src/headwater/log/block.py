@@ -14,6 +14,7 @@ begin on 4 KiB, so a page that holds acknowledged bytes is never written again.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xxhash import xxh3_64
@@ -65,7 +66,7 @@ def padded(length: int) -> int:
 
 
 def encode(
-    payload: bytes,
+    parts: Sequence[bytes | memoryview],
     *,
     log_id: int,
     first_seq: int,
@@ -76,13 +77,14 @@ def encode(
     start: int = 0,
     flags: int = 0,
 ) -> bytes:
-    """A whole block, padded. ``payload`` must leave room for the header below BLOCK_BYTES_MAX."""
+    """A whole block, padded, from the parts of its payload; with the header they stay below BLOCK_BYTES_MAX."""
+    payload_bytes = sum(map(len, parts))
     fields = (
         MAGIC,
         VERSION,
         flags,
         HEADER_BYTES,
-        len(payload),
+        payload_bytes,
         records,
         log_id,
         first_seq,
@@ -92,9 +94,11 @@ def encode(
         boot_ns,
     )
     digest = xxh3_64(HEADER.pack(*fields, 0))
-    digest.update(payload)
-    length = HEADER_BYTES + len(payload)
-    return b"".join((HEADER.pack(*fields, digest.intdigest()), payload, bytes(padded(length) - length)))
+    for part in parts:
+        digest.update(part)
+    length = HEADER_BYTES + payload_bytes
+    padding = bytes(padded(length) - length)
+    return b"".join((HEADER.pack(*fields, digest.intdigest()), *parts, padding))
 
 
 def read_header(data: bytes | memoryview, log_id: int) -> Header | None:

@@ -7,6 +7,8 @@ end is nothing: a reader drops it when the log ends there. A commit is visible o
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from headwater.event import commit
 from headwater.event.commit import Commit
 from headwater.event.position import ZERO, Position, WriterId
@@ -27,13 +29,26 @@ class ReadyWriter:
 
     def append(self, entry: Commit) -> Position:
         """Durable, whole, on return; the position after it. Errors as BlockWriter.write: then it is not there."""
-        data = memoryview(b"".join(commit.encode(entry)))
         position = ZERO
-        for at in range(0, len(data), PART_BYTES):
-            last = at + PART_BYTES >= len(data)
-            part = bytes(data[at : at + PART_BYTES])
-            position = self.blocks.write(part, records=1, events=1, flags=END_OF_COMMIT if last else 0)
+        payloads = list(cut_to_size(commit.encode(entry), PART_BYTES))
+        for number, parts in enumerate(payloads, 1):
+            flags = END_OF_COMMIT if number == len(payloads) else 0
+            position = self.blocks.write(*parts, records=1, events=1, flags=flags)
         return position
+
+
+def cut_to_size(parts: Sequence[bytes | memoryview], size: int) -> Iterator[list[memoryview]]:
+    """The same bytes as payloads of at most ``size`` bytes, without a copy."""
+    payload: list[memoryview] = []
+    room = size
+    for part in parts:
+        rest = memoryview(part)
+        while len(rest) > room:
+            yield [*payload, rest[:room]]
+            payload, rest, room = [], rest[room:], size
+        payload.append(rest)
+        room -= len(rest)
+    yield payload
 
 
 class ReadyReader:

@@ -144,8 +144,8 @@ class BlockWriter:
             self.segments.prepare()
         return left + (size if self.segments.ready else 0)
 
-    def write(self, payload: bytes, *, records: int, events: int, flags: int = 0) -> Position:
-        """Append one block; durable, and visible to readers, on return.
+    def write(self, *parts: bytes | memoryview, records: int, events: int, flags: int = 0) -> Position:
+        """Append one block whose payload is these parts; durable, and visible to readers, on return.
 
         Busy: no segment is ready, nothing was touched. Unavailable: the disk failed, the log is over, and whether
         the block is on disk is for the recovery to say.
@@ -154,7 +154,7 @@ class BlockWriter:
             raise Unavailable(f"the log has ended: {self.ended}", code="log_ended")
         boot_ns = max(self.clock.boot_ns(), self.last_boot_ns)
         data = block.encode(
-            payload,
+            parts,
             log_id=self.log_id,
             first_seq=self.next_seq,
             events=events,

@@ -95,7 +95,8 @@ class Node:
         worker = ProcessWorker(
             number, ProcessSettings(workers=self.workers), self.data, self.disk, self.clock,
             SimpleNamespace(start=self.start, offset_ns=lambda: self.offset_ns),
-            ReadyWriter(self.block_writer(folder, number)), runner, lambda report: self.reports.update({number: report}),
+            ReadyWriter(self.block_writer(folder, number)), runner,
+            lambda report: self.reports.update({number: report}),
             partitions=8, config_epoch=1,
         )  # fmt: skip
         worker.recover()
@@ -173,7 +174,7 @@ def test_inv_proc_1_half_a_commit_is_nothing(node: Node) -> None:
     node.accept(event(1))
     worker = node.processor()
     write = worker.ready.blocks.write
-    worker.ready.blocks.write = lambda payload, **o: write(payload, **{**o, "flags": 0})  # type: ignore[method-assign]
+    worker.ready.blocks.write = lambda *parts, **o: write(*parts, **{**o, "flags": 0})  # type: ignore[method-assign]
     worker.step()
     crash(worker)
     assert node.commits() == []
