@@ -41,7 +41,10 @@ class Disk(Protocol):
     def listdir(self, path: str) -> list[str]: ...
     def exists(self, path: str) -> bool: ...
     def free_bytes(self, path: str) -> int: ...
-    def cell(self, path: str, *, write: bool = False) -> Cell: ...
+
+    def cell(self, path: str, *, write: bool = False) -> Cell:
+        """Map a cell; ``write`` makes it when it is missing. FileNotFoundError: there is none, or not yet whole."""
+        ...
 
 
 class MappedCell:
@@ -51,8 +54,10 @@ class MappedCell:
         flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
         file = os.open(path, flags | os.O_CLOEXEC, 0o640)
         try:
-            if write and os.fstat(file).st_size < 8:
-                os.ftruncate(file, 8)
+            if os.fstat(file).st_size < 8:
+                if not write:
+                    raise FileNotFoundError(errno.ENOENT, "the cell is still being made", path)
+                os.pwrite(file, bytes(8), 0)  # takes its room now: storing into a hole of a full disk is SIGBUS
             self.map = mmap.mmap(file, 8, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
         finally:
             os.close(file)

@@ -1,0 +1,115 @@
+"""What the raw log may give back, and how much room is left in it (protocol.md §2, §17.9).
+
+``safe`` is what no one will ask below again: everything that is committed by every processor and held by every
+destination, as their reports say. A report that is missing makes nothing safe; it never makes too much safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, NamedTuple
+
+from headwater.config.report import Report
+from headwater.event.position import EMPTY, Vector, WriterId
+from headwater.kit.disk import Disk
+from headwater.kit.happenings import Happening, Level
+from headwater.log import retain
+from headwater.log.files import Segment
+
+
+class HorizonShortened(Happening):
+    """Raw is over its quota: safe segments go before the time that they are wanted for replay."""
+
+    level: ClassVar[Level] = "warning"
+    raw_bytes: int
+    raw_bytes_max: int
+
+
+class Kept(NamedTuple):
+    """What a pass over the raw log found and did."""
+
+    raw_bytes: int
+    retired_segments: int
+    retired_bytes: int
+    shortened: bool
+
+
+def safe_vector(
+    reports: Mapping[str, Report], processors: Iterable[str], destinations: Iterable[str]
+) -> Vector:
+    """The vector below which nobody will ask again; EMPTY while anybody has not said where they stand."""
+    vectors: list[Vector] = []
+    for role in processors:
+        told = committed(reports.get(role))
+        if not told:
+            return EMPTY
+        vectors += told
+    for name in destinations:
+        told = held(reports, name)
+        if not told:
+            return EMPTY
+        vectors += told
+    if not vectors:
+        return EMPTY
+    safe = vectors[0]
+    for vector in vectors[1:]:
+        safe = safe.meet(vector)
+    return safe
+
+
+def committed(report: Report | None) -> list[Vector]:
+    """Where the partitions of a processor stand; empty when it has not said so."""
+    groups = report.detail.get("vectors", []) if report else []
+    return [Vector.decode(bytes.fromhex(group["vector"])) for group in groups]
+
+
+def held(reports: Mapping[str, Report], destination: str) -> list[Vector]:
+    """Where the partitions stand in a destination; empty when its process has not said so."""
+    for report in reports.values():
+        told = report.detail.get("destinations", {}).get(destination)
+        if told is not None:
+            return [Vector.decode(bytes.fromhex(vector)) for vector in told.get("vectors", {})]
+    return []
+
+
+def keep(
+    disk: Disk,
+    raw: str,
+    safe: Vector,
+    *,
+    now_ns: int,
+    retain_s: float,
+    raw_bytes_max: int,
+    segment_bytes: int,
+    spares_max: int,
+) -> Kept:
+    """Give back what is safe and old, and, over the quota, what is safe. ``now_ns`` is node time."""
+    folders = [(WriterId(int(name, 16)), f"{raw}/{name}") for name in disk.listdir(raw)]
+    size = sum(retain.folder_bytes(disk, folder) for _, folder in folders)
+    excess = size - raw_bytes_max
+    oldest_ns = now_ns - int(retain_s * 1e9)
+    shortened = False
+
+    def wanted(segment: Segment) -> bool:
+        nonlocal excess, shortened
+        if retain.node_time_ns(disk, segment) < oldest_ns:
+            return False
+        if excess <= 0:
+            return True
+        excess -= segment_bytes
+        shortened = True
+        return False
+
+    count = freed = 0
+    for writer, folder in folders:
+        spares = 0 if excess > 0 else spares_max  # over the quota, a spare would keep the room
+        retired = retain.retire(
+            disk, folder, safe[writer], wanted=wanted, segment_bytes=segment_bytes, spares_max=spares
+        )
+        count, freed = count + retired.segments, freed + retired.bytes
+    return Kept(sum(retain.folder_bytes(disk, folder) for _, folder in folders), count, freed, shortened)
+
+
+def room_each(raw_bytes: int, raw_bytes_max: int, free_bytes: int, reserve_bytes: int, workers: int) -> int:
+    """What each collect worker may still add: its share of what quota and disk leave."""
+    return max(0, min(raw_bytes_max - raw_bytes, free_bytes - reserve_bytes)) // max(1, workers)
