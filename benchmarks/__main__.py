@@ -54,6 +54,7 @@ def main() -> int:
         seconds=1.0 if given.quick else given.seconds,
         rounds=1 if given.quick else given.rounds,
         connections=given.connections,
+        slices_max=1 if given.quick else 3,
         events=20_000 if given.quick else given.events,
         only=tuple(s.strip() for s in given.servers.split(",")) if given.servers else (),
     )
