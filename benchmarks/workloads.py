@@ -11,7 +11,17 @@ from functools import partial
 
 from benchmarks import events, harness, machine, product
 from benchmarks.harness import Load, Options, Result, Watch, median
-from benchmarks.servers import CACHE, SERVER_CORE, CLoop, CLoopBuffered, Granian, HeadwaterServer, Nginx, Server, Unavailable
+from benchmarks.servers import (
+    CACHE,
+    SERVER_CORE,
+    CLoop,
+    CLoopBuffered,
+    Granian,
+    HeadwaterServer,
+    Nginx,
+    Server,
+    Unavailable,
+)
 
 PORT = 18420
 DATA = CACHE / "run"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headwater.config.control import ControlPage
 from headwater.config.report import read_reports
 from headwater.event.position import ZERO, Position, WriterId
-from headwater.event.record import Head
 from headwater.kit import ask
 from headwater.kit.errors import Misconfigured, Rejected, Unavailable
 from headwater.kit.threads import Thread
@@ -31,7 +30,6 @@ from headwater.ops import standing
 if TYPE_CHECKING:
     from headwater.collect.keys import KeyTable
     from headwater.dialects.registry import Dialect
-    from headwater.dialects.split import Split
     from headwater.process.run import Runner
 
 READY_RETIRE_INTERVAL_S = 2.0
@@ -305,30 +303,13 @@ def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
     return make
 
 
-class Meaning:
-    """The processing half of a dialect, as the gatherer asks for it."""
-
-    plain: bool = True
-    """SINGLE records are JSON events as they lie, whatever the dialect (event/record.py)."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect = dialect
-
-    def split(self, head: Head, body: bytes, events: int) -> Split:
-        return self.dialect.split(head, body, events)
-
-    def default_type(self, head: Head) -> str:
-        return self.dialect.default_type(head)
-
-
-def meaning(name: str) -> Meaning:
-    """Of the dialect that stands in a record's head."""
+def meaning(name: str) -> Dialect:
+    """The dialect of a record; Rejected where this version does not know it."""
     from headwater.dialects.registry import DIALECTS
 
-    found = DIALECTS.get(name)
-    if found is None:
-        raise Rejected(f"no dialect {name!r}", code="dialect")
-    return Meaning(found)
+    if name not in DIALECTS:
+        raise Rejected(f"records of the dialect {name!r}, which this version does not know", code="dialect")
+    return DIALECTS[name]
 
 
 def ready_safe(
@@ -374,7 +355,7 @@ class DeliverRole:
         self.deliverer = Deliverer(
             name,
             registry.make(settings, registry.Place(context.data, folder, context.clock)),
-            {str(n): ready_opener(context, n) for n in range(context.settings.process.workers)},
+            {str(n): ready_opener(context, n) for n in ready_folders(context)},
             Memory(context.disk, f"{folder}/state.json", f"{context.node.folder_id}/{name}/main"),
             DeadLetters(f"{folder}/dead.sqlite", name),
             settings,
@@ -422,6 +403,12 @@ class DeliverRole:
 
     def detail(self) -> dict[str, Any]:
         return self.told
+
+
+def ready_folders(context: Context) -> list[int]:
+    """Every processor that is, or was: what a former one committed is delivered too."""
+    known = [int(name) for name in context.disk.listdir(context.path("ready")) if name.isdigit()]
+    return sorted({*known, *range(context.settings.process.workers)})
 
 
 def ready_opener(context: Context, processor: int) -> Callable[[Position], ReadyReader]:
