@@ -22,7 +22,8 @@ from headwater.kit.errors import Busy, Unavailable
 from headwater.kit.threads import Submit
 from headwater.log import block, files
 
-ZEROS = memoryview(mmap.mmap(-1, 1024 * 1024)).toreadonly()  # on a page border, as writing past the cache wants it
+ZEROS = memoryview(mmap.mmap(-1, 8 * 1024 * 1024)).toreadonly()
+"""On a page border, as writing past the cache wants it; large, since each write waits for the busy loop's GIL."""
 
 
 class Segments:
