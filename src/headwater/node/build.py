@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headwater.config.control import ControlPage
 from headwater.config.report import read_reports
 from headwater.event.position import ZERO, Position, WriterId
-from headwater.event.record import Head
 from headwater.kit import ask
 from headwater.kit.errors import Misconfigured, Rejected, Unavailable
 from headwater.kit.threads import Thread
@@ -31,7 +30,6 @@ from headwater.ops import standing
 if TYPE_CHECKING:
     from headwater.collect.keys import KeyTable
     from headwater.dialects.registry import Dialect
-    from headwater.dialects.split import Split
     from headwater.process.run import Runner
 
 READY_RETIRE_INTERVAL_S = 2.0
@@ -294,7 +292,7 @@ def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
 
     def make(owned: Sequence[int]) -> Runner:
         return Runner(
-            Gatherer(meaning),
+            Gatherer(dialect),
             Reader(schema, depth_max=settings.nested_depth_max),
             Shaper(EnrichSettings(), schema),
             owned=owned,
@@ -305,30 +303,14 @@ def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
     return make
 
 
-class Meaning:
-    """The processing half of a dialect, as the gatherer asks for it."""
-
-    plain: bool = True
-    """SINGLE records are JSON events as they lie, whatever the dialect (event/record.py)."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect = dialect
-
-    def split(self, head: Head, body: bytes, events: int) -> Split:
-        return self.dialect.split(head, body, events)
-
-    def default_type(self, head: Head) -> str:
-        return self.dialect.default_type(head)
-
-
-def meaning(name: str) -> Meaning:
-    """Of the dialect that stands in a record's head."""
+def dialect(name: str) -> Dialect:
+    """The dialect that stands in a record's head."""
     from headwater.dialects.registry import DIALECTS
 
     found = DIALECTS.get(name)
     if found is None:
         raise Rejected(f"no dialect {name!r}", code="dialect")
-    return Meaning(found)
+    return found
 
 
 def ready_safe(
