@@ -101,10 +101,12 @@ class LogReader:
         if self._end is not None:
             return self._end.seq
         if self._cell is None:
-            path = files.watermark_path(self.folder, self._read.log)
-            if not self._read.log or not self.disk.exists(path):
+            if not self._read.log:
                 return 0
-            self._cell = self.disk.cell(path)
+            try:
+                self._cell = self.disk.cell(files.watermark_path(self.folder, self._read.log))
+            except FileNotFoundError:  # no block yet; the writer may be just making it
+                return 0
         return self._cell.get()
 
     def _next_log(self) -> bool:

@@ -7,6 +7,7 @@ safe ones go at once, oldest first. Nothing above ``safe`` is ever touched, what
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import NamedTuple
 
 from headwater.event.position import Position
@@ -26,7 +27,7 @@ def ends(disk: Disk, folder: str) -> list[tuple[Segment, Position]]:
     """Each segment with the position after its last event; segments that still grow are left out."""
     found = files.segments(disk, folder)
     closed: list[tuple[Segment, Position]] = []
-    for segment, following in zip(found, [*found[1:], None], strict=True):
+    for segment, following in zip_longest(found, found[1:]):
         if following is not None and following.log == segment.log:
             closed.append((segment, Position(segment.log, following.first)))
         elif end := files.read_end(disk, folder, segment.log):

@@ -138,6 +138,8 @@ class CollectRole:
         )
 
     async def start(self) -> None:
+        while self.blocks.segments.preparing:  # nobody is turned away because the door was quicker than the log
+            await self.context.clock.sleep(0.01)
         await self.worker.start()
 
     def tell(self, told: dict[str, Any]) -> None:
@@ -292,7 +294,7 @@ def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
 
     def make(owned: Sequence[int]) -> Runner:
         return Runner(
-            Gatherer(dialect),
+            Gatherer(meaning),
             Reader(schema, depth_max=settings.nested_depth_max),
             Shaper(EnrichSettings(), schema),
             owned=owned,
@@ -303,14 +305,13 @@ def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
     return make
 
 
-def dialect(name: str) -> Dialect:
-    """The dialect that stands in a record's head."""
+def meaning(name: str) -> Dialect:
+    """The dialect of a record; Rejected where this version does not know it."""
     from headwater.dialects.registry import DIALECTS
 
-    found = DIALECTS.get(name)
-    if found is None:
-        raise Rejected(f"no dialect {name!r}", code="dialect")
-    return found
+    if name not in DIALECTS:
+        raise Rejected(f"records of the dialect {name!r}, which this version does not know", code="dialect")
+    return DIALECTS[name]
 
 
 def ready_safe(
@@ -356,7 +357,7 @@ class DeliverRole:
         self.deliverer = Deliverer(
             name,
             registry.make(settings, registry.Place(context.data, folder, context.clock)),
-            {str(n): ready_opener(context, n) for n in range(context.settings.process.workers)},
+            {str(n): ready_opener(context, n) for n in ready_folders(context)},
             Memory(context.disk, f"{folder}/state.json", f"{context.node.folder_id}/{name}/main"),
             DeadLetters(f"{folder}/dead.sqlite", name),
             settings,
@@ -404,6 +405,12 @@ class DeliverRole:
 
     def detail(self) -> dict[str, Any]:
         return self.told
+
+
+def ready_folders(context: Context) -> list[int]:
+    """Every processor that is, or was: what a former one committed is delivered too."""
+    known = [int(name) for name in context.disk.listdir(context.path("ready")) if name.isdigit()]
+    return sorted({*known, *range(context.settings.process.workers)})
 
 
 def ready_opener(context: Context, processor: int) -> Callable[[Position], ReadyReader]:
