@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 
 from headwater.event.record import DEAD, ERASED, SINGLE, Head, Payload, addresses, decode_head, decode_payload
 from headwater.log.read import Block
@@ -21,20 +22,25 @@ HEADS_MAX = 200_000
 
 
 class Split(Protocol):
-    """What a dialect makes of one record."""
+    """What a dialect makes of one record; see dialects/split.py."""
 
-    items: Sequence[bytes]
-    sent_at: str | None
+    @property
+    def items(self) -> Sequence[bytes]: ...
+    @property
+    def sent_at(self) -> str | None: ...
+    @property
+    def context(self) -> bytes | None: ...
+    @property
+    def failure(self) -> str | None: ...
 
 
 class Dialect(Protocol):
-    """The processing half of a dialect."""
+    """The processing half of a dialect; see dialects/registry.py."""
 
-    plain: bool
-    """True when the body of a SINGLE record is already the event as JSON."""
-
-    def split(self, head: Head, body: bytes, events: int) -> Split: ...
-    def default_type(self, head: Head) -> str: ...
+    @property
+    def split(self) -> Callable[[Head, bytes, int], Split]: ...
+    @property
+    def default_type(self) -> Callable[[Head], str]: ...
 
 
 @dataclass(slots=True)
@@ -123,8 +129,7 @@ class Gatherer:
         )
         head_of = number_of[stamps["head"]] - 1
         flags = stamps["flags"]
-        plain = np.array(parts.plain, bool)[head_of]
-        single = (flags & (SINGLE | DEAD | ERASED) == SINGLE) & plain
+        single = flags & (SINGLE | DEAD | ERASED) == SINGLE
         at = len(parts.lines)
         bodies, starts = payload.bodies, payload.body_start.tolist()
         if single.all():
@@ -156,7 +161,6 @@ class Gatherer:
         head = self.cache.get(data)
         dialect = self.dialect(head.dialect)
         parts.heads.append(head)
-        parts.plain.append(dialect.plain)
         parts.default_type.append(dialect.default_type(head))
         parts.number_of[data] = len(parts.heads)
         return len(parts.heads)
@@ -173,12 +177,28 @@ class Gatherer:
                 parts.refused[at + number] = (reason or "refused at the door", field_name)
             return
         split = self.dialect(head.dialect).split(head, body, count)
-        parts.lines += split.items
+        parts.lines += split.items if split.context is None else with_context(split.items, split.context)
+        if split.failure is not None:
+            parts.refused |= dict.fromkeys(range(at, at + count), (split.failure, ""))
         if split.sent_at is not None:
             for number in range(count):
                 parts.sent_at[at + number] = split.sent_at
         for number in refused.tolist():
             parts.refused[at + number] = (head.refusal.partition("|")[0] or "refused at the door", "")
+
+
+def with_context(items: Sequence[bytes], context: bytes) -> list[bytes]:
+    """The events of a batch, each with what the batch says about all of them where it says nothing itself."""
+    shared = orjson.loads(context)
+    merged = []
+    for item in items:
+        try:
+            event = orjson.loads(item)
+            own = event.get("context") or {}
+            merged.append(orjson.dumps({**event, "context": {**shared, **own}}))
+        except (orjson.JSONDecodeError, AttributeError, TypeError):
+            merged.append(item)  # not an event: the reading says why
+    return merged
 
 
 class Parts:
@@ -187,7 +207,6 @@ class Parts:
     def __init__(self) -> None:
         self.lines: list[bytes | memoryview] = []
         self.heads: list[Head] = []
-        self.plain: list[bool] = []
         self.number_of: dict[bytes, int] = {}
         self.default_type: list[str] = []
         self.sent_at: dict[int, str] = {}

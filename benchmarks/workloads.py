@@ -1,0 +1,324 @@
+"""The named workloads. Each is a function from options to a table (harness.Result)."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks import events, harness, machine, product
+from benchmarks.harness import Load, Options, Result, Watch, median
+from benchmarks.servers import (
+    CACHE,
+    SERVER_CORE,
+    CLoop,
+    CLoopBuffered,
+    Granian,
+    HeadwaterServer,
+    Nginx,
+    Server,
+    Unavailable,
+)
+
+PORT = 18420
+DATA = CACHE / "run"
+SETTLE_S_MAX = 300.0
+
+
+# -- the door ----------------------------------------------------------------------------------------------------------
+
+
+def accept(name: str, ack: str, load: Load, options: Options) -> Result:
+    """headwater collect, C loop, granian, nginx, in interleaved rounds."""
+    kinds: tuple[type[Server], ...] = (HeadwaterServer, CLoop, CLoopBuffered, Granian, Nginx)
+    makers: dict[str, Callable[[], Server]] = {
+        kind.name: partial(kind, ack=ack, port=PORT + 10 * n, folder=DATA / f"server-{n}") for n, kind in enumerate(kinds)
+    }
+    result = harness.compare(name, makers, load, options, CLoop.name)
+    result.notes.append(
+        "CPU µs/event: headwater's is the collect process, with supervisor and others in `tree`; zeroing of segments is in both."
+        " nginx answers a constant, checks nothing and keeps nothing: a floor for HTTP, not a peer."
+    )
+    return result
+
+
+# -- processing --------------------------------------------------------------------------------------------------------
+
+
+def process_stages(options: Options) -> Result:
+    """µs per event of each stage against `orjson.loads` of the same lines, alternating batch by batch on one core."""
+    import os
+
+    import orjson
+
+    result = Result("process-stages", ["stage", "µs/event", "÷ orjson.loads", "events/s/core"])
+    batch_events = 5_000
+    lines = list(events.lines(options.events))
+    batches = [lines[n : n + batch_events] for n in range(0, len(lines), batch_events)]
+    try:
+        product.process_stages(batch_events)
+        built = True
+    except product.NotBuilt as e:
+        result.notes.append(f"headwater: not measured: {e}")
+        built = False
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {SERVER_CORE})
+    spent: dict[str, list[float]] = {}
+    try:
+        for round_number in range(options.rounds):
+            stages = list(product.process_stages(batch_events)) if built else []
+            total: dict[str, int] = {}
+
+            def timed(name: str, call: Callable[[], object], total: dict[str, int] = total) -> object:
+                start = time.process_time_ns()
+                value = call()
+                total[name] = total.get(name, 0) + time.process_time_ns() - start
+                return value
+
+            def reference(batch: list[bytes]) -> None:
+                for line in batch:
+                    orjson.loads(line)
+
+            for n, batch in enumerate(batches):
+                if (n + round_number) % 2 == 0:
+                    timed("orjson.loads", partial(reference, batch))
+                value: object = batch
+                for stage in stages:
+                    value = timed(stage.name, partial(stage.run, value))
+                if (n + round_number) % 2 == 1:
+                    timed("orjson.loads", partial(reference, batch))
+            for name, ns in total.items():
+                spent.setdefault(name, []).append(ns / 1e3 / len(lines))
+    finally:
+        os.sched_setaffinity(0, pinned)
+    base = median(spent["orjson.loads"])
+    own = [name for name in spent if name != "orjson.loads"]
+    for name in ("orjson.loads", *own):
+        us = median(spent[name])
+        result.rows.append([name, round(us, 2), round(us / base, 2), round(1e6 / us)])
+    if own:
+        us = median([sum(spent[name][r] for name in own) for r in range(options.rounds)])
+        result.rows.append(["all stages", round(us, 2), round(us / base, 2), round(1e6 / us)])
+    result.notes.append(f"{len(lines):,} events in batches of {batch_events:,}, {sum(map(len, lines)) / len(lines):,.0f} B mean, {len(lines) - len(set(lines)):,} duplicates; CPU of all threads.")
+    result.slices.append({"us_per_event": spent})
+    return result
+
+
+# -- the whole road ----------------------------------------------------------------------------------------------------
+
+
+def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> dict[str, object]:
+    """POST with the run's key; raises on anything but 200."""
+    key = base64.b64encode(f"{events.KEY}:".encode()).decode()
+    connection.request("POST", path, body, {"Authorization": f"Basic {key}", "Content-Type": "application/json"})
+    answer = connection.getresponse()
+    text = answer.read()
+    if answer.status != 200:
+        raise RuntimeError(f"{path}: {answer.status} {text[:300]!r}")
+    return dict(json.loads(text))
+
+
+def preload(port: int, count: int) -> tuple[int, int]:
+    """Posts `count` events in batches of 100; (accepted, different message ids among them)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    accepted = 0
+    distinct: set[bytes] = set()
+    batch: list[bytes] = []
+
+    def send() -> None:
+        nonlocal accepted
+        answer = post(connection, "/v1/batch", b'{"batch":[' + b",".join(batch) + b"]}")
+        accepted += int(str(answer["accepted"]))
+        batch.clear()
+
+    for line in events.lines(count):
+        distinct.add(line)
+        batch.append(line)
+        if len(batch) == 100:
+            send()
+    if batch:
+        send()
+    connection.close()
+    return accepted, len(distinct)
+
+
+def settle(server: HeadwaterServer, wanted_rows: int) -> float:
+    """Waits until the warehouse holds the rows; seconds waited. More rows than wanted is a failure, as is too few."""
+    start = time.monotonic()
+    while (rows := server.rows()) != wanted_rows:
+        if rows > wanted_rows:
+            raise RuntimeError(f"{rows:,} rows for {wanted_rows:,} events: something was stored twice")
+        if time.monotonic() - start > SETTLE_S_MAX:
+            raise RuntimeError(f"{rows:,} of {wanted_rows:,} rows after {SETTLE_S_MAX:.0f} s")
+        time.sleep(0.25)
+    return time.monotonic() - start
+
+
+def _node(ack: str = "disk") -> HeadwaterServer:
+    return HeadwaterServer(ack=ack, port=PORT, folder=DATA / "node", destination=True)
+
+
+def _by_role(used: harness.Usage, count: int) -> dict[str, float]:
+    return {role: s / count * 1e6 for role, s in used.cpu_s.items()}
+
+
+def _whole(name: str, options: Options, one_round: Callable[[HeadwaterServer], tuple[int, harness.Usage, float, str]]) -> Result:
+    """Runs `one_round` on a fresh node for each round and tables CPU per event by role."""
+    result = Result(name, ["role", "CPU µs/event", "events/s per core", "RSS peak MB"])
+    per_role: dict[str, list[float]] = {}
+    peaks: dict[str, float] = {}
+    totals: list[float] = []
+    try:
+        _node().prepare()
+        for round_number in range(options.rounds):
+            server = _node()
+            server.start()
+            try:
+                calibration = machine.calibrate(SERVER_CORE)
+                count, used, wall, disturbed = one_round(server)
+            finally:
+                server.stop()
+            shares = _by_role(used, count)
+            for role, us in shares.items():
+                per_role.setdefault(role, []).append(us)
+            for role, mb in used.rss_peak_mb.items():
+                peaks[role] = max(peaks.get(role, 0.0), mb)
+            totals.append(sum(shares.values()))
+            result.disturbed += bool(disturbed)
+            result.slices.append({"round": round_number, "events": count, "us_per_event": shares, "wall_s": wall, "calibration_ms": calibration, "disturbed": disturbed, "rss_peak_mb": used.rss_peak_mb})
+            print(f"  {name} round {round_number + 1}: {count:,} events, {totals[-1]:.2f} µs/event" + (f"  [{disturbed}]" if disturbed else ""), flush=True)
+    except Unavailable as e:
+        result.notes.append(f"headwater: not measured: {e}")
+        return result
+    for role, each in sorted(per_role.items()):
+        us = median(each)
+        result.rows.append([role, round(us, 2), round(1e6 / us) if us > 0 else None, round(peaks.get(role, 0.0))])
+    us = median(totals)
+    result.rows.append(["all", round(us, 2), round(1e6 / us) if us > 0 else None, None])
+    behind = [sum(u for r, u in s["us_per_event"].items() if r in ("process", "deliver")) for s in result.slices]  # type: ignore[attr-defined]
+    if (us := median(behind)) > 0:
+        result.rows.append(["process + deliver", round(us, 2), round(1e6 / us), None])
+    return result
+
+
+def end_to_end(options: Options) -> Result:
+    """Behind: events wait in the raw log, then processing and delivery run until every row is in DuckDB."""
+
+    def one_round(server: HeadwaterServer) -> tuple[int, harness.Usage, float, str]:
+        server.pause()
+        accepted, distinct = preload(server.port, options.events)
+        if accepted != options.events:
+            raise RuntimeError(f"{accepted} of {options.events} accepted")
+        watch = Watch(server)
+        server.go_on()
+        settle(server, distinct)
+        used, wall, disturbed = watch.stop()
+        return accepted, used, wall, disturbed
+
+    result = _whole("end-to-end", options, one_round)
+    result.notes.append(f"{options.events:,} events preloaded in batches of 100 while processing is held, then let go; until rows = different message ids. One core for the node.")
+    return result
+
+
+def whole_path(options: Options) -> Result:
+    """Saturated: single durable events as fast as the node takes them, until all are rows. Everything on one core."""
+
+    def one_round(server: HeadwaterServer) -> tuple[int, harness.Usage, float, str]:
+        watch = Watch(server)
+        told = harness.wrk(server.port, Load("single"), options.seconds, options.connections or 64)
+        if any(told[k] for k in ("connect", "read", "write", "status", "timeout")):
+            raise RuntimeError(f"errors under load: {told}")
+        # wrk stops with requests on the way: the node's own count of accepted events is the measure, and rows must equal it
+        accepted = server.counts()["accepted"]
+        if accepted < told["requests"]:
+            raise RuntimeError(f"{told['requests']:.0f} acknowledged, {accepted} counted as accepted")
+        settle(server, accepted)
+        used, wall, disturbed = watch.stop()
+        return accepted, used, wall, disturbed
+
+    result = _whole("whole-path", options, one_round)
+    result.notes.append("Single 1.5 KB events, ack disk, 64 connections; CPU of the whole tree until every accepted event is a row (rows = accepted checked). Questions asked of the node by the benchmark cost a little and are included.")
+    return result
+
+
+def click_to_row(options: Options) -> Result:
+    """100 events/s; every tenth is followed by its receipt until the node says that it is in the warehouse."""
+    result = Result("click-to-row", ["events", "p50 ms", "p90 ms", "p99 ms", "max ms"])
+    try:
+        server = _node()
+        server.prepare()
+        server.start()
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port)
+            source = events.lines(10**9, seed=23, duplicates=0.0)
+            begin, took = time.monotonic(), []
+            following: list[tuple[float, str]] = []
+            sent = 0
+            while (now := time.monotonic() - begin) < options.seconds * options.rounds or following:
+                if sent < now * 100 and now < options.seconds * options.rounds:
+                    at = time.monotonic()
+                    answer = post(connection, "/v1/track", next(source))
+                    if sent % 10 == 0:
+                        following.append((at, str(answer["receipt"])))
+                    sent += 1
+                    continue
+                while following and server.delivered(following[0][1]):  # oldest first: may be seen late, never early
+                    took.append((time.monotonic() - following.pop(0)[0]) * 1e3)
+                if following and time.monotonic() - following[0][0] > 30:
+                    raise RuntimeError(f"receipt {following[0][1]} is not in the warehouse after 30 s")
+                time.sleep(0.005)
+            took.sort()
+        finally:
+            server.stop()
+    except Unavailable as e:
+        result.notes.append(f"headwater: not measured: {e}")
+        return result
+
+    def quantile(q: float) -> float:
+        return round(took[min(len(took) - 1, int(len(took) * q))], 1)
+
+    result.rows.append([len(took), quantile(0.5), quantile(0.9), quantile(0.99), round(took[-1], 1)])
+    result.notes.append("From before the POST is sent to the first answer of /api/where that says delivered (polled, so up to some ms late, never early).")
+    result.slices.append({"ms": took})
+    return result
+
+
+def rss(options: Options) -> Result:
+    """Memory by role: after start, and the peak after saturation with single events, then with batches, all delivered."""
+    result = Result("rss", ["when", "role", "RSS MB", "peak MB"])
+    try:
+        server = _node()
+        server.prepare()
+        server.start()
+        try:
+            for when, load in (("idle", None), ("after singles", Load("single")), ("after batches", Load("batch", 100, 16))):
+                if load:
+                    harness.wrk(server.port, load, options.seconds * 2, load.connections)
+                    settle(server, server.counts()["accepted"])
+                seen = harness.usage({}, server.tree(), server.role)
+                for role in sorted(seen.rss_mb):
+                    result.rows.append([when, role, round(seen.rss_mb[role], 1), round(seen.rss_peak_mb[role], 1)])
+        finally:
+            server.stop()
+    except Unavailable as e:
+        result.notes.append(f"headwater: not measured: {e}")
+    result.notes.append("Largest process of each role; RSS counts shared pages and mapped files too.")
+    return result
+
+
+WORKLOADS: dict[str, tuple[str, Callable[[Options], Result]]] = {
+    "accept-single-disk": ("POST of one 1.5 KB event, reply after fdatasync", lambda o: accept("accept-single-disk", "disk", Load("single"), o)),
+    "accept-single-memory": ("the same, reply before the write", lambda o: accept("accept-single-memory", "memory", Load("single"), o)),
+    "accept-varied-disk": ("as accept-single-disk, different header values in each request", lambda o: accept("accept-varied-disk", "disk", Load("varied"), o)),
+    "accept-batch-disk": ("POST of 100 events, reply after fdatasync", lambda o: accept("accept-batch-disk", "disk", Load("batch", 100, 16), o)),
+    "accept-batch-memory": ("POST of 100 events, reply before the write", lambda o: accept("accept-batch-memory", "memory", Load("batch", 100, 16), o)),
+    "accept-pixel": ("GET pixel with 21 parameters, reply before the write", lambda o: accept("accept-pixel", "memory", Load("pixel"), o)),
+    "process-stages": ("each processing stage against orjson.loads of the same lines", process_stages),
+    "end-to-end": ("a backlog into DuckDB: processing and delivery CPU per event", end_to_end),
+    "whole-path": ("saturated single events from socket to DuckDB row, CPU of everything", whole_path),
+    "click-to-row": ("latency from the request to the row at 100 events/s", click_to_row),
+    "rss": ("memory of each process, idle and after load", rss),
+}

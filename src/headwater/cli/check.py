@@ -1,0 +1,37 @@
+"""``headwater check``: is everything there that a node needs?"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from headwater.cli import show
+from headwater.cli.client import config_option, data_option, json_option
+
+MARKS = {"fine": ("✓", "green"), "warning": ("!", "yellow"), "wrong": ("✗", "red")}
+
+
+@click.command()
+@config_option
+@data_option
+@json_option
+def check(config_path: str, data: str, as_json: bool) -> None:
+    """Check the configuration and this machine: disk, ports, limits. Exit code 1 when a node would not start.
+
+    \b
+    headwater check --config /etc/headwater/headwater.yaml --data /var/lib/headwater
+    """
+    from headwater.kit.clock import SystemClock
+    from headwater.kit.disk import SystemDisk
+    from headwater.node.checks import everything
+
+    found = everything(config_path, os.path.abspath(data), SystemDisk(), SystemClock(), os.environ)
+    if as_json:
+        show.as_json(found)
+    else:
+        for one in found:
+            mark, colour = MARKS[one.result]
+            click.echo(f"{click.style(mark, fg=colour)} {one.what}: {one.says}")
+    sys.exit(1 if any(one.result == "wrong" for one in found) else 0)

@@ -1,0 +1,52 @@
+"""``headwater dead``: what could not be processed or delivered."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from headwater.cli import show
+from headwater.cli.client import Node, data_option, json_option, segment
+
+
+@click.group()
+def dead() -> None:
+    """Dead letters: events that could not be processed or delivered, each with its bytes and the reason."""
+
+
+@dead.command("list")
+@data_option
+@json_option
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many, newest first.")
+@click.option("--stream", metavar="KEY", help="Of one write key only.")
+def list_letters(data: str, as_json: bool, limit: int, stream: str | None) -> None:
+    """List the newest.
+
+    \b
+    headwater dead list --stream web
+    """
+    letters = Node(data).get("/api/dead", limit=limit, stream=stream)
+    if as_json:
+        show.as_json(letters)
+        return
+    columns = ("origin", "stream", "received", "reason", "field", "message_id")
+    show.as_table(columns, ([letter.get(name) for name in columns] for letter in letters))
+
+
+@dead.command("show")
+@click.argument("origin")
+@data_option
+@json_option
+def show_letter(origin: str, data: str, as_json: bool) -> None:
+    """Show one with its body, by its origin (as `dead list` prints it) or its message id.
+
+    \b
+    headwater dead show 6f1c0b5e9d2a0000-00019a3c5f7e2b41-119
+    """
+    letter = Node(data).get(f"/api/dead/{segment(origin)}")
+    if as_json:
+        show.as_json(letter)
+    else:
+        show.fields(letter)
+    sys.exit(0)

@@ -1,0 +1,40 @@
+"""``headwater destination``."""
+
+from __future__ import annotations
+
+import click
+
+from headwater.cli import show
+from headwater.cli.client import Node, data_option, json_option, segment
+
+
+@click.group()
+def destination() -> None:
+    """Decisions about a destination that only a person can take."""
+
+
+@destination.command()
+@click.argument("name")
+@click.option(
+    "--from",
+    "begin",
+    type=click.Choice(["now", "here", "beginning"]),
+    required=True,
+    help="now: with what comes from now on; here: what it says it holds is right; beginning: all that is kept.",
+)
+@data_option
+@json_option
+def adopt(name: str, begin: str, data: str, as_json: bool) -> None:
+    """Let a paused destination go on from where this says.
+
+    A destination pauses when its file is missing, older than remembered, or newly added beside others; `headwater
+    status` says which, and the command that mends it.
+
+    \b
+    headwater destination adopt warehouse --from now
+    """
+    told = Node(data).post(f"/api/destinations/{segment(name)}/adopt", {"from": begin})
+    if as_json:
+        show.as_json(told)
+    else:
+        show.fields(told)

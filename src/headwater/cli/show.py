@@ -1,0 +1,67 @@
+"""How answers look: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+PLAIN_WIDTH = 200
+"""Of tables that go to a file or a pipe."""
+
+
+def as_json(value: object, *, indent: bool = True) -> None:
+    """One JSON value, and a newline."""
+    data = msgspec.json.encode(value)
+    click.echo(msgspec.json.format(data, indent=2).decode() if indent else data.decode())
+
+
+def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table as wide as the terminal; long cells are folded."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    listed = [list(row) for row in rows]
+    for number, name in enumerate(columns):
+        numeric = bool(listed) and all(is_number(row[number]) for row in listed)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    for row in listed:
+        table.add_row(*(plain(cell(value)) for value in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    console.print(table)
+
+
+def plain(text: str) -> Any:
+    """Text that rich shows as it is."""
+    from rich.text import Text
+
+    return Text(text)
+
+
+def is_number(value: object) -> bool:
+    """Whether a cell stands to the right."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def cell(value: object) -> str:
+    """A value in a table."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str | int | float):
+        return str(value)
+    return msgspec.json.encode(value).decode()
+
+
+def fields(value: Mapping[str, Any]) -> None:
+    """Names and values below each other."""
+    width = max((len(name) for name in value), default=0)
+    for name, one in value.items():
+        click.echo(f"{name:<{width}}  {cell(one)}")

@@ -1,0 +1,81 @@
+"""``headwater status`` and ``headwater where``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from headwater.cli import show
+from headwater.cli.client import Node, data_option, json_option
+
+
+@click.command()
+@data_option
+@json_option
+def status(data: str, as_json: bool) -> None:
+    """Show what runs: processes, destinations, events by stream. Exit code 1 when events are not accepted.
+
+    \b
+    headwater status
+    headwater status --json | jq .streams
+    """
+    told = Node(data).get("/api/status")
+    if as_json:
+        show.as_json(told)
+    else:
+        page(told)
+    sys.exit(0 if told["ready"] else 1)
+
+
+def page(told: dict[str, Any]) -> None:
+    """The status for a person."""
+    node = told["node"]
+    word = click.style("ready", fg="green") if told["ready"] else click.style("not ready", fg="red")
+    click.echo(f"Headwater {node['version']}, {told['state']}, {word}")
+    click.echo(f"collector {node['collector']}, ops {node['ops']}")
+    for reason in told["reasons"]:
+        click.echo(click.style(f"  {reason}", fg="red"))
+    for warning in told["warnings"]:
+        click.echo(click.style(f"  {warning}", fg="yellow"))
+    columns = ("process", "state", "pid", "restarts", "says")
+    show.as_table(
+        columns,
+        (
+            [name, role["state"], role["pid"], role["restarts"], "; ".join(role["reasons"])]
+            for name, role in told["roles"].items()
+        ),
+    )
+    for name, one in told["destinations"].items():
+        if one["command"]:
+            click.echo(f"{name} is {one['state']}: {one['reason']}\n  mend it with: {one['command']}")
+    show.as_table(*ledger_table(told["streams"]))
+
+
+def ledger_table(streams: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:
+    """Streams as rows."""
+    names = ("accepted", "delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged", "holds")
+    return ("stream", *names), [[one["stream"], *(one[name] for name in names)] for one in streams]
+
+
+@click.command()
+@click.argument("receipt")
+@data_option
+@json_option
+def where(receipt: str, data: str, as_json: bool) -> None:
+    """Say how far the events of RECEIPT have come. Exit code 1 until every destination has them.
+
+    A receipt stands in the collector's answer: `{"ok": true, …, "receipt": "…"}`.
+
+    \b
+    headwater where 6f1c0b5e9d2a0000-00019a3c5f7e2b41-120
+    """
+    told = Node(data).get("/api/where", receipt=receipt)
+    if as_json:
+        show.as_json(told)
+    else:
+        steps = {"acknowledged": told["acknowledged"], "processed": told["processed"], **told["destinations"]}
+        show.fields(steps)
+    arrived = told["processed"] and all(told["destinations"].values())
+    sys.exit(0 if arrived else 1)

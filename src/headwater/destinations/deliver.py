@@ -1,0 +1,364 @@
+"""Delivering the chain into one destination (protocol.md §5, Deliver).
+
+One ``Deliverer`` per destination, one thread in it. A round reads ahead, asks ``plan`` what to do and does it.
+Where the partitions stand is remembered after own commits and read again on any doubt: after MOVED, after an
+unknown outcome, after any error, and before a destination is called off the chain. There is no other recovery:
+what the destination says is what holds, and the plan goes on from there (INV-DST-1).
+
+Trouble stays here: other destinations and the chain never notice (INV-DST-3). A paused destination says why, names
+the one command that mends it, and is looked at again every ``retry_interval_s``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from headwater.destinations import load, plan, refused, stand
+from headwater.destinations.chain import Chain
+from headwater.destinations.plan import Load, Paused, Wait
+from headwater.destinations.port import (
+    Counts,
+    Destination,
+    Drift,
+    OpenChain,
+    Outcome,
+    OutcomeUnknown,
+    PositionRow,
+    Step,
+)
+from headwater.destinations.refused import DeadLetters
+from headwater.destinations.remember import Memory
+from headwater.destinations.settings import DestinationSettings
+from headwater.event.position import ZERO, Position, Vector
+from headwater.kit.clock import Clock
+from headwater.kit.errors import Broken, HeadwaterError, Misconfigured, Rejected, Unavailable
+
+LAYOUT = "events"
+REFUSED_ROUNDS_MAX = 3
+SAVE_INTERVAL_S = 1.0
+
+Tell = Callable[[str, Mapping[str, object]], None]
+"""Advisories and the like: a name and fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Where a destination stands, for others to read: replaced whole after a round, never changed."""
+
+    rows: int = 0
+    vectors: Mapping[int, Vector] = field(default_factory=dict)
+    streams: Mapping[str, Counts] = field(default_factory=dict)
+    passed: Mapping[str, Position] = field(default_factory=dict)
+    waiting_rows: int = 0
+    age_s: float = 0.0
+    """How long rows have been waiting; 0 when none are."""
+    drift: Sequence[Drift] = ()
+
+
+class Deliverer:
+    """The loop of one destination. ``round`` from one thread; the rest from any."""
+
+    def __init__(
+        self,
+        name: str,
+        destination: Destination,
+        chains: Mapping[str, OpenChain],
+        memory: Memory,
+        dead: DeadLetters,
+        settings: DestinationSettings,
+        clock: Clock,
+        *,
+        partitions: int,
+        owner: str,
+        node_ns: Callable[[], int],
+        tell: Tell = lambda name, fields: None,
+    ) -> None:
+        self.name = name
+        self.destination = destination
+        self.opens = chains
+        self.chains = {key: Chain(open_chain, settings.ahead_bytes_max) for key, open_chain in chains.items()}
+        self.memory = memory
+        self.dead = dead
+        self.settings = settings
+        self.clock = clock
+        self.partitions = partitions
+        self.owner = owner
+        self.node_ns = node_ns
+        self.tell = tell
+        self.lock = threading.RLock()
+        self.rows: dict[int, PositionRow] | None = None
+        """Position rows as the destination holds them; None: they must be read."""
+        self.have: dict[int, Vector] = {}
+        self.groups: plan.Standing = {}
+        self.moved = False
+        """True when where it stands has changed since the last look."""
+        self.certain = False
+        """True when positions and chain were both read from the start since the last doubt."""
+        self.trouble: HeadwaterError | None = None
+        self.retry_ns = 0
+        self.failures = 0
+        self.loaded_ns = 0
+        self.load_s = 0.0
+        self.waiting_ns = 0
+        self.seen = Seen()
+        self.counters = {"loads": 0, "rows": 0, "moved": 0, "unknown": 0, "refused": 0, "errors": 0}
+
+    def round(self) -> float:
+        """Do what there is to do; seconds until the next round is useful."""
+        with self.lock:
+            wait_s = (self.retry_ns - self.clock.boot_ns()) / 1e9
+            if wait_s > 0:
+                return wait_s
+            try:
+                wait_s = self.advance()
+            except HeadwaterError as error:
+                return self.failed(error)
+            except OSError as error:
+                return self.failed(
+                    Unavailable(f"the ready log cannot be read: {error}", code="ready_unreadable")
+                )
+            if self.trouble is not None:
+                self.tell("destination_resumed", {"destination": self.name})
+            self.trouble, self.failures = None, 0
+            self.look()
+            return wait_s
+
+    def advance(self) -> float:
+        """One decision of the plan, carried out; seconds to wait."""
+        if self.rows is None:
+            self.attach()
+        self.read_ahead()
+        decision = plan.plan(self.groups, self.links(), self.settings.load_rows_max)
+        match decision:
+            case Load():
+                return self.load_when_due(decision)
+            case Wait():
+                return self.settings.poll_interval_ms / 1000
+            case Paused():
+                return self.off(decision)
+
+    def links(self) -> list[list[plan.Link]]:
+        """What is read ahead, as the plan sees it."""
+        return [list(chain.links) for chain in self.chains.values()]
+
+    def attach(self) -> None:
+        """Open the destination and read where it stands; a new one gets its first position rows."""
+        if not self.memory.vectors:
+            self.memory.load()
+        self.destination.open(create=not self.memory.vectors)
+        rows = self.destination.positions(self.memory.pipeline)
+        if not rows and not self.memory.vectors:
+            rows = self.begin()
+        vectors = {p: Vector.decode(row.vector) for p, row in rows.items()}
+        if wrong := plan.examine(vectors, self.memory.vectors, self.partitions):
+            self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
+            raise stand.paused(self.name, wrong)
+        self.rows, self.have = rows, vectors
+        self.stood()
+        if not self.certain:
+            for name, chain in self.chains.items():
+                chain.rewind(self.memory.ready.get(name, ZERO))
+
+    def stood(self) -> None:
+        """Where it stands has changed."""
+        self.groups = plan.standing(self.have)
+        self.moved = True
+
+    def begin(self) -> dict[int, PositionRow]:
+        """The first position rows of a new destination."""
+        ends = stand.ends(self.opens.values()) if self.settings.start == "now" else {}
+        rows = stand.first_rows(ends, self.partitions, self.owner)
+        self.destination.place(self.memory.pipeline, rows)
+        return rows
+
+    def read_ahead(self) -> None:
+        """Fill the windows with commits that are not passed yet."""
+        groups = self.groups
+        for chain in self.chains.values():
+            chain.drop_passed(groups)
+            chain.fill(self.settings.load_rows_max)
+            while chain.entries and plan.passed(groups, chain.links[0]):
+                chain.drop_passed(groups)
+                chain.fill(self.settings.load_rows_max)
+
+    def load_when_due(self, decision: Load) -> float:
+        """Load now, or say how long to wait for company."""
+        settings, now_ns = self.settings, self.clock.boot_ns()
+        chain = self.chain(decision)
+        wait_s = plan.due_s(
+            (now_ns - self.loaded_ns) / 1e9 if self.loaded_ns else settings.load_interval_max_ms / 1000,
+            self.load_s,
+            full=decision.rows >= settings.load_rows_max or decision.end < len(chain.entries) or chain.full,
+            shortest_s=settings.load_interval_min_ms / 1000,
+            longest_s=settings.load_interval_max_ms / 1000,
+        )
+        if wait_s > 0:
+            return min(wait_s, settings.poll_interval_ms / 1000)
+        self.load(decision)
+        self.loaded_ns = now_ns
+        self.load_s = (self.clock.boot_ns() - now_ns) / 1e9
+        return 0.0
+
+    def chain(self, decision: Load) -> Chain:
+        """The ready log that a load comes from."""
+        return list(self.chains.values())[decision.chain]
+
+    def load(self, decision: Load) -> None:
+        """One step; afterwards the positions are known, or marked as to be read."""
+        entries = list(self.chain(decision).entries)[decision.first : decision.end]
+        step = load.step_of(
+            [entry.commit for entry in entries],
+            decision.partitions,
+            pipeline=self.memory.pipeline,
+            layout=LAYOUT,
+            owner=self.owner,
+        )
+        self.destination.fit({name: [rows.schema for rows in sets] for name, sets in step.tables.items()})
+        step, outcome = self.carry_out(step)
+        if outcome is Outcome.DONE:
+            self.done(step)
+        else:
+            self.counters["moved"] += 1
+            self.rows, self.certain = None, False
+
+    def carry_out(self, step: Step) -> tuple[Step, Outcome]:
+        """The step, without the rows that the destination refuses; what was really committed."""
+        for _ in range(REFUSED_ROUNDS_MAX):
+            try:
+                return step, self.destination.step(step)
+            except Rejected as error:
+                step = self.leave_out(step, error)
+        raise Misconfigured(
+            "the destination goes on refusing rows that it accepted alone", code="refuses_rows"
+        )
+
+    def leave_out(self, step: Step, error: Rejected) -> Step:
+        """Find the refused rows, keep them as dead letters (durable here), and the step without them."""
+        masks: dict[str, list[object]] = {}
+        count = 0
+        for table, sets in step.tables.items():
+            masks[table] = []
+            for rows in sets:
+                found = refused.find(
+                    lambda part, table=table: self.destination.try_rows(table, part),  # type: ignore[misc]
+                    rows,
+                    self.settings.refused_tries_max,
+                )
+                if found:
+                    self.dead.add(rows, found, self.node_ns())
+                masks[table].append(refused.mask_of(rows, found))
+                count += len(found)
+        if not count:
+            raise Misconfigured(
+                f"the destination refuses a load, but no row of it alone: {error.message}",
+                code="refuses_rows",
+            ) from error
+        self.counters["refused"] += count
+        return load.without(step, masks, self.owner)
+
+    def done(self, step: Step) -> None:
+        """Remember what was committed."""
+        assert self.rows is not None
+        target = Vector.decode(step.target)
+        for partition in step.partitions:
+            streams = dict(self.rows[partition].streams)
+            for stream, counts in step.added[partition].items():
+                streams[stream] = streams.get(stream, type(counts)()).plus(counts)
+            self.rows[partition] = PositionRow(step.target, streams, step.config_epoch, step.owner)
+            self.have[partition] = target
+        self.stood()
+        for chain in self.chains.values():
+            chain.drop_passed(self.groups)
+        self.counters["loads"] += 1
+        self.counters["rows"] += sum(rows.num_rows for sets in step.tables.values() for rows in sets)
+        self.certain = True
+
+    def off(self, decision: Paused) -> float:
+        """Off the chain, it seems: look again with everything read from the start, then pause."""
+        if not self.certain:
+            self.rows = None
+            for chain in self.chains.values():
+                chain.rewind()
+            self.certain = True
+            return 0.0
+        self.certain = False
+        raise stand.paused(self.name, decision)
+
+    def failed(self, error: HeadwaterError) -> float:
+        """Pause or back off; everything is read again afterwards."""
+        error = stand.named(self.name, error)
+        self.counters["errors"] += 1
+        self.rows = None
+        if isinstance(error, OutcomeUnknown):
+            self.counters["unknown"] += 1
+        if isinstance(error, Unavailable | Broken):
+            self.certain = False
+            self.destination.close()
+        if self.trouble is None or self.trouble.code != error.code:
+            self.tell(
+                "destination_paused", {"destination": self.name, "code": error.code, "reason": str(error)}
+            )
+        self.trouble = error
+        wait_s = stand.retry_s(error, self.failures, self.settings.retry_interval_s)
+        self.failures += 1
+        self.retry_ns = self.clock.boot_ns() + int(wait_s * 1e9)
+        return wait_s
+
+    def adopt(self, start: str, passed: Mapping[int, Mapping[str, int]] | None = None) -> dict[str, object]:
+        """An operator's decision where a paused destination goes on; see ``stand.adopted``. Durable on return."""
+        with self.lock:
+            self.memory.load()
+            self.destination.open(create=start != "here")
+            rows = self.destination.positions(self.memory.pipeline)
+            adopted = stand.adopted(
+                start, rows, self.opens.values(), self.partitions, passed, self.destination.empty
+            )
+            placed = {p: replace(row, owner=self.owner) for p, row in adopted.items()}
+            if start != "here":
+                self.destination.place(self.memory.pipeline, placed)
+            self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
+            self.memory.save(self.clock.boot_ns(), 0.0)
+            self.rows, self.certain, self.retry_ns = None, False, 0
+            skipped = sum(row.total.skipped for row in placed.values())
+            self.tell("destination_adopted", {"destination": self.name, "start": start, "skipped": skipped})
+            return {
+                "destination": self.name,
+                "start": start,
+                "partitions": len(placed),
+                "skipped_events": skipped,
+            }
+
+    def look(self) -> None:
+        """Make what others see, and remember it."""
+        if self.rows is None:
+            return
+        now_ns = self.clock.boot_ns()
+        waiting = sum(chain.held_rows for chain in self.chains.values())
+        if not waiting:
+            self.waiting_ns = now_ns
+        passed = {name: chain.passed for name, chain in self.chains.items()}
+        if self.moved or passed != self.seen.passed:
+            self.seen = Seen(
+                len(self.rows),
+                dict(self.have),
+                load.totals(self.rows),
+                passed,
+                drift=self.destination.drift(),
+            )
+            self.memory.note(self.have, passed)
+            self.moved = False
+        self.seen = replace(self.seen, waiting_rows=waiting, age_s=(now_ns - self.waiting_ns) / 1e9)
+        self.memory.save(now_ns, SAVE_INTERVAL_S)
+
+    def close(self) -> None:
+        """Save what is known and let go; rounds must have ended."""
+        with self.lock:
+            try:
+                self.memory.save(self.clock.boot_ns(), 0.0)
+            finally:
+                for chain in self.chains.values():
+                    chain.close()
+                self.destination.close()
+                self.dead.close()

@@ -1,0 +1,1 @@
+"""DuckDB as a destination (class T), and SQL for readers in the process that holds its file."""

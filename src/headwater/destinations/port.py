@@ -1,0 +1,178 @@
+"""What the deliverer needs of a destination and of the chain (protocol.md §5).
+
+A *destination* keeps one position row per (pipeline, partition) beside its rows. ``step`` writes rows and moves
+positions in one atomic step, and only where every partition of the step stands exactly at ``origin``
+(INV-DST-1): whoever comes second, late or twice gets MOVED and writes nothing. Nothing else is needed for
+exactly once; ``owner`` and ``config_epoch`` in the row are information.
+
+An adapter is mechanism only: it decides nothing about batching, retry, pausing or naming.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from headwater.event.commit import Commit
+from headwater.event.position import Position
+from headwater.kit.errors import Unavailable
+
+COUNTERS = ("out", "rows", "dead", "erased")
+"""Of a position row, cumulative, in events (protocol.md §13): `out` as the chain says at its vector, `rows` that
+this destination holds, `dead` that it refused. `out` = `rows` + `dead` + `erased` + `skipped` (see ``Counts``)."""
+
+
+class Counts(NamedTuple):
+    """Counters of one stream in one partition. ``skipped``: what an operator's ``adopt`` left out."""
+
+    out: int = 0
+    rows: int = 0
+    dead: int = 0
+    erased: int = 0
+    skipped: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Entry by entry."""
+        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class PositionRow:
+    """Where a partition stands in a destination. ``vector`` is canonical bytes (event/position.py)."""
+
+    vector: bytes
+    streams: Mapping[str, Counts] = field(default_factory=dict)
+    config_epoch: int = 0
+    owner: str = ""
+
+    @property
+    def total(self) -> Counts:
+        """Over all streams."""
+        whole = Counts()
+        for counts in self.streams.values():
+            whole = whole.plus(counts)
+        return whole
+
+
+Added = Mapping[int, Mapping[str, Counts]]
+"""Partition → stream → what a step adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One atomic step. All partitions stand at ``origin`` before it and at ``target`` after it.
+
+    ``tables``: name of a table → row sets, each of one schema, in order. Partitions rise (INV-DST-2). Partitions
+    without rows are moved too, so that none falls off the chain by being idle (protocol.md §17.17).
+    """
+
+    pipeline: str
+    partitions: tuple[int, ...]
+    origin: bytes
+    target: bytes
+    tables: Mapping[str, Sequence[pa.Table]]
+    added: Added
+    config_epoch: int = 0
+    owner: str = ""
+    facts: tuple[pa.Table, ...] = ()
+
+
+class Outcome(enum.Enum):
+    """What a step did. MOVED: somebody else moved a position, or it went back; nothing was written."""
+
+    DONE = "done"
+    MOVED = "moved"
+
+
+class OutcomeUnknown(Unavailable):
+    """The connection failed during COMMIT: read the positions again to learn what happened."""
+
+    code = "outcome_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an adapter can do, as data."""
+
+    step_class: str
+    """T transaction, F files and manifests, K keyed rows, S streams, A acknowledged only (protocol.md §5)."""
+    promise: str
+    sql: bool = False
+    """Answers readers' SQL in this process."""
+    updates: bool = False
+    """User columns of rows can be changed later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Values of one column that did not fit its type, since the destination was opened."""
+
+    table: str
+    column: str
+    count: int
+    example: str
+
+
+class Destination(Protocol):
+    """The calls that the deliverer makes, from one thread. Errors are kit/errors', translated by the adapter:
+
+    Rejected (the rows), Unavailable (try later), OutcomeUnknown (read again), Misconfigured (an operator must act).
+    """
+
+    capabilities: Capabilities
+
+    def open(self, *, create: bool) -> None:
+        """Connect; make own tables where they are missing. ``create=False``: Misconfigured where all is gone."""
+        ...
+
+    def close(self) -> None:
+        """Let go; safe to call twice, and after any error."""
+        ...
+
+    def positions(self, pipeline: str) -> dict[int, PositionRow]:
+        """Every position row of the pipeline, as committed."""
+        ...
+
+    def place(self, pipeline: str, rows: Mapping[int, PositionRow]) -> None:
+        """Write position rows whatever stood there: a new destination's first rows, or an operator's ``adopt``."""
+        ...
+
+    def empty(self) -> bool:
+        """True when it holds no delivered row."""
+        ...
+
+    def fit(self, tables: Mapping[str, Sequence[pa.Schema]]) -> None:
+        """Make the tables fit before any row comes (INV-DST-4): additive, idempotent, then read as they are."""
+        ...
+
+    def step(self, step: Step) -> Outcome:
+        """Compare, write, move, commit. Rejected: a row is refused, nothing was written."""
+        ...
+
+    def try_rows(self, table: str, rows: pa.Table) -> None:
+        """Insert and roll back; Rejected where the destination refuses one of the rows."""
+        ...
+
+    def drift(self) -> Sequence[Drift]:
+        """What did not fit so far."""
+        ...
+
+
+class ChainReader(Protocol):
+    """A ready log from some position on (log/ready.py): commits in order, durable ones only (INV-LOG-2)."""
+
+    def read(self, bytes_max: int) -> list[tuple[Commit, Position]]:
+        """The next commits, about ``bytes_max`` bytes, each with the position after it; none: none yet."""
+        ...
+
+    def close(self) -> None:
+        """Release the files."""
+        ...
+
+
+OpenChain = Callable[[Position], ChainReader]
+"""Opens one ready log behind a position; ZERO: from the oldest commit that is kept."""

@@ -1,0 +1,119 @@
+"""Rows that a destination refuses: found by halving, kept as dead letters, left out (protocol.md §5, D7).
+
+The dead letters are durable before the step without them begins, under a key that does not change when the step is
+made again: a crash between the two adds nothing, and a second finding replaces the first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import pyarrow as pa
+
+from headwater.destinations.load import ORIGIN, STREAM
+from headwater.kit.errors import Misconfigured, Rejected
+
+SCHEMA = """
+create table if not exists dead(
+  destination text, writer text, log text, seq integer, row integer, partition integer, stream text,
+  reason text, help text, body blob, node_ns integer,
+  primary key (destination, writer, log, seq, row)
+) without rowid;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row of a row set, by its index, and why."""
+
+    index: int
+    reason: Rejected
+
+
+def find(accepts: Callable[[pa.Table], None], rows: pa.Table, tries_max: int) -> list[Refused]:
+    """The rows that ``accepts`` raises Rejected for, each tried alone; about 2·log2(rows) tries for each.
+
+    Misconfigured when ``tries_max`` tries do not suffice: then it is the table that is wrong, not single rows.
+    """
+    found: list[Refused] = []
+    open_ranges = [(0, rows.num_rows)]
+    tries = 0
+    while open_ranges:
+        begin, end = open_ranges.pop()
+        tries += 1
+        if tries > tries_max:
+            raise Misconfigured(
+                f"the destination refuses too many rows: {len(found)} of the first {begin}, "
+                f"the last since: {found[-1].reason.message if found else 'unknown'}",
+                code="refuses_rows",
+                help="look at the constraints of its table; nothing is lost, loading goes on when they fit",
+            )
+        try:
+            accepts(rows.slice(begin, end - begin))
+        except Rejected as reason:
+            if end - begin == 1:
+                found.append(Refused(begin, reason))
+            else:
+                middle = (begin + end) // 2
+                open_ranges += [(middle, end), (begin, middle)]
+    return found
+
+
+def mask_of(rows: pa.Table, refused: Sequence[Refused]) -> pa.Array:
+    """True where a row was refused."""
+    mask = [False] * rows.num_rows
+    for one in refused:
+        mask[one.index] = True
+    return pa.array(mask, pa.bool_())
+
+
+class DeadLetters:
+    """What one destination refused, in SQLite with synchronous=FULL; the deliverer writes, others may read."""
+
+    def __init__(self, path: str, destination: str) -> None:
+        self.destination = destination
+        self.base = sqlite3.connect(path, isolation_level=None)
+        self.base.execute("pragma journal_mode=wal")
+        self.base.execute("pragma synchronous=full")
+        self.base.executescript(SCHEMA)
+
+    def add(self, rows: pa.Table, refused: Sequence[Refused], node_ns: int) -> None:
+        """Keep the refused rows of a row set; durable on return; the same row twice is kept once."""
+        taken = rows.take([one.index for one in refused]).to_pylist()
+        self.base.execute("begin immediate")
+        try:
+            self.base.executemany(
+                "insert or replace into dead values (?,?,?,?,?,?,?,?,?,?,?)",
+                [self.record(row, one.reason, node_ns) for row, one in zip(taken, refused, strict=True)],
+            )
+            self.base.execute("commit")
+        except BaseException:
+            self.base.execute("rollback")
+            raise
+
+    def record(self, row: dict[str, object], reason: Rejected, node_ns: int) -> tuple[object, ...]:
+        """The columns of a dead letter; the row itself as JSON."""
+        writer, log, seq, number = (row.get(name) or 0 for name in ORIGIN)
+        place = (
+            f"{writer:016x}",
+            f"{log:016x}",
+            seq,
+            number,
+            row.get("_hw_partition"),
+            row.get(STREAM) or "",
+        )
+        body = msgspec.json.encode(
+            {name: value for name, value in row.items() if value is not None}, enc_hook=str
+        )
+        return (self.destination, *place, reason.message, reason.help, body, node_ns)
+
+    def count(self) -> int:
+        """How many are kept."""
+        return int(self.base.execute("select count(*) from dead").fetchone()[0])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.base.close()

@@ -1,0 +1,86 @@
+"""What a deliverer remembers of its destination: ``state/deliver-<name>/state.json``.
+
+Written after the first delivery, then at most once a second, by rename: it may be older than the truth, never newer.
+It is no part of exactly once (the destination's own row is): it tells a *new* destination from one whose positions
+were lost, and a destination that went back from one that stands where it stood (protocol-why.md D4, D5). The
+positions in the ready logs only save reading from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from headwater.event.position import Position, Vector
+from headwater.kit.disk import Disk, read_whole, write_whole
+from headwater.kit.errors import Misconfigured
+
+FORMAT = 1
+
+
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file. Vectors are hex; partitions that stand together share one."""
+
+    format: int
+    pipeline: str
+    vectors: dict[str, list[int]] = {}
+    ready: dict[str, tuple[int, int]] = {}
+
+
+@dataclass(slots=True)
+class Memory:
+    """The file's content, and when it must be written."""
+
+    disk: Disk
+    path: str
+    pipeline: str
+    vectors: dict[int, Vector] = field(default_factory=dict)
+    ready: dict[str, Position] = field(default_factory=dict)
+    saved_ns: int = 0
+    changed: bool = False
+
+    def load(self) -> None:
+        """Read the file if there is one. Misconfigured: it is of another pipeline or format."""
+        if not self.disk.exists(self.path):
+            return
+        try:
+            state = msgspec.json.decode(read_whole(self.disk, self.path), type=State)
+        except msgspec.DecodeError as error:
+            raise self.strange(str(error)) from error
+        if state.format != FORMAT or state.pipeline != self.pipeline:
+            raise self.strange(f"format {state.format} of pipeline {state.pipeline}")
+        self.vectors = {
+            partition: vector
+            for text, partitions in state.vectors.items()
+            for vector in (Vector.decode(bytes.fromhex(text)),)
+            for partition in partitions
+        }
+        self.ready = {name: Position(*at) for name, at in state.ready.items()}
+
+    def strange(self, what: str) -> Misconfigured:
+        """The error for a file that is not ours."""
+        return Misconfigured(
+            f"{self.path} is not the state of pipeline {self.pipeline}: {what}",
+            code="deliver_state",
+            help="move it away if the destination itself is right: its own position rows decide",
+        )
+
+    def note(self, vectors: Mapping[int, Vector], ready: Mapping[str, Position]) -> None:
+        """Where the destination stands now."""
+        self.changed = self.changed or dict(vectors) != self.vectors or dict(ready) != self.ready
+        self.vectors, self.ready = dict(vectors), dict(ready)
+
+    def save(self, now_ns: int, interval_s: float) -> None:
+        """Write what changed, unless it was written less than ``interval_s`` ago."""
+        if not self.changed or (self.saved_ns and now_ns - self.saved_ns < interval_s * 1e9):
+            return
+        groups: dict[str, list[int]] = {}
+        for partition, vector in sorted(self.vectors.items()):
+            groups.setdefault(vector.encode().hex(), []).append(partition)
+        state = State(
+            FORMAT, self.pipeline, groups, {name: (at.log, at.seq) for name, at in self.ready.items()}
+        )
+        write_whole(self.disk, self.path, msgspec.json.encode(state))
+        self.saved_ns, self.changed = now_ns, False

@@ -1,0 +1,221 @@
+"""One process that delivers: its destinations, a thread for each, and a socket that answers for them.
+
+A slow or broken destination holds up its own thread only (INV-DST-3). The socket is ``run/deliver-<group>.sock``
+(kit/ask.py); requests name a ``destination``, which may be left out where there is one:
+
+=============  =====================================================  ==========================================
+op             request                                                reply
+=============  =====================================================  ==========================================
+``sql``        query, rows_max?, time_max_s?, format? (json | arrow)  columns, rows, truncated, ms; the rows
+``positions``  –                                                      partitions: vector (hex), counters per stream
+``status``     –                                                      what the report holds
+``adopt``      from (now | here | beginning), passed?                 partitions, skipped_events
+=============  =====================================================  ==========================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from headwater.destinations.deliver import Deliverer
+from headwater.event.position import Vector
+from headwater.kit.clock import Clock
+from headwater.kit.errors import Rejected
+
+IDLE_WAIT_S = 0.5
+REPORT_INTERVAL_S = 0.25
+REQUESTS_MAX = 16
+
+Handler = Callable[[dict[str, Any]], Awaitable[tuple[dict[str, Any], bytes]]]
+
+
+class Server(Protocol):
+    """A listening socket (kit/ask.py)."""
+
+    async def close(self) -> None: ...
+
+
+Serve = Callable[[str, Handler], Awaitable[Server]]
+Report = Callable[[dict[str, Any]], None]
+
+
+class DeliverWorker:
+    """Runs the deliverers of one group. ``report`` is called from the event loop's thread."""
+
+    def __init__(
+        self, group: str, deliverers: Sequence[Deliverer], report: Report, clock: Clock, socket: str
+    ) -> None:
+        self.group = group
+        self.deliverers = {deliverer.name: deliverer for deliverer in deliverers}
+        self.report = report
+        self.clock = clock
+        self.socket = socket
+        self.stopping = threading.Event()
+        self.broken: BaseException | None = None
+        self.pool = ThreadPoolExecutor(REQUESTS_MAX, thread_name_prefix="deliver-ask")
+
+    async def run(self, serve: Serve) -> None:
+        """Deliver and answer until cancelled; then the step under way ends, and everything is closed.
+
+        An error that is not one of ours is a bug: it ends the process, and the supervisor starts it again.
+        """
+        threads = [
+            threading.Thread(target=self.turn, args=(deliverer,), name=f"deliver-{name}")
+            for name, deliverer in self.deliverers.items()
+        ]
+        server = await serve(self.socket, self.answer)
+        try:
+            for thread in threads:
+                thread.start()
+            while self.broken is None:
+                self.report(self.status())
+                await self.clock.sleep(REPORT_INTERVAL_S)
+        finally:
+            self.stopping.set()
+            await server.close()
+            for thread in threads:
+                await asyncio.get_running_loop().run_in_executor(None, thread.join)
+            self.report(self.status())
+            self.close()
+        raise self.broken
+
+    def close(self) -> None:
+        """Let go of every destination; the threads have ended."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+        for deliverer in self.deliverers.values():
+            deliverer.close()
+
+    def turn(self, deliverer: Deliverer) -> None:
+        """The thread of one destination."""
+        try:
+            while not self.stopping.is_set():
+                wait_s = deliverer.round()
+                if wait_s > 0:
+                    self.stopping.wait(min(wait_s, IDLE_WAIT_S))
+        except BaseException as error:
+            self.broken = error
+            raise
+
+    # -- answering
+
+    async def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """One request of the socket."""
+        operations = {
+            "sql": self.sql,
+            "positions": self.positions,
+            "status": self.tell_status,
+            "adopt": self.adopt,
+        }
+        operation = operations.get(str(request.get("op")))
+        if operation is None:
+            raise Rejected(f"op {request.get('op')!r}: expected one of {', '.join(operations)}", code="op")
+        return await asyncio.get_running_loop().run_in_executor(self.pool, operation, request)
+
+    def chosen(self, request: Mapping[str, Any]) -> Deliverer:
+        """The deliverer that a request is about."""
+        name = request.get("destination") or (
+            next(iter(self.deliverers)) if len(self.deliverers) == 1 else None
+        )
+        deliverer = self.deliverers.get(str(name))
+        if deliverer is None:
+            known = ", ".join(self.deliverers)
+            raise Rejected(
+                f"destination {name!r} is not here: expected one of {known}", code="destination_name"
+            )
+        return deliverer
+
+    def sql(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Rows of a reading statement."""
+        from headwater.destinations.duckdb import sql
+        from headwater.destinations.duckdb.write import DuckDbDestination
+
+        destination = self.chosen(request).destination
+        if not isinstance(destination, DuckDbDestination):
+            raise Rejected("this destination answers no SQL", code="sql_none")
+        began_ns = self.clock.boot_ns()
+        answer = destination.sql.query(
+            str(request.get("query", "")),
+            rows_max=request.get("rows_max"),
+            time_max_s=request.get("time_max_s"),
+        )
+        body = arrow_bytes(answer.rows) if request.get("format") == "arrow" else sql.as_json(answer.rows)
+        told = {
+            "columns": sql.columns_of(answer.rows),
+            "rows": answer.rows.num_rows,
+            "truncated": answer.truncated,
+            "ms": (self.clock.boot_ns() - began_ns) / 1e6,
+        }
+        return told, body
+
+    def positions(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """The position rows."""
+        rows = self.chosen(request).rows or {}
+        told = {
+            str(partition): {
+                "vector": row.vector.hex(),
+                "config_epoch": row.config_epoch,
+                "owner": row.owner,
+                "streams": {stream: counts._asdict() for stream, counts in row.streams.items()},
+            }
+            for partition, row in sorted(dict(rows).items())
+        }
+        return {"partitions": told}, b""
+
+    def tell_status(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """What the report holds."""
+        return self.status(), b""
+
+    def adopt(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """An operator's decision; see Deliverer.adopt."""
+        passed = request.get("passed")
+        known = None if passed is None else {int(p): dict(streams) for p, streams in passed.items()}
+        return self.chosen(request).adopt(str(request.get("from", "")), known), b""
+
+    # -- telling
+
+    def status(self) -> dict[str, Any]:
+        """What ``run/reports/deliver-<group>.json`` holds."""
+        return {"group": self.group, "destinations": {n: status_of(d) for n, d in self.deliverers.items()}}
+
+
+def arrow_bytes(rows: pa.Table) -> bytes:
+    """An Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    return bytes(sink.getvalue())
+
+
+def status_of(deliverer: Deliverer) -> dict[str, Any]:
+    """Where a destination stands, as others read it; all its numbers are of one moment or an older one."""
+    seen = deliverer.seen
+    trouble = deliverer.trouble
+    return {
+        "state": "paused" if trouble is not None else "delivering" if seen.rows else "starting",
+        "reason": None if trouble is None else trouble.message,
+        "code": None if trouble is None else trouble.code,
+        "help": None if trouble is None else trouble.help,
+        "command": None if trouble is None else trouble.fields.get("command"),
+        "vectors": vectors_of(seen.vectors),
+        "streams": {stream: counts._asdict() for stream, counts in seen.streams.items()},
+        "ready_passed": {name: list(at) for name, at in seen.passed.items()},
+        "lag": {"rows": seen.waiting_rows, "age_s": seen.age_s},
+        "counters": dict(deliverer.counters),
+        "drift": [
+            {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift
+        ],
+    }
+
+
+def vectors_of(vectors: Mapping[int, Vector]) -> dict[str, list[int]]:
+    """Vector (hex) → partitions that stand there."""
+    groups: dict[str, list[int]] = {}
+    for partition, vector in sorted(vectors.items()):
+        groups.setdefault(vector.encode().hex(), []).append(partition)
+    return groups

@@ -1,0 +1,178 @@
+"""The data folder: made, opened, locked, and what it says about itself.
+
+``headwater.json`` {"format", "folder_id", "partitions", "starts", "log_id"} is replaced whole and durably at each
+start, and whenever a log id is handed out: *before* the id is used, so that none is ever given twice, whatever the
+clock does (INV-LOG-3).
+
+``lock`` is held by flock, by the supervisor and by every process that it starts (they inherit it): the next supervisor
+waits until the last of them is gone, so no two processes ever write the same log.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from typing import Any
+
+import msgspec
+
+from headwater.event.position import WriterId, writer_id
+from headwater.event.slots import PARTITIONS_DEFAULT
+from headwater.kit.clock import Clock
+from headwater.kit.disk import Disk, read_whole, write_whole
+from headwater.kit.errors import Misconfigured
+from headwater.kit.rng import Rng
+
+FORMAT = 1
+NAME = "headwater.json"
+FOLDERS = ("keys", "raw", "ready", "state", "run", "run/reports")
+LOCK_WAIT_S = 5.0
+LOCK_POLL_S = 0.1
+LOG_RANDOM_BITS = 22
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``headwater.json`` holds."""
+
+    format: int
+    folder_id: str
+    partitions: int
+    starts: int = 0
+    log_id: str = "0" * 16
+    """The last log id that was handed out, in any process of any start."""
+
+
+class Folder:
+    """A data folder of this version, opened by the supervisor (``open_folder``)."""
+
+    def __init__(self, path: str, disk: Disk, identity: Identity) -> None:
+        self.path = path
+        self.disk = disk
+        self.identity = identity
+        self.saving = threading.Lock()
+        """Several processes may be prepared at once, each in a thread."""
+
+    @property
+    def id(self) -> int:
+        """The folder's u64, low 16 bits zero."""
+        return int(self.identity.folder_id, 16)
+
+    def writer(self, worker: int) -> WriterId:
+        """The writer of a collect worker."""
+        return writer_id(self.id, worker)
+
+    def raw(self, worker: int) -> str:
+        """The folder of a collect worker's logs."""
+        return f"{self.path}/raw/{self.writer(worker):016x}"
+
+    def ready(self, processor: int) -> str:
+        """The folder of a processor's commits."""
+        return f"{self.path}/ready/{processor}"
+
+    def count_start(self) -> int:
+        """The number of this start; durable on return."""
+        self.save(starts=self.identity.starts + 1)
+        return self.identity.starts
+
+    def next_log_id(self, clock: Clock, rng: Rng) -> int:
+        """A log id above every one that was ever handed out here; durable on return."""
+        by_time = clock.wall_ns() // 1_000_000 << LOG_RANDOM_BITS | rng.below(1 << LOG_RANDOM_BITS)
+        with self.saving:
+            log_id = max(int(self.identity.log_id, 16) + 1, by_time)
+            self.save(log_id=f"{log_id:016x}")
+        return log_id
+
+    def save(self, **changes: Any) -> None:
+        """Change the identity durably."""
+        self.identity = msgspec.structs.replace(self.identity, **changes)
+        write_whole(self.disk, f"{self.path}/{NAME}", msgspec.json.encode(self.identity))
+
+
+def make_folder(path: str, disk: Disk, rng: Rng) -> Folder:
+    """A new data folder, or the one that is there. Durable on return."""
+    disk.mkdir(path)
+    if disk.exists(f"{path}/{NAME}"):
+        return open_folder(path, disk)
+    foreign = sorted(set(disk.listdir(path)) - {"lock", "keys", NAME + ".tmp"})
+    if foreign:
+        raise Misconfigured(
+            f"{path} is not a data folder, and not empty: it holds {', '.join(foreign[:3])}",
+            code="folder_foreign",
+            help="give an empty or a new folder with --data",
+        )
+    for name in FOLDERS:
+        disk.mkdir(f"{path}/{name}")
+    disk.sync_dir(path)
+    identity = Identity(
+        format=FORMAT, folder_id=f"{rng.u64() & ~0xFFFF or 1 << 16:016x}", partitions=PARTITIONS_DEFAULT
+    )
+    folder = Folder(path, disk, identity)
+    folder.save()
+    return folder
+
+
+def open_folder(path: str, disk: Disk) -> Folder:
+    """An existing data folder. Misconfigured where there is none, or one of another version."""
+    try:
+        data = read_whole(disk, f"{path}/{NAME}")
+    except FileNotFoundError:
+        raise Misconfigured(
+            f"{path} is not a data folder: it has no {NAME}", code="no_folder", help="name it with --data"
+        ) from None
+    try:
+        told = msgspec.json.decode(data, type=dict[str, Any])
+        if (version := told.get("format")) != FORMAT:
+            raise Misconfigured(
+                f"{path} has format {version}; this version of Headwater reads {FORMAT}",
+                code="folder_format",
+                help="start it with the version that wrote it, or a later one",
+            )
+        identity = msgspec.convert(told, Identity)
+    except msgspec.MsgspecError as error:
+        raise Misconfigured(f"{path}/{NAME} cannot be read: {error}", code="folder_format") from error
+    for name in FOLDERS:
+        disk.mkdir(f"{path}/{name}")
+    return Folder(path, disk, identity)
+
+
+class Lock:
+    """The lock of a data folder. ``file`` is inherited by the processes of the node."""
+
+    def __init__(self, file: int) -> None:
+        self.file = file
+
+    def release(self) -> None:
+        """Let go; the processes that inherited it hold it until they end."""
+        os.close(self.file)
+
+
+def take_lock(path: str, clock: Clock, wait_s: float = LOCK_WAIT_S) -> Lock:
+    """Lock the folder; Misconfigured says who holds it. Waits a little: a killed node's last processes are ending."""
+    file = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    until = clock.boot_ns() + int(wait_s * 1e9)
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+        holder = os.pread(file, 64, 0).decode(errors="replace").strip() or "unknown"
+        if clock.boot_ns() >= until or is_alive(holder):
+            os.close(file)
+            raise Misconfigured(
+                f"the data folder {path} is in use by process {holder}",
+                code="folder_locked",
+                help="stop that node first, or give another folder with --data",
+            )
+        clock.block(LOCK_POLL_S)
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return Lock(file)
+
+
+def is_alive(pid: str) -> bool:
+    """Whether a process of this number runs."""
+    return pid.isdigit() and os.path.exists(f"/proc/{pid}")

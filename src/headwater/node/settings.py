@@ -1,0 +1,164 @@
+"""The root of all settings: the stages' structs under their names, and what concerns the node as a whole.
+
+Everything that can be checked without starting anything is checked here and in configuration.py, so that nobody
+finds out about a wrong setting later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from headwater.collect.keys import secrets_of
+from headwater.collect.settings import CollectSettings, KeySettings
+from headwater.config.load import Document
+from headwater.destinations.registry import AnySettings
+from headwater.kit.errors import Misconfigured
+from headwater.log.settings import LogSettings
+from headwater.ops.settings import OpsSettings, host_and_port
+from headwater.process.settings import ProcessSettings
+
+GIB = 1024**3
+DATA_BYTES_DEFAULT_MAX = 20 * GIB
+DATA_SHARE_DEFAULT = 0.3
+DATA_BYTES_MIN = 256 * 1024 * 1024
+RAW_SHARE, READY_SHARE, RESERVE_SHARE = 0.70, 0.15, 0.05
+"""Of the configured size (protocol.md §2); the rest, 10 %, is for state."""
+DESTINATION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
+DELAY_S_MAX = 3600.0
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that a configuration file may say. Relative paths are below the data folder."""
+
+    collect: CollectSettings = CollectSettings()
+    """The door: listener, bounds, proxies."""
+    ops: OpsSettings = OpsSettings()
+    """Health, metrics, status, SQL, demo."""
+    process: ProcessSettings = ProcessSettings()
+    """Processing: how many processors, dedupe, columns."""
+    log: LogSettings = LogSettings()
+    """Segments and how long they are kept."""
+    keys: list[KeySettings] = []
+    """Write keys. Reloads."""
+    destinations: dict[str, AnySettings] = {}
+    """Where events go, by name. Reloads: added, removed and changed destinations are started, stopped, restarted."""
+    shutdown_delay: float = 0.0
+    """Seconds between failing `/ping` and `/ready` with 503 and closing the door, everything served meanwhile. As long
+    as a load balancer needs to notice: twice its interval, for example 20. 0 suits a terminal."""
+    shutdown_timeout: float = 5.0
+    """Seconds that requests under way get to finish once the door is closed."""
+    drain_timeout_s: float = 20.0
+    """Seconds that processing and delivery get after that. What is left then is done at the next start: nothing is
+    lost by a short time, so keep the sum below what the supervisor of the machine allows (systemd: 90 s)."""
+    data_bytes_max: int = 0
+    """Size of the data folder, bytes: 70 % raw log, 15 % ready log, 10 % state, 5 % reserve; destinations' files are
+    not counted. 0: 20 GiB or 30 % of the free disk, the smaller."""
+
+    def __post_init__(self) -> None:
+        for name in ("shutdown_delay", "shutdown_timeout", "drain_timeout_s"):
+            if not 0 <= getattr(self, name) <= DELAY_S_MAX:
+                raise wrong(name, f"expected 0 to {DELAY_S_MAX:.0f} seconds, got {getattr(self, name)}")
+        if self.data_bytes_max and self.data_bytes_max < DATA_BYTES_MIN:
+            raise wrong("data_bytes_max", f"expected at least {DATA_BYTES_MIN}, got {self.data_bytes_max}")
+        check_keys(self.keys)
+        check_listeners(self.collect.listen, self.ops.listen)
+        check_destinations(self.destinations)
+
+    @property
+    def raw_bytes_max(self) -> int:
+        """Quota of the raw log."""
+        return int(self.data_bytes_max * RAW_SHARE)
+
+    @property
+    def reserve_bytes(self) -> int:
+        """What is left free on the disk."""
+        return int(self.data_bytes_max * RESERVE_SHARE)
+
+    @property
+    def ready_bytes_max(self) -> int:
+        """Quota of each processor's ready log."""
+        return int(self.data_bytes_max * READY_SHARE / self.process.workers)
+
+
+ReadText = Callable[[str], str]
+
+
+def sized(settings: Settings, free_bytes: int, used_bytes: int) -> Settings:
+    """The settings with a definite ``data_bytes_max``; ``used_bytes`` is what the data folder takes already."""
+    share = int((free_bytes + used_bytes) * DATA_SHARE_DEFAULT)
+    return with_size(settings, max(DATA_BYTES_MIN, min(DATA_BYTES_DEFAULT_MAX, share)))
+
+
+def with_size(settings: Settings, data_bytes_max: int) -> Settings:
+    """The settings, with this size where they leave it open."""
+    if settings.data_bytes_max:
+        return settings
+    return msgspec.structs.replace(settings, data_bytes_max=data_bytes_max)
+
+
+def check_keys(keys: Sequence[KeySettings]) -> None:
+    """Each id once."""
+    seen: set[str] = set()
+    for key in keys:
+        if key.id in seen:
+            raise wrong(f"keys[{key.id}].id", "stands twice; an id names one key and one stream")
+        seen.add(key.id)
+
+
+def check_secrets(keys: Sequence[KeySettings], read: ReadText, document: Document) -> None:
+    """Each secret in one key only; files of secrets can be read."""
+    owner: dict[str, str] = {}
+    for number, key in enumerate(keys):
+        place = document.where(("keys", number))
+        for secret in readable_secrets(key, read, place):
+            if owner.setdefault(secret, key.id) != key.id:
+                raise Misconfigured(
+                    f"{place}: keys[{number}]: has the same secret as the key `{owner[secret]}`",
+                    code="configuration",
+                    help="a secret names one key",
+                    key=f"keys[{number}]",
+                )
+
+
+def readable_secrets(key: KeySettings, read: ReadText, place: str) -> list[str]:
+    """The secrets of a key; Misconfigured, with the place, where its file cannot be read."""
+    try:
+        return secrets_of(key, read)
+    except OSError as error:
+        raise Misconfigured(
+            f"{place}: keys[{key.id}].secret_file: cannot read {key.secret_file}: {error.strerror}",
+            code="configuration",
+            help=f"`headwater keys new {key.id}` makes one",
+            key=f"keys[{key.id}].secret_file",
+        ) from error
+    except Misconfigured as error:
+        raise Misconfigured(f"{place}: {error.message}", code="configuration", help=error.help) from error
+
+
+def check_listeners(collect: str, ops: str) -> None:
+    """Two listeners cannot have one address."""
+    collect_host, collect_port = host_and_port("collect.listen", collect)
+    ops_host, ops_port = host_and_port("ops.listen", ops)
+    wildcard = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+    if collect_port == ops_port != 0 and (collect_host == ops_host or {collect_host, ops_host} & wildcard):
+        raise wrong("ops.listen", f"is the address of collect.listen ({collect})", "give it another port")
+
+
+def check_destinations(destinations: dict[str, AnySettings]) -> None:
+    """Names fit into file names; no two share a file."""
+    paths: dict[Any, str] = {}
+    for name, settings in destinations.items():
+        if not DESTINATION_NAME.fullmatch(name):
+            raise wrong(f"destinations.{name}", "a name has 1 to 48 of a-z, 0-9, `_`, `-`")
+        path = getattr(settings, "path", None)
+        if path is not None and paths.setdefault(path, name) != name:
+            raise wrong(f"destinations.{name}.path", f"is the file of `{paths[path]}`; each needs its own")
+
+
+def wrong(field: str, what: str, help: str = "") -> Misconfigured:
+    """A settings error of the root."""
+    return Misconfigured(f"{field}: {what}", code="settings", help=help, field=field)

@@ -1,0 +1,362 @@
+"""The supervisor: one process that starts all others, starts them again, and stops them in order.
+
+It does no work on events. It recovers what a dead process left (INV-LOG-4), hands out log ids, keeps the control page
+and the raw log's room, answers SIGHUP by a reload and SIGTERM or Ctrl-C by a drain (protocol.md §12)::
+
+    draining: /ping and /ready say 503 → shutdown_delay, everything served → collectors stop, their logs get ends
+    → processors run to the end of raw → deliverers to the end of ready → ops stops → exit 0
+
+A second Ctrl-C stops at once. Where time runs out, or the machine does, recovery at the next start is the same code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
+
+from headwater.config.control import ControlPage
+from headwater.config.report import Publisher, Report, read_reports
+from headwater.config.running import config_path, node_path, write_private
+from headwater.kit.clock import Clock
+from headwater.kit.disk import Disk
+from headwater.kit.errors import HeadwaterError
+from headwater.kit.happenings import Happening, Happenings, Level
+from headwater.kit.rng import Rng
+from headwater.kit.signals import Signals
+from headwater.log.recover import no_streams, raw_streams, recover_all
+from headwater.node import nodetime, reload, retention
+from headwater.node.child import MODULE, Child, Spec
+from headwater.node.configuration import Configuration
+from headwater.node.retention import HorizonShortened
+from headwater.node.settings import with_size
+from headwater.node.start import Prepared
+
+TICK_S = 0.25
+KEEP_INTERVAL_S = 2.0
+CLOSE_MARGIN_S = 2.0
+"""What a process gets beyond the time that a setting gives its work."""
+FAST_STOP_S = 2.0
+
+
+class NodeStarted(Happening):
+    """The supervisor has the lock, all logs of former starts have ends, processes are being started."""
+
+    version: str
+    start: int
+    data: str
+
+
+class NodeDraining(Happening):
+    """Asked to stop: /ping and /ready answer 503."""
+
+    by_signal: str
+    shutdown_delay_s: float
+
+
+class NodeStopped(Happening):
+    """The last line of a node."""
+
+    in_order: bool
+
+
+class Reloaded(Happening):
+    """SIGHUP took a changed configuration over."""
+
+    changed: list[str]
+
+
+class ReloadRefused(Happening):
+    """SIGHUP found a configuration that cannot be taken over; the old one stays."""
+
+    level: ClassVar[Level] = "error"
+    reason: str
+
+
+class TickFailed(Happening):
+    """The upkeep of the raw log failed; it is tried again."""
+
+    level: ClassVar[Level] = "error"
+    reason: str
+
+
+class Supervisor:
+    """The processes of one node, from their start to their end."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        read_again: Callable[[], Configuration],
+        disk: Disk,
+        clock: Clock,
+        rng: Rng,
+        happenings: Happenings,
+        *,
+        on_ready: Callable[[], None] = lambda: None,
+        on_drain: Callable[[], None] = lambda: None,
+        module: str = MODULE,
+    ) -> None:
+        self.prepared = prepared
+        self.settings = prepared.settings
+        self.folder = prepared.folder
+        self.data = prepared.folder.path
+        self.read_again = read_again
+        self.disk = disk
+        self.clock = clock
+        self.rng = rng
+        self.happenings = happenings
+        self.on_ready = on_ready
+        self.on_drain = on_drain
+        self.module = module
+        self.children: dict[Spec, Child] = {}
+        self.state = "starting"
+        self.generation = 0
+        self.kept_ns = 0
+        self.ticked_ns = clock.boot_ns()
+        self.publisher = Publisher(disk, clock, f"{self.data}/run/reports", "node")
+        self.control = ControlPage.create(
+            f"{self.data}/run/control", offset_ns=nodetime.first_offset_ns(clock), start=prepared.info.start
+        )
+        self.group: asyncio.TaskGroup
+
+    # -- running
+
+    async def run(self) -> int:
+        """Until a signal ends it; the exit code."""
+        try:
+            with Signals() as signals:
+                await asyncio.to_thread(self.recover)
+                self.tell_who_runs()
+                async with asyncio.TaskGroup() as self.group:
+                    self.start_children(self.wanted())
+                    ticking = self.group.create_task(self.tick_forever())
+                    in_order = await self.serve(signals)
+                    ticking.cancel()
+        finally:
+            self.kill_all()
+        self.publish(at_once=True)
+        self.happenings.emit(NodeStopped(in_order=in_order))
+        return 0 if in_order else 1
+
+    def recover(self) -> None:
+        """Give every log of a former start its end."""
+        for name in self.disk.listdir(f"{self.data}/raw"):
+            recover_all(self.disk, f"{self.data}/raw/{name}", raw_streams)
+        for name in self.disk.listdir(f"{self.data}/ready"):
+            recover_all(self.disk, f"{self.data}/ready/{name}", no_streams)
+
+    def tell_who_runs(self) -> None:
+        """Write what other processes read about this start."""
+        for name in self.disk.listdir(f"{self.data}/run/reports"):
+            self.disk.unlink(f"{self.data}/run/reports/{name}")
+        write_private(config_path(self.data), self.settings)
+        write_private(node_path(self.data), self.prepared.info)
+        self.control.set_alive_boot_ns(self.clock.boot_ns())
+        self.keep_raw()
+        self.happenings.emit(
+            NodeStarted(version=self.prepared.info.version, start=self.prepared.info.start, data=self.data)
+        )
+
+    def wanted(self) -> list[Spec]:
+        """The processes that the settings ask for."""
+        settings = self.settings
+        return [
+            Spec("ops", "0"),
+            *(Spec("deliver", name) for name in settings.destinations),
+            *(Spec("process", str(n)) for n in range(settings.process.workers)),
+            *(Spec("collect", str(n)) for n in range(settings.collect.workers)),
+        ]
+
+    def start_children(self, specs: Iterable[Spec]) -> None:
+        """Start and keep these processes."""
+        for spec in specs:
+            child = Child(
+                spec,
+                self.data,
+                lambda spec=spec: self.prepare(spec),  # type: ignore[misc]
+                self.clock,
+                self.rng,
+                self.happenings,
+                lock_file=self.prepared.lock.file,
+                module=self.module,
+            )
+            self.children[spec] = child
+            self.group.create_task(child.keep())
+
+    def prepare(self, spec: Spec) -> str:
+        """What must be done while a process is not there; the id of its new log, in hex."""
+        if spec.role == "collect":
+            recover_all(self.disk, self.folder.raw(int(spec.instance)), raw_streams)
+        elif spec.role == "process":
+            recover_all(self.disk, self.folder.ready(int(spec.instance)), no_streams)
+        else:
+            return f"{0:016x}"
+        return f"{self.folder.next_log_id(self.clock, self.rng):016x}"
+
+    async def serve(self, signals: Signals) -> bool:
+        """Act on signals until one ends the node; True when it ended in order."""
+        while True:
+            number = await signals.next()
+            if number is signal.SIGHUP:
+                await self.reload()
+            elif number is not None:
+                return await self.stop(number, signals)
+
+    # -- upkeep
+
+    async def tick_forever(self) -> None:
+        """Time, sign of life, reports, the room in raw."""
+        while True:
+            self.tick()
+            if self.clock.boot_ns() - self.kept_ns > KEEP_INTERVAL_S * 1e9:
+                self.kept_ns = self.clock.boot_ns()
+                try:
+                    await asyncio.to_thread(self.keep_raw)
+                except (OSError, HeadwaterError) as error:
+                    self.happenings.emit(TickFailed(reason=str(error)))
+            await self.clock.sleep(TICK_S)
+
+    def tick(self) -> None:
+        """What costs nothing."""
+        now_ns = self.clock.boot_ns()
+        control = self.control
+        control.set_offset_ns(
+            nodetime.slewed_ns(control.offset_ns, self.clock.wall_ns(), now_ns, now_ns - self.ticked_ns)
+        )
+        control.set_alive_boot_ns(now_ns)
+        self.ticked_ns = now_ns
+        if self.state == "starting" and self.accepts():
+            self.state = "running"
+            self.on_ready()
+        self.publish()
+
+    def accepts(self) -> bool:
+        """Whether every collector and the ops process say that they run."""
+        reports = self.reports()
+        doors = [spec.name for spec in self.children if spec.role in ("collect", "ops")]
+        return all(name in reports and reports[name].state == "running" for name in doors)
+
+    def reports(self) -> Mapping[str, Report]:
+        """What the processes of this start say."""
+        return read_reports(self.disk, f"{self.data}/run/reports", self.prepared.info.start)
+
+    def keep_raw(self) -> None:
+        """Retire what is safe, and tell the collectors how much room is left. In a thread."""
+        settings = self.settings
+        kept = retention.keep(
+            self.disk,
+            f"{self.data}/raw",
+            retention.safe_vector(self.reports(), self.prepared.info.partitions, settings.destinations),
+            now_ns=self.clock.boot_ns() + self.control.offset_ns,
+            retain_s=settings.log.retain_s,
+            raw_bytes_max=settings.raw_bytes_max,
+            segment_bytes=settings.log.segment_bytes,
+            spares_max=settings.log.spare_segments_max,
+        )
+        if kept.shortened:
+            self.happenings.emit(
+                HorizonShortened(raw_bytes=kept.raw_bytes, raw_bytes_max=settings.raw_bytes_max)
+            )
+        self.control.set_raw_room_bytes(
+            retention.room_each(
+                kept.raw_bytes,
+                settings.raw_bytes_max,
+                self.disk.free_bytes(self.data),
+                settings.reserve_bytes,
+                settings.collect.workers,
+            )
+        )
+
+    def publish(self, *, at_once: bool = False) -> None:
+        """The node's own report."""
+        roles = {
+            child.spec.name: {"state": child.state, "restarts": child.restarts}
+            for child in self.children.values()
+        }
+        often = [c.spec.name for c in self.children.values() if c.ends_often()]
+        reasons = [f"{name} ended 3 times within 10 minutes, see the log" for name in often]
+        report = Report(
+            role="node",
+            pid=self.prepared.info.pid,
+            start=self.prepared.info.start,
+            state=self.state,
+            reasons=reasons,
+            detail={"roles": roles, "generation": self.generation},
+        )
+        self.publisher.publish(report, at_once=at_once)
+
+    # -- reload
+
+    async def reload(self) -> None:
+        """Take over a changed configuration, whole or not at all."""
+        try:
+            found = await asyncio.to_thread(self.read_again)
+        except HeadwaterError as error:
+            self.happenings.emit(ReloadRefused(reason=str(error)))
+            return
+        new = with_size(found.settings, self.settings.data_bytes_max)
+        change = reload.compare(self.settings, new)
+        if change.refused:
+            keys = ", ".join(change.refused)
+            self.happenings.emit(
+                ReloadRefused(reason=f"{keys}: takes effect at a restart only; nothing was changed")
+            )
+            return
+        self.settings = new
+        write_private(config_path(self.data), new)
+        self.generation += 1
+        self.control.set_generation(self.generation)
+        await self.stop_children([Spec("deliver", name) for name in change.stopped], CLOSE_MARGIN_S)
+        self.start_children(Spec("deliver", name) for name in change.started)
+        self.happenings.emit(Reloaded(changed=change.changed))
+
+    # -- stopping
+
+    async def stop(self, number: signal.Signals, signals: Signals) -> bool:
+        """Drain; a second Ctrl-C or SIGTERM cuts it short. True when it ended in order."""
+        self.happenings.emit(
+            NodeDraining(by_signal=number.name, shutdown_delay_s=self.settings.shutdown_delay)
+        )
+        self.on_drain()
+        draining = self.group.create_task(self.drain())
+        while not draining.done():
+            if await signals.next(TICK_S) in (signal.SIGINT, signal.SIGTERM):
+                draining.cancel()
+                await self.stop_children(list(self.children), FAST_STOP_S)
+                return False
+        return True
+
+    async def drain(self) -> None:
+        """Door, processing, delivery, in this order."""
+        settings = self.settings
+        self.state = "draining"
+        self.control.set_draining()
+        await self.clock.sleep(settings.shutdown_delay)
+        collectors = self.of_role("collect")
+        await self.stop_children(collectors, settings.shutdown_timeout + CLOSE_MARGIN_S)
+        await asyncio.to_thread(self.recover)
+        until_ns = self.clock.boot_ns() + int(settings.drain_timeout_s * 1e9)
+        for role in ("process", "deliver"):
+            left_s = max(0.0, (until_ns - self.clock.boot_ns()) / 1e9)
+            await self.stop_children(self.of_role(role), left_s + CLOSE_MARGIN_S)
+        await asyncio.to_thread(self.recover)
+        await self.stop_children(self.of_role("ops"), CLOSE_MARGIN_S)
+        self.state = "stopped"
+
+    def of_role(self, role: str) -> list[Spec]:
+        """The processes of a role."""
+        return [spec for spec in self.children if spec.role == role]
+
+    async def stop_children(self, specs: Iterable[Spec], within_s: float) -> None:
+        """Stop these at once; each has the same time."""
+        stopping = [self.children[spec] for spec in specs if spec in self.children]
+        await asyncio.gather(*(child.stop(within_s) for child in stopping))
+        for child in stopping:
+            self.children.pop(child.spec, None)
+
+    def kill_all(self) -> None:
+        """Whatever is left must not outlive the supervisor."""
+        for child in self.children.values():
+            child.stopping.set()
+            child.signal(signal.SIGKILL)

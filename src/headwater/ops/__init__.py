@@ -1,0 +1,1 @@
+"""What people and machines see of a running node: health, metrics, status, SQL, reconcile, the demo page."""

@@ -1,0 +1,205 @@
+"""The routes of the ops listener.
+
+========================================  =============================================================
+GET /ping                                 200 while the node serves, 503 when it drains
+GET /health                               which processes live
+GET /ready                                200 while events are accepted, else 503, with the reasons
+GET /metrics                              Prometheus text
+GET /api/status                           everything on one page
+GET /api/where?receipt=                   how far a request has come
+GET /api/reconcile                        the conservation ledger, one object per stream
+GET /api/dead, /api/dead/ORIGIN           what could not be processed or delivered
+GET /api/keys                             write keys, without secrets
+POST /api/sql {query, limit, destination} rows as JSON
+POST /api/destinations/NAME/adopt {from}  an operator's decision (unix socket or token only)
+GET /demo, /demo/…                        the demo page (demo.py)
+========================================  =============================================================
+
+Errors are ``{"error": {kind, code, message, help}}``; the status follows from the kind (kit/errors.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from headwater.event.position import Receipt
+from headwater.kit import ask
+from headwater.kit.errors import (
+    Broken,
+    Busy,
+    HeadwaterError,
+    Lost,
+    Misconfigured,
+    Rejected,
+    Unavailable,
+)
+from headwater.ops import demo, reconcile
+from headwater.ops.guard import TRUSTED
+from headwater.ops.look import Look
+from headwater.ops.settings import OpsSettings
+
+STATUS: dict[type[HeadwaterError], int] = {
+    Rejected: 400,
+    Lost: 409,
+    Misconfigured: 409,
+    Broken: 500,
+    Busy: 503,
+    Unavailable: 503,
+}
+DEAD_LIMIT_MAX = 10_000
+ADOPT_TIMEOUT_S = 60.0
+
+
+def make(look: Look, settings: OpsSettings) -> Starlette:
+    """The application; who may reach it is guard.py's."""
+    routes = Routes(look, settings)
+    shown = demo.routes(look, settings, routes.ask_sql) if settings.demo and not settings.token else []
+    return Starlette(
+        routes=[
+            Route("/ping", routes.ping),
+            Route("/health", routes.health),
+            Route("/ready", routes.ready),
+            Route("/metrics", routes.metrics),
+            Route("/api/status", routes.status),
+            Route("/api/where", routes.where),
+            Route("/api/reconcile", routes.reconcile),
+            Route("/api/dead", routes.dead_list),
+            Route("/api/dead/{origin:path}", routes.dead_show),
+            Route("/api/keys", routes.keys),
+            Route("/api/sql", routes.sql, methods=["POST"]),
+            Route("/api/destinations/{name}/adopt", routes.adopt, methods=["POST"]),
+            *shown,
+        ],
+        exception_handlers={HeadwaterError: failed},
+    )
+
+
+class Routes:
+    """The handlers."""
+
+    def __init__(self, look: Look, settings: OpsSettings) -> None:
+        self.look = look
+        self.settings = settings
+
+    async def ping(self, request: Request) -> Response:
+        if self.look.control.draining:
+            return PlainTextResponse("draining\n", 503)
+        return PlainTextResponse("pong\n")
+
+    async def health(self, request: Request) -> Response:
+        told = self.look.health()
+        return JSONResponse(told, 200 if told["ok"] else 503)
+
+    async def ready(self, request: Request) -> Response:
+        return JSONResponse((now := self.look.readiness())._asdict(), 200 if now.ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        text = await asyncio.to_thread(self.look.metrics)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def status(self, request: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(self.look.status))
+
+    async def where(self, request: Request) -> Response:
+        receipt = Receipt.parse(request.query_params.get("receipt", ""))
+        return JSONResponse(await asyncio.to_thread(self.look.where, receipt))
+
+    async def reconcile(self, request: Request) -> Response:
+        return JSONResponse(reconcile.as_json(await asyncio.to_thread(self.look.ledgers)))
+
+    async def keys(self, request: Request) -> Response:
+        return JSONResponse(list(self.look.parts().keys))
+
+    async def dead_list(self, request: Request) -> Response:
+        limit = number(request.query_params.get("limit", "100"), DEAD_LIMIT_MAX)
+        stream = request.query_params.get("stream")
+        return JSONResponse(await asyncio.to_thread(self.look.dead.list, limit, stream))
+
+    async def dead_show(self, request: Request) -> Response:
+        origin = request.path_params["origin"]
+        letter = await asyncio.to_thread(self.look.dead.show, origin)
+        if letter is None:
+            return JSONResponse(
+                {"error": ask.describe(Rejected(f"no dead letter {origin!r}", code="not_found"))}, 404
+            )
+        return JSONResponse(letter)
+
+    async def sql(self, request: Request) -> Response:
+        asked = await json_body(request, self.settings.request_bytes_max)
+        query = asked.get("query")
+        if not isinstance(query, str) or not query.strip():
+            raise Rejected("`query` is missing: expected one reading statement as text", code="query")
+        told, rows = await self.ask_sql(query, asked.get("limit"), asked.get("destination"))
+        head = msgspec.json.encode({k: told.get(k) for k in ("columns", "truncated", "ms")})
+        return Response(head[:-1] + b',"rows":' + rows + b"}", media_type="application/json")
+
+    async def ask_sql(
+        self, query: str, limit: object = None, destination: object = None
+    ) -> tuple[dict[str, Any], bytes]:
+        """Rows of a query as a JSON array, from the process that holds the warehouse."""
+        name = self.destination(destination)
+        if limit is not None and not (isinstance(limit, int) and limit > 0):
+            raise Rejected(f"`limit`: expected a whole number above 0, got {limit!r}", code="limit")
+        request = {"op": "sql", "destination": name, "query": query, "rows_max": limit}
+        return await ask.ask_async(self.socket(name), request, self.settings.sql_timeout_s)
+
+    async def adopt(self, request: Request) -> Response:
+        if not request.scope.get(TRUSTED):
+            error = Rejected("only over the unix socket, or with a token", code="not_trusted")
+            return JSONResponse({"error": ask.describe(error)}, 403)
+        asked = await json_body(request, self.settings.request_bytes_max)
+        name = self.destination(request.path_params["name"])
+        told, _ = await ask.ask_async(
+            self.socket(name), {**asked, "op": "adopt", "destination": name}, ADOPT_TIMEOUT_S
+        )
+        return JSONResponse(told)
+
+    def destination(self, name: object) -> str:
+        """A destination of the configuration; the first one when none is named."""
+        known = list(self.look.parts().destinations)
+        if not known:
+            raise Rejected("there are no destinations", code="destination_name")
+        if name is None:
+            return known[0]
+        if name not in known:
+            raise Rejected(
+                f"no destination {name!r}: expected one of {', '.join(known)}", code="destination_name"
+            )
+        return str(name)
+
+    def socket(self, destination: str) -> str:
+        return f"{self.look.data}/run/deliver-{destination}.sock"
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """An error of ours as an answer."""
+    assert isinstance(error, HeadwaterError)
+    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, Busy) else None
+    return JSONResponse({"error": ask.describe(error)}, STATUS.get(type(error), 500), headers)
+
+
+async def json_body(request: Request, bytes_max: int) -> dict[str, Any]:
+    """The body as a JSON object, bounded while it arrives."""
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > bytes_max:
+            raise Rejected(f"the body is larger than {bytes_max} bytes", code="body_size")
+    try:
+        return msgspec.json.decode(bytes(data) or b"{}", type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise Rejected(f"the body is not a JSON object: {error}", code="body_format") from error
+
+
+def number(text: str, most: int) -> int:
+    """A limit out of the query string."""
+    if not text.isdigit() or not 0 < int(text) <= most:
+        raise Rejected(f"`limit`: expected 1 to {most}, got {text!r}", code="limit")
+    return int(text)

@@ -1,0 +1,155 @@
+"""A look at the running node: what the routes answer from. Reads files and shared memory; waits for nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from headwater.config.control import ControlPage
+from headwater.config.report import Report, Sample, read_reports
+from headwater.config.running import NodeInfo
+from headwater.event.position import Receipt
+from headwater.kit.clock import Clock
+from headwater.kit.disk import Disk
+from headwater.ops import metrics, ready, reconcile, standing
+from headwater.ops import where as journey
+from headwater.ops.accepted import AcceptedCounter
+from headwater.ops.ready import ALIVE_S, Readiness
+from headwater.ops.reconcile import Ledger
+
+
+class DeadLetters(Protocol):
+    """What could not be processed or delivered, as it can be listed."""
+
+    def list(self, limit: int, stream: str | None) -> list[dict[str, Any]]:
+        """The newest, without their bodies."""
+        ...
+
+    def show(self, origin: str) -> dict[str, Any] | None:
+        """One with its body, by origin (``writer-log-seq``) or message id."""
+        ...
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the settings say should be there."""
+
+    roles: Sequence[str]
+    destinations: Sequence[str]
+    keys: Sequence[dict[str, Any]]
+    """Without secrets."""
+    demo_key: str = ""
+    """The secret of the first browser key; pages carry it anyway."""
+
+
+class Look:
+    """Everything that can be said about the node now. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        node: NodeInfo,
+        data: str,
+        disk: Disk,
+        clock: Clock,
+        control: ControlPage,
+        parts: Callable[[], Parts],
+        dead: DeadLetters,
+    ) -> None:
+        self.node = node
+        self.data = data
+        self.disk = disk
+        self.clock = clock
+        self.control = control
+        self.parts = parts
+        self.dead = dead
+        self.counter = AcceptedCounter(disk, f"{data}/raw")
+        self.counting = threading.Lock()
+
+    def reports(self) -> Mapping[str, Report]:
+        """What the processes say."""
+        return read_reports(self.disk, f"{self.data}/run/reports", self.control.start)
+
+    def alive(self) -> bool:
+        """Whether the supervisor ticks."""
+        return self.clock.boot_ns() - self.control.alive_boot_ns < ALIVE_S * 1e9
+
+    def health(self) -> dict[str, Any]:
+        """Of the processes."""
+        return ready.health(self.alive(), self.reports(), self.clock.boot_ns())
+
+    def readiness(self) -> Readiness:
+        """Whether events are taken."""
+        reports = self.reports()
+        return ready.readiness(
+            draining=self.control.draining,
+            now_ns=self.clock.boot_ns(),
+            alive_ns=self.control.alive_boot_ns,
+            reports=reports,
+            expected=self.parts().roles,
+            destinations=standing.delivered(reports),
+        )
+
+    def ledgers(self) -> list[Ledger]:
+        """The conservation ledger. The order of reading is part of it: destinations, processors, logs."""
+        destinations = standing.delivered(self.reports())
+        processed = standing.processed(self.reports())
+        with self.counting:
+            accepted = self.counter.count()
+        wanted = {name: one for name, one in destinations.items() if name in self.parts().destinations}
+        return reconcile.reconcile(accepted, processed, wanted)
+
+    def where(self, receipt: Receipt) -> dict[str, Any]:
+        """How far a request has come."""
+        reports = self.reports()
+        durable = journey.acknowledged(self.disk, f"{self.data}/raw", receipt)
+        return journey.where(receipt, durable, standing.processed(reports), standing.delivered(reports))
+
+    def metrics(self) -> str:
+        """Prometheus text."""
+        reports, now_ns = self.reports(), self.clock.boot_ns()
+        samples = [
+            *metrics.from_reports(reports, now_ns),
+            *metrics.from_destinations(standing.delivered(reports)),
+            *metrics.from_ledgers(self.ledgers()),
+            Sample("headwater_ready", {}, float(self.readiness().ready)),
+        ]
+        return metrics.render(samples)
+
+    def status(self) -> dict[str, Any]:
+        """One page about everything, for ``headwater status``."""
+        reports, now = self.reports(), self.readiness()
+        node = reports.get("node")
+        return {
+            "node": msgspec.to_builtins(self.node),
+            "state": "draining" if self.control.draining else node.state if node else "starting",
+            "ready": now.ready,
+            "reasons": now.reasons,
+            "warnings": now.warnings,
+            "roles": {
+                role: self.role(report, node) for role, report in sorted(reports.items()) if role != "node"
+            },
+            "destinations": {
+                name: {
+                    "state": one.state,
+                    "reason": one.reason,
+                    "command": one.command,
+                    "lag_rows": one.lag_rows,
+                    "lag_age_s": one.lag_age_s,
+                }
+                for name, one in standing.delivered(reports).items()
+            },
+            "streams": reconcile.as_json(self.ledgers()),
+        }
+
+    def role(self, report: Report, node: Report | None) -> dict[str, Any]:
+        """One process, for the status page."""
+        told = node.detail.get("roles", {}).get(report.role, {}) if node else {}
+        return {
+            "state": report.state,
+            "pid": report.pid,
+            "restarts": told.get("restarts", 0),
+            "age_s": round((self.clock.boot_ns() - report.boot_ns) / 1e9, 1),
+            "reasons": report.reasons,
+        }

@@ -1,0 +1,91 @@
+"""/metrics: the reports of all processes as Prometheus text (exposition format 0.0.4).
+
+Names are ``headwater_<what>_<unit>[_total]``; labels are roles, streams (write keys) and destinations, all of them
+named in the configuration, never taken from events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from headwater.config.report import Report, Sample
+from headwater.ops.reconcile import Ledger
+from headwater.ops.standing import Delivered
+
+HELP = {
+    "headwater_up": "1 for each process that reports.",
+    "headwater_report_age_seconds": "Age of a process's last report.",
+    "headwater_ready": "1 when the node takes events.",
+    "headwater_restarts_total": "How often a process was started again in this start of the node.",
+    "headwater_happenings_total": "Log lines by what happened, those left out counted too.",
+    "headwater_events": "Events by where they are now; pending is what is still on its way to the destination.",
+    "headwater_accepted_events_total": "Events that were acknowledged, or refused with a valid key.",
+    "headwater_ledger_holds": "1 while every accepted event is accounted for.",
+    "headwater_destination_paused": "1 while a destination is paused; status says why and what mends it.",
+    "headwater_destination_lag_seconds": "Age of the oldest row that waits for a destination.",
+    "headwater_destination_lag_rows": "Rows read ahead that wait for a destination.",
+}
+
+
+def from_reports(reports: Mapping[str, Report], now_ns: int) -> Iterable[Sample]:
+    """What every process says of itself."""
+    for role, report in sorted(reports.items()):
+        yield Sample("headwater_up", {"role": role}, 1.0 if report.state != "stopped" else 0.0)
+        yield Sample("headwater_report_age_seconds", {"role": role}, (now_ns - report.boot_ns) / 1e9)
+        for sample in report.samples:
+            yield Sample(sample.name, {"role": role, **sample.labels}, sample.value)
+    if (node := reports.get("node")) is not None:
+        for role, told in node.detail.get("roles", {}).items():
+            yield Sample("headwater_restarts_total", {"role": role}, told.get("restarts", 0))
+
+
+def from_destinations(destinations: Mapping[str, Delivered]) -> Iterable[Sample]:
+    """Whether and how far destinations are behind."""
+    for name, one in sorted(destinations.items()):
+        labels = {"destination": name}
+        yield Sample("headwater_destination_paused", labels, float(one.state == "paused"))
+        yield Sample("headwater_destination_lag_seconds", labels, one.lag_age_s)
+        yield Sample("headwater_destination_lag_rows", labels, one.lag_rows)
+
+
+def from_ledgers(ledgers: Iterable[Ledger]) -> Iterable[Sample]:
+    """The conservation ledger."""
+    for one in ledgers:
+        stream = {"stream": one.stream}
+        yield Sample("headwater_accepted_events_total", stream, one.accepted)
+        yield Sample("headwater_ledger_holds", stream, float(one.holds))
+        for name, held in one.destinations.items():
+            for kind in ("delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged"):
+                labels = {**stream, "destination": name, "kind": kind}
+                yield Sample("headwater_events", labels, getattr(held, kind))
+
+
+def render(samples: Iterable[Sample]) -> str:
+    """Prometheus text; samples of one name stand together, under one TYPE."""
+    families: dict[str, list[Sample]] = {}
+    for sample in samples:
+        families.setdefault(sample.name, []).append(sample)
+    lines: list[str] = []
+    for name, members in sorted(families.items()):
+        if name in HELP:
+            lines.append(f"# HELP {name} {HELP[name]}")
+        lines.append(f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}")
+        lines += [f"{name}{labels_text(sample.labels)} {number_text(sample.value)}" for sample in members]
+    return "\n".join(lines) + "\n"
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """``{a="b",…}``, escaped; nothing without labels."""
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{escaped(value)}"' for name, value in sorted(labels.items())) + "}"
+
+
+def escaped(value: str) -> str:
+    """A label's value as the format wants it."""
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def number_text(value: float) -> str:
+    """Whole numbers without a point."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))

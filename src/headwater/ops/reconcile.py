@@ -1,0 +1,166 @@
+"""The conservation ledger (protocol.md §13): per stream and destination,
+
+    accepted = delivered + pending + dead + duplicate + filtered + erased + damaged
+
+A pure function of what destinations, processors and logs say. ``pending`` is what is accepted and nothing else yet,
+so the sum is right by construction; what *holds* or not are the equations behind it, each valid at any moment:
+
+1. of what processors took in, every event came out as one of the kinds;
+2. no processor took in more than was accepted, and exactly that when it stands at the end of the log;
+3. no destination holds more than processors gave out, and exactly that where both stand at one vector;
+4. a destination's own ledger adds up: given out = rows + refused + erased + skipped;
+5. nothing is damaged.
+
+The reports must have been read in the order destinations, processors, logs: each is then the past of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from headwater.event.commit import COUNTERS
+from headwater.ops.accepted import Accepted
+from headwater.ops.standing import Delivered, Processed, covers
+
+KINDS = tuple(name for name in COUNTERS if name != "in")
+NOTHING: Mapping[str, int] = {}
+
+
+class DestinationLedger(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream in one destination, in events; the seven kinds add up to ``accepted``."""
+
+    delivered: int
+    pending: int
+    dead: int
+    """On the way, and refused by this destination."""
+    duplicate: int
+    filtered: int
+    """On the way, and left out here by an operator (``destination adopt``)."""
+    erased: int
+    damaged: int
+    holds: bool
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream, in events. With several destinations, the numbers are those of the one that is furthest behind."""
+
+    stream: str
+    accepted: int
+    delivered: int
+    pending: int
+    dead: int
+    duplicate: int
+    filtered: int
+    erased: int
+    damaged: int
+    holds: bool
+    problems: list[str]
+    """Which equation does not hold, in words."""
+    destinations: dict[str, DestinationLedger]
+
+
+def reconcile(
+    accepted: Accepted, processed: Processed, destinations: Mapping[str, Delivered]
+) -> list[Ledger]:
+    """One ledger per stream, by name."""
+    streams = {*accepted.streams, *processed.streams}
+    for told in destinations.values():
+        streams |= set(told.streams)
+    return [ledger(stream, accepted, processed, destinations) for stream in sorted(streams)]
+
+
+def ledger(
+    stream: str, accepted: Accepted, processed: Processed, destinations: Mapping[str, Delivered]
+) -> Ledger:
+    """The ledger of one stream."""
+    count = accepted.streams.get(stream, 0)
+    passed = processed.streams.get(stream, NOTHING)
+    problems = on_the_way(count, passed, caught_up(accepted, processed))
+    told = {
+        name: in_destination(count, passed, one.streams.get(stream, NOTHING))
+        for name, one in destinations.items()
+    }
+    wrong = {
+        name: held_wrongly(passed, one.streams.get(stream, NOTHING), processed, one)
+        for name, one in destinations.items()
+    }
+    problems += [f"{name}: {problem}" for name, found in wrong.items() for problem in found]
+    ledgers = {
+        name: DestinationLedger(**numbers, holds=not wrong[name] and numbers["pending"] >= 0)
+        for name, numbers in told.items()
+    }
+    worst = min(told.values(), key=lambda numbers: numbers["delivered"]) if told else without(count, passed)
+    if worst["pending"] < 0:
+        problems.append(f"{-worst['pending']} events more than were accepted")
+    return Ledger(
+        stream=stream,
+        accepted=count,
+        **worst,
+        holds=not problems and all(one.holds for one in ledgers.values()),
+        problems=problems,
+        destinations=ledgers,
+    )
+
+
+def caught_up(accepted: Accepted, processed: Processed) -> bool:
+    """Whether every partition stands exactly at the end of the raw log."""
+    return bool(processed.vectors) and all(
+        all(vector[writer] == end for writer, end in accepted.ends.items())
+        for vector in processed.vectors.values()
+    )
+
+
+def on_the_way(accepted: int, passed: Mapping[str, int], at_end: bool) -> list[str]:
+    """Equations 1, 2 and 5."""
+    taken = passed.get("in", 0)
+    problems = []
+    if taken != (out := sum(passed.get(kind, 0) for kind in KINDS)):
+        problems.append(f"processing took in {taken} and accounts for {out}")
+    if taken > accepted:
+        problems.append(f"processing took in {taken} of {accepted} accepted")
+    if at_end and taken != accepted:
+        problems.append(f"processing stands at the end of the log with {taken} of {accepted} accepted")
+    if damaged := passed.get("damaged", 0):
+        problems.append(f"{damaged} damaged: see `headwater log inspect`")
+    return problems
+
+
+def held_wrongly(
+    passed: Mapping[str, int], held: Mapping[str, int], processed: Processed, one: Delivered
+) -> Sequence[str]:
+    """Equations 3 and 4."""
+    out, given = held.get("out", 0), passed.get("out", 0)
+    problems = []
+    if out != (kept := sum(held.get(name, 0) for name in ("rows", "dead", "erased", "skipped"))):
+        problems.append(f"was given {out} and accounts for {kept}")
+    if out > given and covers(processed.vectors, one.vectors):
+        problems.append(f"was given {out}, processing gave out {given}")
+    if out != given and one.vectors and one.vectors == processed.vectors:
+        problems.append(f"stands where processing stands with {out} of {given}")
+    return problems
+
+
+def in_destination(accepted: int, passed: Mapping[str, int], held: Mapping[str, int]) -> dict[str, int]:
+    """The seven kinds for one destination."""
+    numbers = {
+        "delivered": held.get("rows", 0),
+        "dead": passed.get("dead", 0) + held.get("dead", 0),
+        "duplicate": passed.get("duplicate", 0),
+        "filtered": passed.get("filtered", 0) + held.get("skipped", 0),
+        "erased": passed.get("erased", 0) + held.get("erased", 0),
+        "damaged": passed.get("damaged", 0),
+    }
+    return {**numbers, "pending": accepted - sum(numbers.values())}
+
+
+def without(accepted: int, passed: Mapping[str, int]) -> dict[str, int]:
+    """The seven kinds where there is no destination: what was given out went to everybody there is."""
+    return in_destination(accepted, passed, {"rows": passed.get("out", 0)})
+
+
+def as_json(ledgers: Sequence[Ledger]) -> list[dict[str, Any]]:
+    """As the API and ``headwater reconcile --json`` show them."""
+    return [msgspec.to_builtins(one) for one in ledgers]

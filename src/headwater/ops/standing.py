@@ -1,0 +1,114 @@
+"""Who stands where: the reports of processors and deliverers as values.
+
+A report is of one moment in itself: counters belong to the vectors beside them. Two reports are not of one moment;
+what compares them must hold for any two moments, or look at the vectors first (reconcile.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headwater.config.report import Report
+from headwater.event.position import EMPTY, Position, Vector
+
+Streams = dict[str, dict[str, int]]
+"""Stream (= key id) → counter → events."""
+Vectors = dict[int, Vector]
+"""Partition → where it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """All processors together: each owns its partitions, so their counters add up."""
+
+    vectors: Vectors = field(default_factory=dict)
+    streams: Streams = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One destination."""
+
+    name: str
+    state: str = "starting"
+    """starting | delivering | paused"""
+    reason: str | None = None
+    code: str | None = None
+    command: str | None = None
+    """What mends it."""
+    vectors: Vectors = field(default_factory=dict)
+    streams: Streams = field(default_factory=dict)
+    """out, rows, dead, erased, skipped: cumulative, at ``vectors``."""
+    ready_passed: Mapping[str, Position] = field(default_factory=dict)
+    """Of each processor's ready log: below it, this destination needs nothing any more."""
+    lag_rows: int = 0
+    lag_age_s: float = 0.0
+
+
+def processed(reports: Mapping[str, Report]) -> Processed:
+    """From the reports of the processors."""
+    vectors: Vectors = {}
+    streams: Streams = {}
+    for report in reports.values():
+        for group in report.detail.get("vectors", []):
+            vector = Vector.decode(bytes.fromhex(group["vector"]))
+            vectors.update(dict.fromkeys(group["partitions"], vector))
+        for stream, counters in report.detail.get("counters", {}).items():
+            total = streams.setdefault(stream, {})
+            for name, count in counters.items():
+                total[name] = total.get(name, 0) + count
+    return Processed(vectors, streams)
+
+
+def delivered(reports: Mapping[str, Report]) -> dict[str, Delivered]:
+    """From the reports of the deliverers, by destination."""
+    found: dict[str, Delivered] = {}
+    for report in reports.values():
+        found |= delivered_by(report.detail)
+    return found
+
+
+def delivered_by(detail: Mapping[str, Any]) -> dict[str, Delivered]:
+    """From what one deliverer says."""
+    return {name: destination(name, told) for name, told in detail.get("destinations", {}).items()}
+
+
+def destination(name: str, told: Mapping[str, Any]) -> Delivered:
+    """What a deliverer says of one destination."""
+    lag = told.get("lag", {})
+    return Delivered(
+        name,
+        told.get("state", "starting"),
+        told.get("reason"),
+        told.get("code"),
+        told.get("command"),
+        {
+            int(partition): vector
+            for text, partitions in told.get("vectors", {}).items()
+            for vector in (Vector.decode(bytes.fromhex(text)),)
+            for partition in partitions
+        },
+        {stream: dict(counts) for stream, counts in told.get("streams", {}).items()},
+        {name: Position(*at) for name, at in told.get("ready_passed", {}).items()},
+        lag.get("rows") or 0,
+        lag.get("age_s") or 0.0,
+    )
+
+
+def least(vectors: Vectors) -> Vector:
+    """The vector that every partition has passed; EMPTY when nothing is known."""
+    found = list(vectors.values())
+    if not found:
+        return EMPTY
+    safe = found[0]
+    for vector in found[1:]:
+        if vector is not safe:
+            safe = safe.meet(vector)
+    return safe
+
+
+def covers(vectors: Vectors, other: Vectors) -> bool:
+    """Whether each partition of ``other`` stands here at least as far."""
+    return all(vector <= vectors.get(partition, EMPTY) for partition, vector in other.items())

@@ -1,0 +1,64 @@
+"""A small deliver process: one ready log into one DuckDB file, until all of it is there.
+
+python deliver_child.py DATA [before|after N]: kill itself with SIGKILL before or after the N-th COMMIT.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from headwater.destinations.deliver import Deliverer
+from headwater.destinations.duckdb.settings import DuckDbSettings
+from headwater.destinations.duckdb.write import DuckDbDestination
+from headwater.destinations.refused import DeadLetters
+from headwater.destinations.remember import Memory
+from headwater.event.position import Position, WriterId
+from headwater.kit.clock import SystemClock
+from headwater.kit.disk import SystemDisk
+from headwater.log.ready import ReadyReader
+
+
+class Dying(DuckDbDestination):
+    """Dies around its N-th COMMIT."""
+
+    side, left = "", 0
+
+    def commit(self) -> None:
+        self.left -= 1
+        if self.left == 0 and self.side == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().commit()
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(data: str, side: str = "", number: str = "0") -> None:
+    clock, disk = SystemClock(), SystemDisk()
+
+    def open_chain(at: Position) -> ReadyReader:
+        return ReadyReader(disk, f"{data}/ready/0", WriterId(0), at)
+
+    destination = Dying(DuckDbSettings(), f"{data}/w.duckdb", data, clock)
+    destination.side, destination.left = side, int(number)
+    one = Deliverer(
+        "warehouse",
+        destination,
+        {"0": open_chain},
+        Memory(disk, f"{data}/state.json", "c/warehouse/main"),
+        DeadLetters(f"{data}/dead.sqlite", "warehouse"),
+        DuckDbSettings(load_rows_max=1500, load_interval_min_ms=0, load_interval_max_ms=0),
+        clock,
+        partitions=4,
+        owner=str(os.getpid()),
+        node_ns=clock.boot_ns,
+    )
+    print("up", flush=True)
+    while one.round() == 0 or one.trouble is not None:
+        pass
+    one.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,222 @@
+"""One contract for every destination of class T (destinations/port.py): run over the registry.
+
+INV-DST-1 only a step writes rows and positions, and it compares first; INV-DST-2 a subset of partitions; INV-DST-4 no
+row before the table fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headwater.destinations import registry
+from headwater.destinations.duckdb.write import DuckDbDestination
+from headwater.destinations.load import counted
+from headwater.destinations.memory import MemoryDestination
+from headwater.destinations.port import Counts, Destination, Outcome, PositionRow, Step
+from headwater.event.position import EMPTY
+from headwater.kit.clock import SystemClock
+from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected
+from tests.chains import rows, vector
+
+PIPELINE = "cluster/warehouse/main"
+PARTITIONS = (0, 1, 2, 3)
+
+
+@dataclass
+class Subject:
+    """A destination, how to read its rows, and how to make it refuse message ``m3``."""
+
+    destination: Destination
+    read: Callable[[], list[dict[str, Any]]]
+    refuse: Callable[[], None]
+    again: Callable[[], Destination]
+
+
+def duckdb_subject(folder: Path) -> Subject:
+    settings = registry.KINDS["duckdb"].settings()
+    place = registry.Place(str(folder), str(folder), SystemClock())
+    made = registry.make(settings, place)
+    assert isinstance(made, DuckDbDestination)
+
+    def read() -> list[dict[str, Any]]:
+        return made.sql.query("select * from events order by _hw_seq", rows_max=100_000).rows.to_pylist()
+
+    def refuse() -> None:
+        made.fit({"events": [rows(0, 1, PARTITIONS).schema]})
+        made.write.execute("create table other as from events")
+        made.write.execute("drop table events")
+        made.write.execute("create table events (message_id varchar check (message_id <> 'm3'))")
+        made.read_columns()
+
+    return Subject(made, read, refuse, lambda: registry.make(settings, place))
+
+
+def memory_subject(folder: Path) -> Subject:
+    made = registry.make(registry.KINDS["memory"].settings(), registry.Place("", "", SystemClock()))
+    assert isinstance(made, MemoryDestination)
+    store = made.store
+
+    def refuse() -> None:
+        made.accepts = lambda row: row["message_id"] != "m3"
+
+    return Subject(
+        made,
+        lambda: sorted(store.rows.get("events", []), key=lambda row: row["_hw_seq"]),
+        refuse,
+        lambda: MemoryDestination(store),
+    )
+
+
+SUBJECTS = {"duckdb": duckdb_subject, "memory": memory_subject}
+
+
+def test_every_kind_is_under_contract() -> None:
+    assert set(SUBJECTS) == set(registry.KINDS)
+
+
+@pytest.fixture(params=sorted(SUBJECTS))
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    made = SUBJECTS[request.param](tmp_path)
+    made.destination.open(create=True)
+    made.destination.place(PIPELINE, {p: PositionRow(EMPTY.encode()) for p in PARTITIONS})
+    yield made
+    made.destination.close()
+
+
+def step(
+    first: int, count: int, partitions: tuple[int, ...] = PARTITIONS, table: pa.Table | None = None
+) -> Step:
+    table = rows(first, count, partitions) if table is None else table
+    added = {p: {"web": Counts(out=0)} for p in partitions}
+    for p, streams in counted(table, "rows").items():
+        added[p] = {name: Counts(out=c.rows, rows=c.rows) for name, c in streams.items()}
+    return Step(
+        PIPELINE,
+        partitions,
+        vector(first).encode(),
+        vector(first + count).encode(),
+        {"events": [table]},
+        added,
+        7,
+        "me",
+    )
+
+
+def carry_out(destination: Destination, one: Step) -> Outcome:
+    destination.fit({name: [table.schema for table in sets] for name, sets in one.tables.items()})
+    return destination.step(one)
+
+
+def ids(subject: Subject) -> list[str]:
+    return [row["message_id"] for row in subject.read()]
+
+
+def test_a_step_writes_rows_positions_and_counters_together(subject: Subject) -> None:
+    assert carry_out(subject.destination, step(0, 10)) is Outcome.DONE
+    assert ids(subject) == [f"m{n}" for n in range(10)]
+    held = subject.destination.positions(PIPELINE)
+    assert set(held) == set(PARTITIONS)
+    assert {row.vector for row in held.values()} == {vector(10).encode()}
+    assert sum(row.total.rows for row in held.values()) == 10
+    assert sum(row.streams["app"].out for row in held.values() if "app" in row.streams) == 4
+    assert {(row.config_epoch, row.owner) for row in held.values()} == {(7, "me")}
+
+
+def test_inv_dst_1_a_step_that_begins_elsewhere_writes_nothing(subject: Subject) -> None:
+    """INV-DST-1: blind, late and repeated steps are MOVED."""
+    assert carry_out(subject.destination, step(0, 10)) is Outcome.DONE
+    before = subject.destination.positions(PIPELINE)
+    for wrong in (step(0, 10), step(5, 10), step(20, 5)):
+        assert carry_out(subject.destination, wrong) is Outcome.MOVED
+    assert len(ids(subject)) == 10
+    assert subject.destination.positions(PIPELINE) == before
+    assert carry_out(subject.destination, step(10, 5)) is Outcome.DONE
+
+
+def test_inv_dst_1_one_partition_elsewhere_stops_the_whole_step(subject: Subject) -> None:
+    """INV-DST-1: the comparison is over every partition of the step; all or nothing."""
+    assert carry_out(subject.destination, step(0, 4, (1,))) is Outcome.DONE
+    assert carry_out(subject.destination, step(0, 8)) is Outcome.MOVED
+    assert len(ids(subject)) == 4
+    assert subject.destination.positions(PIPELINE)[0].vector == EMPTY.encode()
+
+
+def test_inv_dst_2_a_subset_of_partitions_moves_alone(subject: Subject) -> None:
+    """INV-DST-2: the others stand where they stood, and may come later."""
+    whole = rows(0, 8, PARTITIONS)
+    for some in ((1, 3), (0, 2)):
+        part = whole.filter(pa.compute.is_in(whole["_hw_partition"], value_set=pa.array(some, pa.uint16())))
+        assert carry_out(subject.destination, step(0, 8, some, part)) is Outcome.DONE
+    assert ids(subject) == [f"m{n}" for n in range(8)]
+
+
+def test_a_missing_position_row_is_moved(subject: Subject) -> None:
+    assert carry_out(subject.destination, step(0, 4, (0, 9), rows(0, 4, (0, 9)))) is Outcome.MOVED
+    assert 9 not in subject.destination.positions(PIPELINE)
+
+
+def test_pipelines_do_not_see_each_other(subject: Subject) -> None:
+    subject.destination.place("cluster/warehouse/replay:1", {0: PositionRow(vector(3).encode())})
+    assert set(subject.destination.positions("cluster/warehouse/replay:1")) == {0}
+    assert carry_out(subject.destination, step(0, 4)) is Outcome.DONE
+
+
+def test_inv_dst_4_fitting_is_additive_and_idempotent(subject: Subject) -> None:
+    """INV-DST-4: a column appears before its first row does, and fitting again changes nothing."""
+    assert carry_out(subject.destination, step(0, 4)) is Outcome.DONE
+    wider = rows(4, 4, PARTITIONS, {"price": pa.array([1.5, None, 2.0, 3.0])})
+    for _ in range(3):
+        subject.destination.fit({"events": [wider.schema]})
+    assert carry_out(subject.destination, step(4, 4, table=wider)) is Outcome.DONE
+    assert [row.get("price") for row in subject.read()] == [None] * 4 + [1.5, None, 2.0, 3.0]
+    assert carry_out(subject.destination, step(8, 2)) is Outcome.DONE
+
+
+def test_a_refused_row_refuses_the_step_and_nothing_is_written(subject: Subject) -> None:
+    subject.refuse()
+    one = step(0, 6)
+    with pytest.raises(Rejected):
+        carry_out(subject.destination, one)
+    assert ids(subject) == []
+    assert {row.vector for row in subject.destination.positions(PIPELINE).values()} == {EMPTY.encode()}
+    table = one.tables["events"][0]
+    subject.destination.try_rows("events", table.slice(0, 3))
+    with pytest.raises(Rejected):
+        subject.destination.try_rows("events", table.slice(3, 1))
+    assert ids(subject) == []
+    assert carry_out(subject.destination, step(0, 3)) is Outcome.DONE
+
+
+def test_what_is_committed_outlives_the_connection(subject: Subject) -> None:
+    assert carry_out(subject.destination, step(0, 4)) is Outcome.DONE
+    held = subject.destination.positions(PIPELINE)
+    subject.destination.close()
+    subject.destination.close()
+    with_new = subject.again()
+    with_new.open(create=False)
+    assert with_new.positions(PIPELINE) == held
+    assert not with_new.empty()
+    with_new.close()
+
+
+def test_a_destination_that_is_gone_is_not_made_again_by_itself(subject: Subject, tmp_path: Path) -> None:
+    subject.destination.close()
+    if isinstance(subject.destination, MemoryDestination):
+        subject.destination.store.exists = False
+    for file in tmp_path.glob("*.duckdb*"):
+        file.unlink(missing_ok=True) if file.is_file() else None
+    with pytest.raises(Misconfigured) as raised:
+        subject.destination.open(create=False)
+    assert raised.value.code == "destination_missing"
+
+
+def test_an_unopened_destination_answers_with_our_errors(tmp_path: Path) -> None:
+    made = duckdb_subject(tmp_path).destination
+    with pytest.raises(HeadwaterError):
+        made.positions(PIPELINE)
