@@ -28,7 +28,7 @@ keys:
   - {{id: server, secret: "${{env.SERVER_KEY}}", ack: disk}}
 {keys}
 destinations:
-  warehouse: {{type: duckdb, path: warehouse.duckdb}}
+  warehouse: {{type: duckdb, path: warehouse.duckdb, sql: {{rows_max: 1000000}}}}
 {more}
 """
 WEB_KEY, SERVER_KEY = "wk_test_browser_0123456789", "wk_test_server_0123456789"

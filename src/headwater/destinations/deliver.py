@@ -288,6 +288,7 @@ class Deliverer:
 
     def failed(self, error: HeadwaterError) -> float:
         """Pause or back off; everything is read again afterwards."""
+        error = stand.named(self.name, error)
         self.counters["errors"] += 1
         self.rows = None
         if isinstance(error, OutcomeUnknown):

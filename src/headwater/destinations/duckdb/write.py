@@ -162,7 +162,7 @@ class DuckDbDestination:
         return Misconfigured(
             f"{self.path} is not there, though it was delivered to before",
             code="destination_missing",
-            help="put it back, or begin a new one: headwater destination adopt NAME --from now",
+            help="put it back where it was",
         )
 
     def check_file(self) -> None:
