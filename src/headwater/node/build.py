@@ -138,7 +138,9 @@ class CollectRole:
         )
 
     async def start(self) -> None:
-        while self.blocks.segments.preparing:  # nobody is turned away because the door was quicker than the log
+        while (
+            self.blocks.segments.preparing
+        ):  # nobody is turned away because the door was quicker than the log
             await self.context.clock.sleep(0.01)
         await self.worker.start()
 
@@ -384,7 +386,9 @@ class DeliverRole:
 
     async def drain(self) -> None:
         """Until everything committed is in the destination, it is paused, or the supervisor cuts it."""
-        reports = read_reports(self.context.disk, self.context.path("run", "reports"), self.context.control.start)
+        reports = read_reports(
+            self.context.disk, self.context.path("run", "reports"), self.context.control.start
+        )
         committed = standing.processed(reports).vectors
         while not self.delivered(committed):
             await self.tick()

@@ -35,9 +35,7 @@ class Kept(NamedTuple):
     shortened: bool
 
 
-def safe_vector(
-    reports: Mapping[str, Report], partitions: int, destinations: Iterable[str]
-) -> Vector:
+def safe_vector(reports: Mapping[str, Report], partitions: int, destinations: Iterable[str]) -> Vector:
     """The vector below which nobody will ask again; EMPTY while any partition or destination has not said."""
     delivered = standing.delivered(reports)
     stands = [standing.processed(reports).vectors]
