@@ -60,9 +60,14 @@ class Segments:
             )
         path = files.segment_path(self.folder, log, first)
         self.disk.rename(f"{self.folder}/{files.NEXT}", path)
-        self.ready = False
         self.disk.sync_dir(self.folder)
         return self.disk.open(path, write=True)
+
+    def taken(self) -> None:
+        """The segment is in use: make the next one. Until this is called it counts as ready, so that a loop in another
+        thread never sees a moment without room while the change is under way."""
+        self.ready = False
+        self.prepare()
 
     def _usable(self, path: str) -> bool:
         if not self.disk.exists(path):
@@ -202,5 +207,5 @@ class BlockWriter:
         if self.file is not None:
             self.disk.close(self.file)
         self.file, self.offset = file, 0
-        self.segments.prepare()
+        self.segments.taken()
         return file
