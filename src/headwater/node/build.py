@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from headwater.config.control import ControlPage
 from headwater.config.report import read_reports
 from headwater.event.position import ZERO, Position, WriterId
@@ -30,7 +32,9 @@ from headwater.ops import standing
 if TYPE_CHECKING:
     from headwater.collect.keys import KeyTable
     from headwater.dialects.registry import Dialect
+    from headwater.process.enrich.settings import EnrichSettings
     from headwater.process.run import Runner
+    from headwater.process.shape import Shaper
 
 READY_RETIRE_INTERVAL_S = 2.0
 DELIVERED_POLL_S = 0.05
@@ -183,6 +187,7 @@ class ProcessRole:
     """raw → run → ready."""
 
     def __init__(self, context: Context) -> None:
+        from headwater.process.schema import LearnedSchema
         from headwater.process.worker import ProcessWorker
 
         settings = context.settings
@@ -191,6 +196,8 @@ class ProcessRole:
         self.failure: BaseException | None = None
         self.stopping = threading.Event()
         self.retired_ns = 0
+        self.enrich = enrichment(context, settings)
+        self.schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
         self.syncing = Thread("prepare-ready")
         self.folder = context.path("ready", context.instance)
         self.worker = ProcessWorker(
@@ -201,7 +208,7 @@ class ProcessRole:
             context.clock,
             NodeTime(context.control),
             ReadyWriter(self.blocks()),
-            runner_for(context),
+            self.runner,
             self.tell,
             partitions=context.node.partitions,
             config_epoch=context.node.start,
@@ -262,7 +269,31 @@ class ProcessRole:
         )
 
     async def reload(self, settings: Settings) -> None:
-        pass  # enrichment: see runner_for
+        """Enrichment, from the next cut on."""
+        self.enrich = enrichment(self.context, settings)
+        for group in self.worker.groups:
+            group.runner.shaper = self.shaper()
+
+    def shaper(self) -> Shaper:
+        """With today's enrichment."""
+        from headwater.process.shape import Shaper
+
+        return Shaper(self.enrich, self.schema)
+
+    def runner(self, owned: Sequence[int]) -> Runner:
+        """The runner of a group of partitions."""
+        from headwater.process.gather import Gatherer
+        from headwater.process.read import Reader
+        from headwater.process.run import Runner
+
+        return Runner(
+            Gatherer(meaning),
+            Reader(self.schema, depth_max=self.context.settings.process.nested_depth_max),
+            self.shaper(),
+            owned=owned,
+            partitions=self.context.node.partitions,
+            damage_here=self.context.number == 0,
+        )
 
     async def drain(self) -> None:
         self.stopping.set()
@@ -282,29 +313,11 @@ class ProcessRole:
         return self.told
 
 
-def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
-    """How a processor makes the runner of a group of partitions."""
-    from headwater.process.enrich.settings import EnrichSettings
-    from headwater.process.gather import Gatherer
-    from headwater.process.read import Reader
-    from headwater.process.run import Runner
-    from headwater.process.schema import LearnedSchema
-    from headwater.process.shape import Shaper
-
-    settings = context.settings.process
-    schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.columns_max)
-
-    def make(owned: Sequence[int]) -> Runner:
-        return Runner(
-            Gatherer(meaning),
-            Reader(schema, depth_max=settings.nested_depth_max),
-            Shaper(EnrichSettings(), schema),
-            owned=owned,
-            partitions=context.node.partitions,
-            damage_here=context.number == 0,
-        )
-
-    return make
+def enrichment(context: Context, settings: Settings) -> EnrichSettings:
+    """The settings of enrichment, paths of databases below the data folder."""
+    enrich = settings.process.enrich
+    databases = tuple(os.path.join(context.data, path) for path in enrich.geo.databases)
+    return msgspec.structs.replace(enrich, geo=msgspec.structs.replace(enrich.geo, databases=databases))
 
 
 def meaning(name: str) -> Dialect:
