@@ -89,7 +89,9 @@ def test_what_is_no_template_is_refused():
 
 
 def test_an_unknown_key_names_the_nearest_one():
-    assert "hw.yaml:2: collect.lisen: unknown key (did you mean `listen`?)" in refused("collect:\n  lisen: x\n")
+    assert "hw.yaml:2: collect.lisen: unknown key (did you mean `listen`?)" in refused(
+        "collect:\n  lisen: x\n"
+    )
     assert "did you mean `keys`" in refused("kyes: []")
     assert "hw.yaml:3: keys[1].sercet: unknown key" in refused("keys:\n  - {id: a}\n  - {id: b, sercet: c}\n")
 
