@@ -25,7 +25,6 @@ LOAD = Path(__file__).resolve().parent / "load"
 PAYLOADS = CACHE / "payload"
 FOREIGN_CPU_MAX = 0.10  # of one core, during a slice
 STOLEN_MAX = 0.02
-REPEATS_MAX = 3
 ERRORS_MAX = 0.001  # of the requests; a server that refuses quickly is not fast
 
 
@@ -36,6 +35,7 @@ class Options:
     warm_up_s: float = 1.0
     connections: int | None = None  # None: what the workload says
     events: int = 200_000
+    slices_max: int = 3  # a disturbed slice is measured again until there were so many
     only: tuple[str, ...] = ()  # names of servers; empty: all
 
 
@@ -219,7 +219,7 @@ def compare(workload: str, makers: dict[str, Callable[[], Server]], load: Load, 
         if name not in measured:
             continue
         best: Slice | None = None
-        for _ in range(REPEATS_MAX):
+        for _ in range(options.slices_max):
             try:
                 s = measure(usable[name](), load, options, round_number)
             except Unavailable as e:

@@ -15,6 +15,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 from benchmarks import events, machine
 
@@ -267,7 +268,7 @@ class HeadwaterServer(Server):
 
     # -- questions to the running node --
 
-    def ask(self, *words: str) -> object:
+    def ask(self, *words: str) -> Any:
         """`headwater WORDS --data DIR`, on the load's core; its answer as JSON."""
         command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "headwater", *words, "--data", str(self.data)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
@@ -289,7 +290,6 @@ class HeadwaterServer(Server):
     def rows(self) -> int:
         """Rows of `events`, asked of the node's own SQL."""
         answer = self.ask("sql", "--json", "select count(*) as n from events")
-        assert isinstance(answer, list)
         return int(answer[0]["n"])
 
     def delivered(self, receipt: str) -> bool:
@@ -299,5 +299,5 @@ class HeadwaterServer(Server):
             return False
         if status != 200:
             raise Unavailable(f"/api/where answered {status}")
-        places: dict[str, object] = json.loads(body).get("destinations", {})
+        places: dict[str, Any] = json.loads(body).get("destinations", {})
         return bool(places) and all(p in (True, "delivered") or (isinstance(p, dict) and p.get("delivered")) for p in places.values())

@@ -11,7 +11,17 @@ from functools import partial
 
 from benchmarks import events, harness, machine, product
 from benchmarks.harness import Load, Options, Result, Watch, median
-from benchmarks.servers import CACHE, SERVER_CORE, CLoop, CLoopBuffered, Granian, HeadwaterServer, Nginx, Server, Unavailable
+from benchmarks.servers import (
+    CACHE,
+    SERVER_CORE,
+    CLoop,
+    CLoopBuffered,
+    Granian,
+    HeadwaterServer,
+    Nginx,
+    Server,
+    Unavailable,
+)
 
 PORT = 18420
 DATA = CACHE / "run"
@@ -187,7 +197,7 @@ def _whole(name: str, options: Options, one_round: Callable[[HeadwaterServer], t
         us = median(each)
         result.rows.append([role, round(us, 2), round(1e6 / us) if us > 0 else None, round(peaks.get(role, 0.0))])
     us = median(totals)
-    result.rows.append(["all", round(us, 2), round(1e6 / us), None])
+    result.rows.append(["all", round(us, 2), round(1e6 / us) if us > 0 else None, None])
     behind = [sum(u for r, u in s["us_per_event"].items() if r in ("process", "deliver")) for s in result.slices]  # type: ignore[attr-defined]
     if (us := median(behind)) > 0:
         result.rows.append(["process + deliver", round(us, 2), round(1e6 / us), None])

@@ -8,18 +8,16 @@ import sys
 import click
 
 from headwater.cli import show
-from headwater.cli.client import json_option
+from headwater.cli.client import config_option, data_option, json_option
 
 MARKS = {"fine": ("✓", "green"), "warning": ("!", "yellow"), "wrong": ("✗", "red")}
 
 
 @click.command()
-@click.option("--config", envvar="HEADWATER_CONFIG", default="headwater.yaml", show_default=True, metavar="FILE",
-              help="The configuration. [env: HEADWATER_CONFIG]")  # fmt: skip
-@click.option("--data", envvar="HEADWATER_DATA", default="headwater-data", show_default=True, metavar="DIR",
-              help="The data folder. [env: HEADWATER_DATA]")  # fmt: skip
+@config_option
+@data_option
 @json_option
-def check(config: str, data: str, as_json: bool) -> None:
+def check(config_path: str, data: str, as_json: bool) -> None:
     """Check the configuration and this machine: disk, ports, limits. Exit code 1 when a node would not start.
 
     \b
@@ -29,7 +27,7 @@ def check(config: str, data: str, as_json: bool) -> None:
     from headwater.kit.disk import SystemDisk
     from headwater.node.checks import everything
 
-    found = everything(config, os.path.abspath(data), SystemDisk(), SystemClock(), os.environ)
+    found = everything(config_path, os.path.abspath(data), SystemDisk(), SystemClock(), os.environ)
     if as_json:
         show.as_json(found)
     else:

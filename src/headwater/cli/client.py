@@ -24,6 +24,15 @@ data_option = click.option(
     metavar="DIR",
     help="The node's data folder. [env: HEADWATER_DATA]",
 )
+config_option = click.option(
+    "--config",
+    "config_path",
+    envvar="HEADWATER_CONFIG",
+    default="headwater.yaml",
+    show_default=True,
+    metavar="FILE",
+    help="The configuration. [env: HEADWATER_CONFIG]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 

@@ -33,7 +33,8 @@ def page(told: dict[str, Any]) -> None:
     """The status for a person."""
     node = told["node"]
     word = click.style("ready", fg="green") if told["ready"] else click.style("not ready", fg="red")
-    click.echo(f"Headwater {node['version']}, {told['state']}, {word}; collector {node['collector']}, ops {node['ops']}")
+    click.echo(f"Headwater {node['version']}, {told['state']}, {word}")
+    click.echo(f"collector {node['collector']}, ops {node['ops']}")
     for reason in told["reasons"]:
         click.echo(click.style(f"  {reason}", fg="red"))
     for warning in told["warnings"]:

@@ -93,7 +93,8 @@ def decode(encoding: str, body: bytes, limit: int) -> bytes:
     decoder = DECODERS.get(encoding)
     if decoder is None:
         raise Rejected(
-            f"expected Content-Encoding {', '.join(DECODERS)} or none, got {encoding[:40]!r}", code="unsupported_encoding"
+            f"expected Content-Encoding {', '.join(DECODERS)} or none, got {encoding[:40]!r}",
+            code="unsupported_encoding",
         )
     try:
         return decoder(body, limit)

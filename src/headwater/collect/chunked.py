@@ -86,7 +86,9 @@ class Chunks:
         size = int(match[1], 16)
         self.size += size
         if self.size > self.size_max:
-            raise Rejected(f"expected a body of at most {self.size_max} bytes", code="body_too_large", status=413)
+            raise Rejected(
+                f"expected a body of at most {self.size_max} bytes", code="body_too_large", status=413
+            )
         if size:
             self.missing = size
         else:

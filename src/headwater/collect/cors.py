@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 ALLOWED_METHODS = "POST, GET, HEAD, OPTIONS"
 ALLOWED_HEADERS = (
-    "Authorization, Content-Encoding, Content-Type, X-Headwater-Source, X-Requested-With, X-Retry-Count, X-Write-Key"
+    "Authorization, Content-Encoding, Content-Type, X-Requested-With, X-Retry-Count, X-Write-Key"
 )
 EXPOSED_HEADERS = "Retry-After, X-Headwater-Receipt"
 

@@ -17,7 +17,7 @@ from headwater.collect import replies
 from headwater.collect.address import Address, Proxies
 from headwater.collect.heads import Entry, Heads
 from headwater.collect.keys import KeyTable
-from headwater.collect.plan import Admission, Plan, Planner, Refused, encoded_head
+from headwater.collect.plan import Admission, Plan, Planner, Refused
 from headwater.collect.replies import Template
 from headwater.collect.settings import CollectSettings
 from headwater.collect.stats import Stats
@@ -174,7 +174,7 @@ class Door:
             now + self.offset_ns,
             packed,
             verdict.body,
-            admission.head,
+            entry.record if entry.record_of is admission else admission.record(entry),
             stream=admission.stream,
             events=verdict.events,
             slot=verdict.slot,
@@ -215,7 +215,9 @@ class Door:
         if secret is None:
             if verdict.refused and verdict.events == len(verdict.refused):
                 first = verdict.refused[0]
-                raise Refused(400, "bad_events", f"no write key could be read: {first.reason}", field=first.field)
+                raise Refused(
+                    400, "bad_events", f"no write key could be read: {first.reason}", field=first.field
+                )
             raise Refused(401, "no_key", KEY_EXPECTED)
         return self.planner.admit(plan, self.planner.key(secret))
 
@@ -241,14 +243,16 @@ class Door:
             self.bury(waiter, entry, plan, admission, verdict.body, refused, now)
             self.stats.count(plan.route.name, 400)
             reason = refused[0].reason if len(refused) == 1 else f"all {len(refused)} events were refused"
-            reply = replies.error(400, "bad_events", reason, admission.lines, field=refused[0].field, refused=refused)
+            reply = replies.error(
+                400, "bad_events", reason, admission.lines, field=refused[0].field, refused=refused
+            )
             return waiter.answer(reply)
         packed, flags = waiter.address(admission.policy, entry)
         seq = self.log.append(
             now + self.offset_ns,
             packed,
             verdict.body,
-            admission.head,
+            admission.record(entry),
             stream=admission.stream,
             events=verdict.events,
             refused=[refusal.index for refusal in refused],
@@ -259,7 +263,13 @@ class Door:
         self.reply(waiter, plan, admission, good, f"{self.receipt_prefix}{seq}", refused)
 
     def reply(
-        self, waiter: Waiter, plan: Plan, admission: Admission, good: int, receipt: str, refused: Sequence[Refusal]
+        self,
+        waiter: Waiter,
+        plan: Plan,
+        admission: Admission,
+        good: int,
+        receipt: str,
+        refused: Sequence[Refusal],
     ) -> None:
         """Acknowledge ``good`` events; at once when nothing was appended that anybody waits for."""
         self.stats.count(plan.route.name, 200)
@@ -292,7 +302,7 @@ class Door:
             now + self.offset_ns,
             packed,
             body,
-            encoded_head(plan, admission.stream, reason),
+            admission.encode(entry.kept, reason),
             stream=admission.stream,
             events=len(refused),
             flags=flags | admission.flags | DEAD,
@@ -329,5 +339,6 @@ class Door:
 
 
 KEY_EXPECTED = (
-    "expected a write key: Authorization Basic or Bearer, X-Write-Key, `writeKey` in the body, or `key` in the query"
+    "expected a write key: Authorization Basic or Bearer, X-Write-Key, `writeKey` in the body, "
+    "or `key` in the query"
 )

@@ -1,9 +1,9 @@
 """Plans: what is to be done with every request that has this head, decided once.
 
 A plan is either a fixed answer (files, preflights, refusals) or the way of a body into the log. Plans are found by what
-matters of a head, so heads that differ only in what does not (cookies, request ids, hops of proxies) share one; bounded,
-and made anew after a reload. A request whose key stands in the body is *admitted* when the body has been read; the
-admissions of a plan are remembered by key.
+decides, so heads that differ only in what does not (user agents, referrers, cookies, hops of proxies) share one;
+bounded, and made anew after a reload. A request whose key stands in the body is *admitted* when the body has been
+read; the admissions of a plan are remembered by key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from headwater.collect import cors, replies
 from headwater.collect.body import DECODERS
 from headwater.collect.cors import Origins
-from headwater.collect.heads import KEPT, Head
+from headwater.collect.heads import Entry, Head
 from headwater.collect.keys import Key, KeyTable
 from headwater.collect.replies import Template
 from headwater.collect.routes import SETTINGS, Kind, Route, route_of
@@ -33,6 +33,8 @@ from headwater.event.record import MEMORY
 
 PLANS_MAX = 4096
 KEYS_PER_PLAN_MAX = 64
+RECORDS_MAX = 256
+"""Encoded heads that an admission remembers, about 1 KB each."""
 TEXT_MAX = 2048
 """Characters of a header value that go into a record's head."""
 ROBOTS = b"User-agent: *\nDisallow: /\n"
@@ -51,22 +53,70 @@ class Refused(Exception):
 
 
 class Admission:
-    """A key under a head: how its records are stamped and its requests answered."""
+    """A key under a plan: how its records are stamped and its requests answered."""
 
-    __slots__ = ("ack", "drop", "flags", "head", "key", "lines", "policy", "quota", "stream", "template", "waits")
+    __slots__ = (
+        "ack",
+        "drop",
+        "flags",
+        "key",
+        "lines",
+        "plan",
+        "policy",
+        "quota",
+        "records",
+        "stream",
+        "template",
+        "waits",
+    )
 
-    def __init__(self, key: Key, head: bytes, lines: str, *, private: bool) -> None:
+    def __init__(self, plan: Plan, key: Key, lines: str) -> None:
+        self.plan = plan
         self.key = key
         self.stream = key.id
-        self.head = head
         self.lines = lines
         self.quota = key.quota
         self.waits = not key.memory
         self.ack = "memory" if key.memory else "disk"
         self.flags = MEMORY if key.memory else 0
-        self.policy = "none" if private and key.privacy == "anonymise" else key.address_policy
-        self.drop = private and key.privacy == "drop"
+        self.policy = "none" if plan.private and key.privacy == "anonymise" else key.address_policy
+        self.drop = plan.private and key.privacy == "drop"
         self.template: Template | None = None
+        self.records: dict[tuple[tuple[str, bytes], ...], bytes] = {}
+
+    def record(self, entry: Entry[Plan]) -> bytes:
+        """The encoded head of records that come with this head; the same object for equal ones, while remembered."""
+        if entry.record_of is self:
+            return entry.record
+        ident = tuple(entry.kept.items())
+        found = self.records.get(ident)
+        if found is None:
+            found = self.encode(entry.kept)
+            if len(self.records) >= RECORDS_MAX:
+                self.records.clear()
+            self.records[ident] = found
+        entry.record, entry.record_of = found, self
+        return found
+
+    def encode(self, kept: Mapping[str, bytes], refusal: str = "") -> bytes:
+        """A record's head: what later stages read, nothing secret."""
+        plan, facts = self.plan, self.plan.facts
+        headers = {name: text(value)[:TEXT_MAX] for name, value in kept.items()}
+        if plan.origin:
+            headers["origin"] = plan.origin[:TEXT_MAX]
+        return record.encode_head(
+            record.Head(
+                self.stream,
+                plan.route.dialect,
+                plan.method,
+                plan.path,
+                plan.query,
+                text(facts.get("content-type", b""))[:TEXT_MAX],
+                headers,
+                plan.https,
+                refusal,
+            )
+        )
 
 
 class Plan:
@@ -91,6 +141,7 @@ class Plan:
         "ping",
         "pixel",
         "plain",
+        "private",
         "query",
         "route",
         "tally",
@@ -105,6 +156,7 @@ class Plan:
         self.query = query
         self.facts = facts
         self.https = head.https
+        self.private = head.private
         self.origin = text(facts.get("origin", b""))
         self.last = b"close" in connection or (head.old and b"keep-alive" not in connection)
         self.keeping = head.old and not self.last
@@ -123,11 +175,11 @@ class Plan:
 
 
 def text(value: bytes) -> str:
-    """A header's value as text: UTF-8 where it is, else byte by byte."""
+    """A header's value as text without spaces around it: UTF-8 where it is, else byte by byte."""
     try:
-        return value.decode()
+        return value.decode().strip()
     except UnicodeDecodeError:
-        return value.decode("latin-1")
+        return value.decode("latin-1").strip()
 
 
 class Planner:
@@ -157,9 +209,9 @@ class Planner:
         target, _, query = head.target.partition(b"?")
         if target == b"/pixel.gif":
             secret, query = without_key(query)
-            ident = (head.method, target, secret, head.old, head.https, *head.facts.items())
+            ident = (head.method, target, secret, head.old, head.private, head.https, *head.facts.items())
             return self.plans.get(ident) or self.make(ident, head, target, b"", secret), query, not query
-        ident = (head.method, head.target, head.old, head.https, *head.facts.items())
+        ident = (*head[:3], head.private, head.https, *head.facts.items())
         plan = self.plans.get(ident)
         if plan is None:
             secret, query = without_key(query)
@@ -196,7 +248,7 @@ class Planner:
     def fill(self, plan: Plan, secret: str) -> tuple[int, bytes | None]:
         """Decide; the status of the answer, and the answer where it is fixed."""
         route = plan.route
-        if plan.expect and plan.facts["expect"].lower() != b"100-continue":
+        if plan.expect and text(plan.facts["expect"]).lower() != "100-continue":
             raise Refused(417, "expectation", "expected Expect: 100-continue or none")
         if route.kind is Kind.NOTHING:
             raise Refused(404, "not_found", "no such path; events go to POST /v1/track, /v1/batch or /events")
@@ -205,7 +257,9 @@ class Planner:
         if route.kind is not Kind.TAKE and plan.origin:
             plan.lines = EVERYWHERE
         if plan.method not in route.methods:
-            raise Refused(405, "method_not_allowed", f"expected {' or '.join(route.methods)}, got {plan.method}")
+            raise Refused(
+                405, "method_not_allowed", f"expected {' or '.join(route.methods)}, got {plan.method}"
+            )
         if route.kind is Kind.TAKE:
             return self.taking(plan, secret)
         return self.fixed(plan)
@@ -225,7 +279,9 @@ class Planner:
     def tag(self, plan: Plan) -> tuple[int, bytes]:
         file = self.files.get(plan.path)
         if file is None:
-            raise Refused(404, "not_found", "this version of the tag is not here; /headwater.js is the present one")
+            raise Refused(
+                404, "not_found", "this version of the tag is not here; /headwater.js is the present one"
+            )
         if file.etag.encode() in plan.facts.get("if-none-match", b""):
             return 304, replies.response(304, b"", file.lines)
         return 200, replies.response(200, file.body, file.lines, "text/javascript; charset=utf-8")
@@ -242,14 +298,18 @@ class Planner:
             raise Refused(400, "bad_request", "expected the collector's address as Host", field="host")
         where = {"apiKey": secret, "apiHost": f"{host}/v1", "protocol": "https" if plan.https else "http"}
         said = {
-            "integrations": {"Segment.io": {**where, "unbundledIntegrations": [], "addBundledMetadata": True}},
+            "integrations": {
+                "Segment.io": {**where, "unbundledIntegrations": [], "addBundledMetadata": True}
+            },
             "plan": {"track": {"__default": {"enabled": True, "integrations": {}}}},
             "metrics": {"sampleRate": 0, "host": f"{host}/v1"},
             "analyticsNextEnabled": True,
             "legacyVideoPluginsEnabled": False,
             "remotePlugins": [],
         }
-        return replies.response(200, msgspec.json.encode(said), lines + "Cache-Control: private, max-age=300\r\n")
+        return replies.response(
+            200, msgspec.json.encode(said), lines + "Cache-Control: private, max-age=300\r\n"
+        )
 
     def preflight(self, plan: Plan, secret: str) -> tuple[int, bytes]:
         """The answer to OPTIONS; a preflight does not name its key unless that stands in the query or the path."""
@@ -296,25 +356,31 @@ class Planner:
         if not key.browser:
             if plan.origin:
                 plan.lines = "Vary: Origin\r\n"
-                raise Refused(403, "server_key_in_browser", "a server key must not be used in a browser (Origin header)")
+                raise Refused(
+                    403, "server_key_in_browser", "a server key must not be used in a browser (Origin header)"
+                )
             return ""
         if not plan.origin:
             if key.require_origin:
-                raise Refused(403, "origin_required", "expected an Origin header with this key", field="origin")
+                raise Refused(
+                    403, "origin_required", "expected an Origin header with this key", field="origin"
+                )
             return "Vary: Origin\r\n"
         if not key.origins.allow(plan.origin):
             plan.lines = "Vary: Origin\r\n"
-            raise Refused(403, "origin_not_allowed", f"this key may not be used from {plan.origin[:200]}", field="origin")
+            raise Refused(
+                403,
+                "origin_not_allowed",
+                f"this key may not be used from {plan.origin[:200]}",
+                field="origin",
+            )
         return key.origins.lines(plan.origin)
 
     def admit(self, plan: Plan, key: Key) -> Admission:
         """Let a key in under this head. Refused: it may not be used from there."""
         found = plan.admissions.get(key.id)
         if found is None:
-            lines = self.origin_lines(plan, key)
-            facts = plan.facts
-            private = facts.get("dnt") == b"1" or facts.get("sec-gpc") == b"1"
-            found = Admission(key, encoded_head(plan, key.id), lines, private=private)
+            found = Admission(plan, key, self.origin_lines(plan, key))
             if len(plan.admissions) < KEYS_PER_PLAN_MAX:
                 plan.admissions[key.id] = found
         return found
@@ -336,23 +402,3 @@ def key_in_head(facts: Mapping[str, bytes]) -> str:
         return text(base64.b64decode(value, validate=True)).partition(":")[0]
     except (binascii.Error, ValueError):
         raise Refused(401, "unknown_key", "expected base64 of `<write key>:` after Basic") from None
-
-
-def encoded_head(plan: Plan, key_id: str, refusal: str = "") -> bytes:
-    """The head as it is stored with records, without anything secret."""
-    facts = plan.facts
-    headers = {name: text(facts[name])[:TEXT_MAX] for name in (*KEPT, "origin") if name in facts}
-    head = record.Head(
-        key_id,
-        plan.route.dialect,
-        plan.method,
-        plan.path,
-        plan.query,
-        text(facts.get("content-type", b""))[:TEXT_MAX],
-        headers,
-        plan.https,
-        refusal,
-    )
-    return record.encode_head(head)
-
-

@@ -65,7 +65,7 @@ def error(
     if field:
         said["field"] = field
     if refused:
-        said["refused"] = listed(refused)
+        said["refused"] = refused
     if retry_after_s:
         lines += f"Retry-After: {max(1, math.ceil(retry_after_s))}\r\n"
     return response(status, encode(said), lines)
@@ -77,19 +77,17 @@ def unavailable(trouble: HeadwaterError, lines: str = "") -> bytes:
     return error(503, trouble.code, trouble.message, lines, retry_after_s=retry_after_s)
 
 
-def accepted(count: int, ack: str, receipt: str, lines: str, *, success: bool, refused: Sequence[Refusal] = ()) -> bytes:
+def accepted(
+    count: int, ack: str, receipt: str, lines: str, *, success: bool, refused: Sequence[Refusal] = ()
+) -> bytes:
     """An acknowledgement of some events, perhaps not of all."""
     said: dict[str, Any] = {"ok": True}
     if success:
         said["success"] = True
     said |= {"accepted": count, "ack": ack, "receipt": receipt}
     if refused:
-        said["refused"] = listed(refused)
+        said["refused"] = refused
     return response(200, encode(said), lines)
-
-
-def listed(refused: Sequence[Refusal]) -> list[dict[str, Any]]:
-    return [{"index": one.index, "reason": one.reason, "field": one.field} for one in refused]
 
 
 def pixel(receipt: str, lines: str) -> bytes:

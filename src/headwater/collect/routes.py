@@ -42,7 +42,9 @@ TAG = re.compile(r"/headwater(\.[0-9a-f]{1,64})?\.m?js")
 
 ROUTES: dict[str, Route] = {
     **{path: Route("segment", Kind.TAKE, POST, "segment", success=True) for path in segment.TYPE_OF_PATH},
-    **{path: Route("segment_batch", Kind.TAKE, POST, "segment", success=True) for path in segment.BATCH_PATHS},
+    **{
+        path: Route("segment_batch", Kind.TAKE, POST, "segment", success=True) for path in segment.BATCH_PATHS
+    },
     **{path: Route("native", Kind.TAKE, POST, "native") for path in native.PATHS},
     **{path: Route("pixel", Kind.TAKE, GET, "pixel") for path in pixel.PATHS},
     "/v1/m": Route("segment_metrics", Kind.METRICS, POST, success=True),

@@ -75,7 +75,7 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """What is kept of client addresses: `full`, `truncated` (/24 and /48), `none`. Keys may say otherwise."""
     preflight_max_age_s: int = 7_200
     """How long browsers may remember a preflight; Chromium honours no more than 7,200 s."""
-    head_cache_bytes_max: int = 8 * MIB
+    head_cache_bytes_max: int = 16 * MIB
     """Memory of remembered request heads per worker, bytes; see collect/heads.py."""
 
     def __post_init__(self) -> None:
@@ -88,7 +88,9 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             try:
                 ipaddress.ip_network(network, strict=False)
             except ValueError:
-                raise wrong("collect.trusted_proxies", "addresses or networks like 10.0.0.0/8", network) from None
+                raise wrong(
+                    "collect.trusted_proxies", "addresses or networks like 10.0.0.0/8", network
+                ) from None
         not_hashed("collect.client_address", self.client_address)
 
 
@@ -149,13 +151,19 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         self.check_secrets(at)
         for origin in self.origins:
             if not ORIGIN.fullmatch(origin.lower()):
-                raise wrong(f"{at}.origins", "`*`, `https://host[:port]` or `https://*.host` without a path", origin)
+                raise wrong(
+                    f"{at}.origins", "`*`, `https://host[:port]` or `https://*.host` without a path", origin
+                )
         if self.origins and self.kind == "server":
             raise wrong(f"{at}.origins", "none, since kind is server", self.origins)
         if self.kind == "browser" and not self.origins:
-            raise wrong(f"{at}.origins", 'at least one, since kind is browser (`["*"]` for every page)', self.origins)
+            raise wrong(
+                f"{at}.origins", 'at least one, since kind is browser (`["*"]` for every page)', self.origins
+            )
         if self.ack in ("replicated", "delivered"):
-            raise wrong(f"{at}.ack", "`disk` or `memory`", self.ack, help=f"`{self.ack}` comes with a later version")
+            raise wrong(
+                f"{at}.ack", "`disk` or `memory`", self.ack, help=f"`{self.ack}` comes with a later version"
+            )
         if self.events_per_s_max < 0 or self.burst_events < 0:
             raise wrong(f"{at}.events_per_s_max", "0 or more", min(self.events_per_s_max, self.burst_events))
         if self.client_address is not None:
@@ -204,7 +212,9 @@ def host_and_port(listen: str) -> tuple[str, int]:
 def not_hashed(field: str, policy: str) -> None:
     """Salted hashes need a salt that all nodes share and rotate, which is not there yet."""
     if policy == "hashed":
-        raise wrong(field, "`full`, `truncated` or `none`", policy, help="`hashed` comes with a later version")
+        raise wrong(
+            field, "`full`, `truncated` or `none`", policy, help="`hashed` comes with a later version"
+        )
 
 
 def wrong(field: str, expected: str, got: object, *, help: str = "") -> Misconfigured:

@@ -11,7 +11,8 @@ NAMES = ("headwater.js", "headwater.mjs")
 PLAIN_LINES = "Cache-Control: public, max-age=300, stale-while-revalidate=86400\r\n"
 LASTING_LINES = "Cache-Control: public, max-age=31536000, immutable\r\n"
 EVERYWHERE = (
-    "Access-Control-Allow-Origin: *\r\nCross-Origin-Resource-Policy: cross-origin\r\nTiming-Allow-Origin: *\r\n"
+    "Access-Control-Allow-Origin: *\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
+    "Timing-Allow-Origin: *\r\n"
 )
 
 

@@ -2,9 +2,9 @@
 
 ::
 
-    worker = CollectWorker(settings, keys, open_log=…, control=page, clock=clock, publish=write_report)
+    worker = CollectWorker(settings, keys, blocks=…, submit=…, control=page, clock=clock, publish=report)
     await worker.start()        # listening; port in worker.port
-    ...                         # reload(keys) at any time
+    worker.reload(keys)         # at any time
     await worker.drain(10.0)    # stop listening, answer what has begun, last block durable, log closed
 
 Several workers share the port by SO_REUSEPORT. The control page is looked at every 50 ms: while it says *draining*,
@@ -26,7 +26,7 @@ from headwater.collect.protocol import Connection
 from headwater.collect.settings import CollectSettings, host_and_port
 from headwater.collect.tag import tag_files
 from headwater.kit.clock import Clock
-from headwater.kit.errors import HeadwaterError, Misconfigured
+from headwater.kit.errors import Misconfigured
 from headwater.kit.threads import Submit
 from headwater.log.group import GroupCommit
 from headwater.log.write import BlockWriter
@@ -40,6 +40,8 @@ REPORT_POLLS_MAX = 40
 GC_THRESHOLD = 50_000
 """Allocations between collections: requests make no cycles, so collecting seldom costs nothing (speed.md §1.2)."""
 
+ROOM_WAIT_NS = 3_000_000_000
+
 Publish = Callable[[dict[str, Any]], None]
 
 
@@ -50,8 +52,6 @@ class Control(Protocol):
     def offset_ns(self) -> int: ...
     @property
     def draining(self) -> bool: ...
-    @property
-    def generation(self) -> int: ...
 
 
 class CollectWorker:
@@ -67,23 +67,17 @@ class CollectWorker:
         control: Control,
         clock: Clock,
         publish: Publish,
-        load_keys: Callable[[], KeyTable] | None = None,
-        complain: Callable[[HeadwaterError], None] = lambda error: None,
     ) -> None:
-        """``submit`` is the commit thread; ``load_keys`` is asked when the control page's generation has grown, and
-        ``complain`` hears why that failed (the old keys stay)."""
+        """``submit`` is the commit thread; ``publish`` takes the counters, at most five times a second."""
         self.settings = settings
         self.blocks = blocks
         self.submit = submit
         self.control = control
         self.clock = clock
         self.publish = publish
-        self.load_keys = load_keys
-        self.complain = complain
         self.door = Door(settings, keys, boot_ns=clock.boot_ns, files=tag_files())
         self.connections: set[Connection] = set()
         self.servers: list[asyncio.Server] = []
-        self.generation = control.generation
         self.polls = 0
         self.published: dict[str, Any] = {}
         self.timer: asyncio.TimerHandle | None = None
@@ -103,6 +97,7 @@ class CollectWorker:
         )
         door.open(self.group)
         self.poll()
+        await self.room()
         for one in sockets or bound_sockets(self.settings):
             server = await loop.create_server(self.connect, sock=one, backlog=self.settings.backlog)
             self.servers.append(server)
@@ -110,6 +105,12 @@ class CollectWorker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
+
+    async def room(self) -> None:
+        """Wait for the first segment of the log, so that the first client finds room; not for long."""
+        end_ns = self.clock.boot_ns() + ROOM_WAIT_NS
+        while self.group.full() is not None and self.clock.boot_ns() < end_ns:
+            await self.clock.sleep(0.01)
 
     def connect(self) -> Connection:
         """A client has come."""
@@ -154,9 +155,6 @@ class CollectWorker:
         control, door = self.control, self.door
         door.offset_ns = control.offset_ns
         door.leaving = door.leaving or control.draining
-        if control.generation != self.generation:
-            self.generation = control.generation
-            self.load()
         self.polls += 1
         if self.polls % SWEEP_POLLS == 0:
             now = self.clock.boot_ns()
@@ -164,15 +162,6 @@ class CollectWorker:
                 connection.check(now)
         if self.polls % REPORT_POLLS == 0:
             self.report()
-
-    def load(self) -> None:
-        """The configuration has changed."""
-        if self.load_keys is None:
-            return
-        try:
-            self.reload(self.load_keys())
-        except HeadwaterError as error:
-            self.complain(error)
 
     def report(self) -> None:
         """Publish the counters when they have changed, else every two seconds."""
@@ -223,7 +212,9 @@ def bound_sockets(settings: CollectSettings) -> list[socket.socket]:
         for one in made:
             one.close()
         raise Misconfigured(
-            f"cannot listen on {settings.listen}: {error.strerror or error}", code="listen", field="collect.listen"
+            f"cannot listen on {settings.listen}: {error.strerror or error}",
+            code="listen",
+            field="collect.listen",
         ) from error
     return made
 

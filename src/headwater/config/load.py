@@ -172,7 +172,7 @@ def read(text: str, name: str, environment: Mapping[str, str]) -> Document:
 
 
 def convert(document: Document, data: Any, struct: type[S], below: Path = ()) -> S:
-    """``data`` (which stands at ``below`` in the document) as settings; Misconfigured says which key is wrong, where."""
+    """``data``, which stands at ``below`` in the document, as settings. Misconfigured says what is wrong, where."""
     try:
         return msgspec.convert(data, struct, strict=False)
     except msgspec.ValidationError as error:

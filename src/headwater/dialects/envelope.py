@@ -43,8 +43,8 @@ class Limits(NamedTuple):
     id_length_max: int = 512
 
 
-class Refusal(NamedTuple):
-    """One event that may not enter: which, why (what was expected), where in it."""
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """One event that may not enter: which, why (what was expected), where in it. Answers list it as it is."""
 
     index: int
     reason: str
@@ -130,7 +130,10 @@ def explain(error: BaseException) -> tuple[str, str]:
     field = match[1] if match else ""
     text = text[: match.start()] if match else text
     if text.startswith("Invalid enum value"):
-        return f"expected a type, one of {', '.join(TYPES)}; got {text.removeprefix('Invalid enum value ')}", field
+        return (
+            f"expected a type, one of {', '.join(TYPES)}; got {text.removeprefix('Invalid enum value ')}",
+            field,
+        )
     if missing := MISSING.match(text):
         return f"expected a field {missing[1]}", missing[1]
     if length := LENGTH.match(text):
@@ -166,7 +169,12 @@ class Readers:
         self.event = msgspec.json.Decoder(event).decode
         self.lines = msgspec.json.Decoder(event).decode_lines
         self.events = msgspec.json.Decoder(list[event]).decode  # type: ignore[valid-type]
-        self.batch = msgspec.json.Decoder(batch).decode
+        self.decode_batch = msgspec.json.Decoder(batch).decode
+
+    def batch(self, body: bytes) -> tuple[list[Event], str | None]:
+        """The events of a batch and its own write key."""
+        decoded: Any = self.decode_batch(body)
+        return decoded.batch, decoded.writeKey
 
     def single(self, body: bytes, default: str | None) -> Verdict:
         """A body that is one event."""
@@ -197,7 +205,9 @@ class Readers:
             if (event.type is None or not event.event) and (lack := shortfall(event, default))
         ]
 
-    def one_by_one(self, raws: Iterable[bytes | msgspec.Raw], default: str | None) -> tuple[list[Refusal], list[Event]]:
+    def one_by_one(
+        self, raws: Iterable[bytes | msgspec.Raw], default: str | None
+    ) -> tuple[list[Refusal], list[Event]]:
         """Refusals, and the good events, when decoding all at once failed or sizes must be looked at."""
         refused: list[Refusal] = []
         good: list[Event] = []
@@ -218,7 +228,12 @@ class Readers:
         return refused, good
 
     def many(
-        self, body: bytes, events: Sequence[Event] | None, raws: Any, default: str | None, write_key: str | None
+        self,
+        body: bytes,
+        events: Sequence[Event] | None,
+        raws: Any,
+        default: str | None,
+        write_key: str | None,
     ) -> Verdict:
         """A body of several events: decoded ones, or ``raws()`` of them when they could not be decoded at once."""
         if events is None or len(body) > self.limits.event_bytes_max:

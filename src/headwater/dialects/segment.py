@@ -25,7 +25,9 @@ from headwater.event.record import Head
 
 NAME = "segment"
 SHORT = {"t": "track", "p": "page", "s": "screen", "i": "identify", "g": "group", "a": "alias"}
-TYPE_OF_PATH = {f"/v1/{name}": name for name in TYPES} | {f"/v1/{short}": name for short, name in SHORT.items()}
+TYPE_OF_PATH = {f"/v1/{name}": name for name in TYPES} | {
+    f"/v1/{short}": name for short, name in SHORT.items()
+}
 BATCH_PATHS = ("/v1/batch", "/v1/b", "/v1/import")
 PATHS = (*TYPE_OF_PATH, *BATCH_PATHS)
 
@@ -57,8 +59,7 @@ def batch(readers: Readers, body: bytes) -> Verdict:
     try:
         check_text(body)
         try:
-            decoded = readers.batch(body)
-            events, write_key = decoded.batch, decoded.writeKey
+            events, write_key = readers.batch(body)
         except ERRORS:
             events, write_key = None, key_of_batch(body)
         return readers.many(body, events, lambda: decode_batch(body).batch, None, write_key)

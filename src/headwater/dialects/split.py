@@ -39,7 +39,9 @@ def failed(body: bytes, events: int, reason: str) -> Split:
     return Split([body, *[b""] * (events - 1)], failure=reason)
 
 
-def exactly(events: int, body: bytes, items: Sequence[bytes], sent_at: str | None = None, context: bytes | None = None) -> Split:
+def exactly(
+    events: int, body: bytes, items: Sequence[bytes], sent_at: str | None = None, context: bytes | None = None
+) -> Split:
     """A split that kept the door's count, else a failed one."""
     if len(items) != events:
         return failed(body, events, f"the door counted {events} events, splitting gave {len(items)}")

@@ -110,10 +110,14 @@ class LogReader:
         return self._cell.get()
 
     def _next_log(self) -> bool:
-        """Step to the successor, when this log has ended and there is one (INV-LOG-5)."""
-        if self._read.log and self._end is None:
+        """Step to the successor, when this log has ended and there is one (INV-LOG-5).
+
+        A log without any file has ended too: the folder is an older copy, made before that log began.
+        """
+        there = files.logs(self.disk, self.folder)
+        if self._end is None and self._read.log in there:
             return False
-        later = [log for log in files.logs(self.disk, self.folder) if log > self._read.log]
+        later = [log for log in there if log > self._read.log]
         if not later or (self.until is not None and later[0] > self.until.log):
             return False
         self._release()

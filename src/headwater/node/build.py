@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.config.control import ControlPage
 from headwater.config.report import read_reports
-from headwater.event.position import Position, Vector, WriterId
+from headwater.event.position import ZERO, Position, WriterId
 from headwater.kit import ask
-from headwater.kit.disk import read_whole
-from headwater.kit.errors import Misconfigured, Unavailable
+from headwater.kit.errors import Misconfigured, Rejected, Unavailable
 from headwater.kit.threads import Thread
 from headwater.log import retain
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
-from headwater.node import retention
+from headwater.node.configuration import secret_reader
 from headwater.node.context import Context, connect
 from headwater.node.settings import Settings
+from headwater.ops import standing
 
 if TYPE_CHECKING:
     from headwater.collect.keys import KeyTable
+    from headwater.dialects.registry import Dialect
     from headwater.process.run import Runner
 
 READY_RETIRE_INTERVAL_S = 2.0
@@ -91,67 +92,66 @@ async def collect(context: Context) -> Role:
 
 
 class CollectRole:
-    """clients → raw."""
+    """requests → raw."""
 
     def __init__(self, context: Context) -> None:
         from headwater.collect.worker import CollectWorker
 
-        settings = context.settings
         self.context = context
         self.told: dict[str, Any] = {}
-        self.preparing = Thread("prepare-raw")
         self.committing = Thread("commit")
-        self.table = self.keys(None)
-        writer = context.writer()
-        blocks = BlockWriter(
+        self.preparing = Thread("prepare-raw")
+        self.blocks = BlockWriter(
             context.disk,
             context.clock,
-            context.path("raw", f"{writer:016x}"),
-            writer,
+            context.path("raw", f"{context.writer():016x}"),
+            context.writer(),
             context.log_id,
             start=context.control.start,
             offset_ns=context.control.offset_ns,
-            segment_bytes=settings.log.segment_bytes,
+            segment_bytes=context.settings.log.segment_bytes,
             submit=self.preparing,
-            allowed=lambda: context.control.raw_room_bytes > 0,
+            allowed=lambda: context.control.raw_room_bytes >= context.settings.log.segment_bytes,
         )
+        self.keys = self.keys_of(context.settings, None)
         self.worker = CollectWorker(
-            settings.collect,
-            self.table,
-            blocks=blocks,
+            context.settings.collect,
+            self.keys,
+            blocks=self.blocks,
             submit=self.committing,
             control=context.control,
             clock=context.clock,
             publish=self.tell,
         )
 
-    def keys(self, before: KeyTable | None) -> KeyTable:
-        """The keys of the present configuration; quotas of ``before`` go on."""
+    def keys_of(self, settings: Settings, before: KeyTable | None) -> KeyTable:
+        """The keys of the settings; quotas of ``before`` go on."""
         from headwater.collect.keys import KeyTable
 
-        context = self.context
         return KeyTable.build(
-            context.settings.keys,
-            rng=context.rng,
-            read=lambda path: read_whole(context.disk, os.path.join(context.data, path)).decode(),
-            workers=context.settings.collect.workers,
-            address_policy=context.settings.collect.client_address,
+            settings.keys,
+            rng=self.context.rng,
+            read=secret_reader(self.context.data),
+            workers=settings.collect.workers,
+            address_policy=settings.collect.client_address,
             before=before,
         )
 
     async def start(self) -> None:
+        while self.blocks.segments.preparing:  # nobody is turned away because the door was quicker than the log
+            await self.context.clock.sleep(0.01)
         await self.worker.start()
 
     def tell(self, told: dict[str, Any]) -> None:
         self.told = told
 
     async def tick(self) -> None:
-        if self.worker.blocks.ended:
-            raise Unavailable(f"the log has ended: {self.worker.blocks.ended}", code="log_ended")
+        if self.blocks.ended:  # the disk failed: recovery decides where this log ends, a new one begins
+            raise Unavailable(f"the raw log has ended: {self.blocks.ended}", code="log_ended")
 
     async def reload(self, settings: Settings) -> None:
-        self.table = self.keys(self.table)
-        self.worker.reload(self.table)
+        self.keys = self.keys_of(settings, self.keys)
+        self.worker.reload(self.keys)
 
     async def drain(self) -> None:
         await self.worker.drain(self.context.settings.shutdown_timeout)
@@ -161,8 +161,8 @@ class CollectRole:
         self.preparing.close()
 
     def reasons(self) -> list[str]:
-        full = self.worker.group.full()
-        return [full.message] if full is not None else []
+        segments = self.blocks.segments
+        return [segments.trouble] if segments.trouble and not segments.ready else []
 
     def detail(self) -> dict[str, Any]:
         return self.told
@@ -248,9 +248,8 @@ class ProcessRole:
         """Give back the commits that are folded and that every destination has."""
         context = self.context
         reports = read_reports(context.disk, context.path("run", "reports"), context.control.start)
-        told = [r.detail["destinations"] for r in reports.values() if "destinations" in r.detail]
-        by_name = {name: status for group in told for name, status in group.items()}
-        safe = ready_safe(self.told, by_name, context.settings.destinations, context.instance)
+        passed = {name: one.ready_passed for name, one in standing.delivered(reports).items()}
+        safe = ready_safe(self.told, passed, context.settings.destinations, context.instance)
         retain.retire(
             context.disk,
             self.folder,
@@ -283,7 +282,6 @@ class ProcessRole:
 
 def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
     """How a processor makes the runner of a group of partitions."""
-    from headwater.dialects.registry import DIALECTS
     from headwater.process.enrich.settings import EnrichSettings
     from headwater.process.gather import Gatherer
     from headwater.process.read import Reader
@@ -296,7 +294,7 @@ def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
 
     def make(owned: Sequence[int]) -> Runner:
         return Runner(
-            Gatherer(DIALECTS.__getitem__),
+            Gatherer(meaning),
             Reader(schema, depth_max=settings.nested_depth_max),
             Shaper(EnrichSettings(), schema),
             owned=owned,
@@ -307,14 +305,25 @@ def runner_for(context: Context) -> Callable[[Sequence[int]], Runner]:
     return make
 
 
+def meaning(name: str) -> Dialect:
+    """The dialect of a record; Rejected where this version does not know it."""
+    from headwater.dialects.registry import DIALECTS
+
+    if name not in DIALECTS:
+        raise Rejected(f"records of the dialect {name!r}, which this version does not know", code="dialect")
+    return DIALECTS[name]
+
+
 def ready_safe(
-    told: Mapping[str, Any], statuses: Mapping[str, Any], destinations: Mapping[str, Any], ready: str
+    told: Mapping[str, Any],
+    passed: Mapping[str, Mapping[str, Position]],
+    destinations: Iterable[str],
+    ready: str,
 ) -> Position:
-    """The position below which nobody needs this ready log any more; zero while a destination has not said."""
-    safe = Position(*told.get("folded", (0, 0)))
+    """The position below which nobody needs this ready log any more; ZERO while a destination has not said."""
+    safe = Position(*told.get("folded", ZERO))
     for name in destinations:
-        passed = statuses.get(name, {}).get("ready_passed", {}).get(ready, (0, 0))
-        safe = min(safe, Position(*passed))
+        safe = min(safe, passed.get(name, {}).get(ready, ZERO))
     return safe
 
 
@@ -375,21 +384,16 @@ class DeliverRole:
 
     async def drain(self) -> None:
         """Until everything committed is in the destination, it is paused, or the supervisor cuts it."""
-        reports = read_reports(
-            self.context.disk, self.context.path("run", "reports"), self.context.control.start
-        )
-        committed = [v for report in reports.values() for v in retention.committed(report)]
+        reports = read_reports(self.context.disk, self.context.path("run", "reports"), self.context.control.start)
+        committed = standing.processed(reports).vectors
         while not self.delivered(committed):
             await self.tick()
             await self.context.clock.sleep(DELIVERED_POLL_S)
 
-    def delivered(self, committed: Sequence[Vector]) -> bool:
+    def delivered(self, committed: standing.Vectors) -> bool:
         """Whether nothing is left that could be delivered now."""
-        status = self.worker.status()["destinations"][self.context.instance]
-        if status["state"] == "paused" or not committed:
-            return True
-        held = [Vector.decode(bytes.fromhex(text)) for text in status["vectors"]]
-        return bool(held) and all(any(vector <= at for at in held) for vector in committed)
+        one = standing.delivered_by(self.worker.status())[self.context.instance]
+        return one.state == "paused" or standing.covers(one.vectors, committed)
 
     async def stop(self) -> None:
         if self.running is not None:

@@ -33,6 +33,13 @@ class RoleFailed(Happening):
     reason: str
 
 
+class ReloadFailed(Happening):
+    """A process could not take a new configuration over; it goes on with the old one."""
+
+    level: ClassVar[Level] = "error"
+    reason: str
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one role until SIGTERM; the exit code."""
     told = parse(arguments)
@@ -90,12 +97,20 @@ async def until_asked(role: Role, context: Context, signals: Signals, parent: in
             os._exit(1)
         if context.control.generation != generation:
             generation = context.control.generation
-            await role.reload(context.read_settings())
+            await reload(role, context)
         await role.tick()
         if context.publisher.due():
             context.publish("running", role.reasons(), role.detail())
         if await signals.next(TICK_S) is signal.SIGTERM:
             return
+
+
+async def reload(role: Role, context: Context) -> None:
+    """Take over what reloads; a role that cannot goes on as it was."""
+    try:
+        await role.reload(context.read_settings())
+    except HeadwaterError as error:
+        context.happenings.emit(ReloadFailed(reason=str(error)))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ class Supervisor:
         happenings: Happenings,
         *,
         on_ready: Callable[[], None] = lambda: None,
+        on_drain: Callable[[], None] = lambda: None,
         module: str = MODULE,
     ) -> None:
         self.prepared = prepared
@@ -106,6 +107,7 @@ class Supervisor:
         self.rng = rng
         self.happenings = happenings
         self.on_ready = on_ready
+        self.on_drain = on_drain
         self.module = module
         self.children: dict[Spec, Child] = {}
         self.state = "starting"
@@ -242,11 +244,10 @@ class Supervisor:
     def keep_raw(self) -> None:
         """Retire what is safe, and tell the collectors how much room is left. In a thread."""
         settings = self.settings
-        processors = [Spec("process", str(n)).name for n in range(settings.process.workers)]
         kept = retention.keep(
             self.disk,
             f"{self.data}/raw",
-            retention.safe_vector(self.reports(), processors, list(settings.destinations)),
+            retention.safe_vector(self.reports(), self.prepared.info.partitions, settings.destinations),
             now_ns=self.clock.boot_ns() + self.control.offset_ns,
             retain_s=settings.log.retain_s,
             raw_bytes_max=settings.raw_bytes_max,
@@ -317,6 +318,7 @@ class Supervisor:
         self.happenings.emit(
             NodeDraining(by_signal=number.name, shutdown_delay_s=self.settings.shutdown_delay)
         )
+        self.on_drain()
         draining = self.group.create_task(self.drain())
         while not draining.done():
             if await signals.next(TICK_S) in (signal.SIGINT, signal.SIGTERM):
