@@ -109,7 +109,7 @@ def test_keys_and_destinations_reload(tmp_path, text, changed, started, stopped)
 
 def test_a_changed_destination_is_stopped_and_started(tmp_path):
     before = read(tmp_path, "destinations: {a: {type: duckdb}, b: {type: duckdb, path: b.duckdb}}")
-    after = read(tmp_path, "destinations: {a: {type: duckdb, threads: 1}}")
+    after = read(tmp_path, "destinations: {a: {type: duckdb, threads: 2}}")
     change = compare(before, after)
     assert (change.started, change.stopped) == (["a"], ["a", "b"])
 
