@@ -29,7 +29,8 @@ from headwater.kit.clock import Clock
 from headwater.kit.errors import Rejected
 
 IDLE_WAIT_S = 0.5
-REPORT_INTERVAL_S = 0.25
+LOOK_INTERVAL_S = 0.05
+"""How soon after a step the report has it; ``report`` bounds how often it is written."""
 REQUESTS_MAX = 16
 
 Handler = Callable[[dict[str, Any]], Awaitable[tuple[dict[str, Any], bytes]]]
@@ -73,9 +74,13 @@ class DeliverWorker:
         try:
             for thread in threads:
                 thread.start()
+            told: list[object] = []
             while self.broken is None:
-                self.report(self.status())
-                await self.clock.sleep(REPORT_INTERVAL_S)
+                now = [(d.seen, d.trouble) for d in self.deliverers.values()]
+                if now != told:
+                    told = list(now)
+                    self.report(self.status())
+                await self.clock.sleep(LOOK_INTERVAL_S)
         finally:
             self.stopping.set()
             await server.close()
