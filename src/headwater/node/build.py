@@ -138,6 +138,8 @@ class CollectRole:
         )
 
     async def start(self) -> None:
+        while self.blocks.segments.preparing:  # nobody is turned away because the door was quicker than the log
+            await self.context.clock.sleep(0.01)
         await self.worker.start()
 
     def tell(self, told: dict[str, Any]) -> None:
