@@ -58,6 +58,7 @@ class ProcessRole:
         self.failure: BaseException | None = None
         self.stopping = threading.Event()
         self.retired_ns = 0
+        self.server_keys = server_keys(settings)
         self.enrich = enrichment(context, settings)
         self.schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
         self.syncing = Thread("prepare-ready")
@@ -133,12 +134,13 @@ class ProcessRole:
     async def reload(self, settings: Settings) -> None:
         """Enrichment, from the next cut on."""
         self.enrich = enrichment(self.context, settings)
+        self.server_keys = server_keys(settings)
         for group in self.worker.groups:
             group.runner.shaper = self.shaper()
 
     def shaper(self) -> Shaper:
         """With today's enrichment."""
-        return Shaper(self.enrich, self.schema)
+        return Shaper(self.enrich, self.schema, server_keys=self.server_keys)
 
     def runner(self, owned: Sequence[int]) -> Runner:
         """The runner of a group of partitions."""
@@ -194,3 +196,8 @@ def ready_safe(
     for name in destinations:
         safe = min(safe, passed.get(name, {}).get(ready, ZERO))
     return safe
+
+
+def server_keys(settings: Settings) -> frozenset[str]:
+    """Ids of the keys that servers use, not browsers."""
+    return frozenset(key.id for key in settings.keys if not key.browser)
