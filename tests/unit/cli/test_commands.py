@@ -167,7 +167,7 @@ def test_reconcile_says_no_with_1(node, holds, code):
     done = run("reconcile", node.data)
     assert done.exit_code == code
     assert ("web: one is lost" in done.output) is not holds
-    assert json.loads(run("reconcile", "--json", node.data).output)[0]["holds"] is holds
+    assert json.loads(run("reconcile", "--json", node.data).stdout)[0]["holds"] is holds
 
 
 @pytest.mark.parametrize(("arrived", "code"), [(True, 0), (False, 1)])
@@ -175,7 +175,7 @@ def test_where_says_not_yet_with_1(node, arrived, code):
     told = {"receipt": "r", "acknowledged": True, "processed": True, "destinations": {"w": arrived}}
     node.answers["/api/where"] = (200, told)
     assert run("where", "r", node.data).exit_code == code
-    assert json.loads(run("where", "r", "--json", node.data).output) == told
+    assert json.loads(run("where", "r", "--json", node.data).stdout) == told
     assert node.asked[0][0] == "/api/where?receipt=r"
 
 
@@ -197,6 +197,11 @@ def test_dead_letters_are_listed_and_shown(node):
     node.answers["/api/dead/a-b-1"] = (200, {"origin": "a-b-1", "body": "{"})
     assert "a-b-1" in run("dead", "list", node.data).output
     assert json.loads(run("dead", "show", "--json", "a-b-1", node.data).output)["body"] == "{"
+    node.answers["/api/dead/none"] = (
+        404,
+        {"error": {"kind": "Rejected", "code": "not_found", "message": "no letter"}},
+    )
+    assert run("dead", "show", "none", node.data).exit_code == 1
 
 
 def test_adopt_asks_for_a_decision(node):
