@@ -18,7 +18,9 @@ def dead() -> None:
 @dead.command("list")
 @data_option
 @json_option
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many, newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many, newest first."
+)
 @click.option("--stream", metavar="KEY", help="Of one write key only.")
 def list_letters(data: str, as_json: bool, limit: int, stream: str | None) -> None:
     """List the newest.

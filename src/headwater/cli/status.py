@@ -55,7 +55,17 @@ def page(told: dict[str, Any]) -> None:
 
 def ledger_table(streams: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:
     """Streams as rows."""
-    names = ("accepted", "delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged", "holds")
+    names = (
+        "accepted",
+        "delivered",
+        "pending",
+        "dead",
+        "duplicate",
+        "filtered",
+        "erased",
+        "damaged",
+        "holds",
+    )
     return ("stream", *names), [[one["stream"], *(one[name] for name in names)] for one in streams]
 
 

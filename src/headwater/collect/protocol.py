@@ -194,6 +194,7 @@ class Connection(asyncio.Protocol):
                 return self.begin_body(entry, length, data[at:])
             self.take(entry, data[at : at + length])
             at += length
+            self.rest = b""
             if self.phase:
                 return
         self.rest = b""

@@ -57,7 +57,9 @@ class MappedCell:
             if os.fstat(file).st_size < 8:
                 if not write:
                     raise FileNotFoundError(errno.ENOENT, "the cell is still being made", path)
-                os.pwrite(file, bytes(8), 0)  # takes its room now: storing into a hole of a full disk is SIGBUS
+                os.pwrite(
+                    file, bytes(8), 0
+                )  # takes its room now: storing into a hole of a full disk is SIGBUS
             self.map = mmap.mmap(file, 8, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
         finally:
             os.close(file)

@@ -1,10 +1,11 @@
 from headwater.config.report import Publisher, Report, Sample, read_report, read_reports
+from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 
 SECOND = 1_000_000_000
 
 
-class HandClock:
+class HandClock(SystemClock):
     def __init__(self):
         self.now = SECOND
 
