@@ -69,8 +69,16 @@ class Shaper:
     """Builds row sets; keeps the memos of enrichment between cuts."""
 
     def __init__(
-        self, settings: EnrichSettings, schema: LearnedSchema, *, geo_folder: str | None = None
+        self,
+        settings: EnrichSettings,
+        schema: LearnedSchema,
+        *,
+        geo_folder: str | None = None,
+        server_keys: frozenset[str] = frozenset(),
     ) -> None:
+        """``server_keys``: ids of keys of the server kind. Their requests come from libraries, not from visitors: the
+        request's own user agent says nothing about the visitor, `context.ip` does, and their clocks are believed."""
+        self.server_keys = server_keys
         self.settings = settings
         self.schema = schema
         self.user_agent = user_agent.memo(settings.user_agent)
