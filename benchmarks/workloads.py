@@ -88,7 +88,8 @@ def process_stages(options: Options) -> Result:
     mean, copies = sum(map(len, lines)) / len(lines), len(lines) - len(set(lines))
     result.notes += [
         f"{len(lines):,} events in cuts of {CUT_EVENTS:,}, {mean:,.0f} B mean, {copies:,} duplicates;"
-        f" CPU of all threads. A real processor on real files, warmed with {WARM_UP_EVENTS:,} other events; rows and duplicates checked.",
+        f" CPU of all threads. A real processor on real files, warmed with {WARM_UP_EVENTS:,} other events;"
+        " rows and duplicates checked.",
         f"Blocks of {product.BLOCK_RECORDS} single events; heads as of {product.HEADS}.",
     ]
     result.slices.append({"us_per_event": spent})
