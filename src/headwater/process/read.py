@@ -105,7 +105,9 @@ class Reader:
         """The table of a chunk when every value in it is of the expected kind; None otherwise."""
         data = b"\n".join(lines)
         if b"\0" in data:
-            return None  # no JSON; and arro3 0.9 aborts the process when a NUL stands in its own error message
+            return (
+                None  # no JSON; and arro3 0.9 aborts the process when a NUL stands in its own error message
+            )
         for _ in range(3):
             self._refresh()
             try:

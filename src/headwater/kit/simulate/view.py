@@ -140,7 +140,7 @@ class ProcessDisk:
         self.end(dying)
         return bytes(image[offset : offset + length])
 
-    def pwrite(self, file: int, data: bytes, offset: int) -> int:
+    def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
         descriptor = self.at(file)
         dying = self.begin("pwrite", descriptor.path, f"{offset}+{len(data)} {xxh3_64(data).hexdigest()[:8]}")
         if not descriptor.write:
