@@ -3,7 +3,7 @@
  * Same checks as `headwater collect`: strict request head, caps and deadlines, key (constant time), origin,
  * quota, content length, whole body scanned as JSON and UTF-8, types of the five top-level fields. Same
  * promise: the reply leaves after fdatasync of the block that holds the event (--memory: before the write). Blocks are
- * written with O_DIRECT: for large blocks half the CPU of the page cache (--buffered: through the page cache).
+ * written with O_DIRECT, which took less CPU for large blocks (--buffered: through the page cache).
  * Same bytes: protocol.md section 2 blocks, 64-byte header with xxh3, stamps, body as received, 4 KiB
  * padding, pre-zeroed 64 MiB segments prepared ahead and recycled. Window 0: the next commit starts when the
  * one before is back. Left out: TLS, compression, chunked bodies, proxies, other dialects, reload.

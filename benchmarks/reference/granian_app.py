@@ -1,8 +1,8 @@
 """The reference for Python frameworks: the same checks and the same durable promise as a granian RSGI application.
 
 Written as a good granian application would be: typed partial decode with msgspec, group commit in one thread, one
-future per commit (not per request). What it does less than the collector: no deadlines or caps beyond granian's own,
-no retention. Settings come from the environment: BENCH_KEY, BENCH_DIR, BENCH_MEMORY=1.
+future per commit (not per request). What it does less than the collector: no deadlines or caps beyond
+granian's own. Settings come from the environment: BENCH_KEY, BENCH_DIR, BENCH_MEMORY=1.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ ACK = "memory" if MEMORY else "disk"
 SEGMENT_BYTES = 64 << 20
 BODY_BYTES_MAX = 1 << 20
 QUOTA = 1e7
-GIF = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+ORIGINS = {"*"}
+WAITING_BYTES_MAX = 4 << 20
+GIF = (
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00"
+    b",\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+)
 _HEADER = struct.Struct("<4sBBHIIQQIIQQQ")
 _STAMP = struct.Struct("<IIQQHBBI16s")
+_INDEX = struct.Struct("<HI")
 _STAMPED = (
     "content-type", "user-agent", "referer", "accept-language", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform",
     "origin", "dnt", "sec-gpc",
@@ -61,7 +67,8 @@ class Log:
         self.writer, self.log_id = int.from_bytes(os.urandom(8), "big"), time.time_ns() // 1_000_000 << 22
         self.seq = self.first_seq = 0
         self.parts: list[bytes] = []
-        self.records = self.events = 0
+        self.records = self.events = self.bytes = 0
+        self.index: list[bytes] = []
         self.busy = False
         self.loop = asyncio.get_running_loop()
         self.durable = self.loop.create_future()
@@ -70,11 +77,12 @@ class Log:
         self.fd, self.at, self.number = -1, SEGMENT_BYTES, 0
         threading.Thread(target=self._run, daemon=True).start()
 
-    def append(self, record: list[bytes], events: int) -> int:
+    def append(self, record: list[bytes], size: int, events: int) -> int:
         seq = self.seq
         self.seq += events
         self.parts += record
         self.records += 1
+        self.bytes += size
         self.events += events
         if not self.busy:
             self.busy = True
@@ -82,8 +90,15 @@ class Log:
         return seq
 
     def _start(self) -> None:
-        self.work = (self.parts, self.records, self.events, self.first_seq, self.durable)
-        self.parts, self.records, self.events, self.first_seq = [], 0, 0, self.seq
+        self.work = (self.parts + self.index, self.records, self.events, self.first_seq, self.durable)
+        self.parts, self.index, self.records, self.events, self.bytes, self.first_seq = (
+            [],
+            [],
+            0,
+            0,
+            0,
+            self.seq,
+        )
         self.durable = self.loop.create_future()
         self.wake.release()
 
@@ -119,7 +134,20 @@ class Log:
             assert self.work is not None
             parts, records, events, first_seq, done = self.work
             payload = b"".join(parts)
-            head = (b"HWB1", 1, 0, 64, len(payload), records, self.log_id, first_seq, events, 0, time.time_ns(), 0)
+            head = (
+                b"HWB1",
+                1,
+                0,
+                64,
+                len(payload),
+                records,
+                self.log_id,
+                first_seq,
+                events,
+                0,
+                time.time_ns(),
+                0,
+            )
             state = xxhash.xxh3_64(_HEADER.pack(*head, 0))
             state.update(payload)
             block = _HEADER.pack(*head, state.intdigest()) + payload
@@ -164,7 +192,7 @@ class App:
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         if self.log is None:
             self.log = Log(os.environ["BENCH_DIR"])
-        path, headers = scope.path, scope.headers
+        path = scope.path
         if path == "/ping":
             protocol.response_str(200, [("content-type", "text/plain")], "pong\n")
             return
@@ -173,9 +201,12 @@ class App:
             return self._refuse(protocol, 404, "no such path")
         if scope.method != ("GET" if pixel else "POST"):
             return self._refuse(protocol, 405, "method")
+        headers = dict(scope.headers.items())  # one crossing into Rust instead of a dozen
         if not hmac.compare_digest(_key(headers.get("authorization"), headers, scope.query_string), KEY):
             return self._refuse(protocol, 401, "unknown or missing key")
         origin = headers.get("origin")
+        if origin and "*" not in ORIGINS and origin not in ORIGINS:
+            return self._refuse(protocol, 403, "origin not allowed for this key")
         body, events, visitor = b"", 1, None
         if not pixel:
             if int(headers.get("content-length") or 0) > BODY_BYTES_MAX:
@@ -200,10 +231,21 @@ class App:
         lengths = struct.pack("<11H", *map(len, texts))
         total = _STAMP.size + 22 + sum(map(len, texts)) + len(body)
         slot = xxhash.xxh3_64_intdigest(str(visitor).encode()) % 4096 if visitor is not None else 0
-        stamp = _STAMP.pack(total, len(body), time.time_ns(), time.monotonic_ns(), slot, batch, 0, events, scope.client.encode()[:16])
+        stamp = _STAMP.pack(
+            total,
+            len(body),
+            time.time_ns(),
+            time.monotonic_ns(),
+            0,
+            batch,
+            0,
+            events,
+            scope.client.encode()[:16],
+        )
         log = self.log
-        seq = log.append([stamp, lengths, *texts, body], events)
-        if not MEMORY:
+        seq = log.append([stamp, lengths, *texts, body], total, events)
+        log.index.append(_INDEX.pack(slot, log.bytes))
+        if not MEMORY or log.bytes > WAITING_BYTES_MAX:
             await log.durable
         out = [("content-type", "image/gif" if pixel else "application/json")]
         if origin:
@@ -212,11 +254,17 @@ class App:
             protocol.response_bytes(200, out, GIF)
         else:
             receipt = f"{log.writer:016x}-{log.log_id:016x}-{seq}"
-            protocol.response_str(200, out, f'{{"ok":true,"success":true,"accepted":{events},"ack":"{ACK}","receipt":"{receipt}"}}')
+            protocol.response_str(
+                200,
+                out,
+                f'{{"ok":true,"success":true,"accepted":{events},"ack":"{ACK}","receipt":"{receipt}"}}',
+            )
 
     @staticmethod
     def _refuse(protocol: Any, status: int, why: str) -> None:
-        protocol.response_bytes(status, [("content-type", "application/json")], msgspec.json.encode({"ok": False, "error": why}))
+        protocol.response_bytes(
+            status, [("content-type", "application/json")], msgspec.json.encode({"ok": False, "error": why})
+        )
 
 
 app = App()

@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.journeys.running import Running
+from tests.parts import require_part
+
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
+
+
+@contextmanager
+def maker(base: Path) -> Iterator[Callable[..., Running]]:
+    """Makes nodes that are not started yet, below ``base``."""
+    made: list[Running] = []
+
+    def make(**options: Any) -> Running:
+        folder = base / f"node{len(made)}"
+        folder.mkdir()
+        made.append(Running(folder, **options))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for node in made:
+            node.close()
 
 
 @pytest.fixture
 def make_node(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Makes nodes that are not started yet."""
-    made: list[Running] = []
+    with maker(tmp_path) as make:
+        yield make
 
-    def make(**options: Any) -> Running:
-        folder = tmp_path / f"node{len(made)}"
-        folder.mkdir()
-        made.append(Running(folder, **options))
-        return made[-1]
 
-    yield make
-    for node in made:
-        node.close()
+@pytest.fixture(scope="module")
+def make_shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+    """The same for nodes that the tests of a module share: starting one costs seconds."""
+    with maker(tmp_path_factory.mktemp("shared")) as make:
+        yield make
 
 
 @pytest.fixture
@@ -33,3 +61,15 @@ def node(make_node: Callable[..., Running]) -> Running:
     running = make_node()
     running.start()
     return running
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser; each test takes a context of its own from it."""
+    path = require_part("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=str(path), args=CHROMIUM_ARGS)
+        yield running
+        running.close()

@@ -16,34 +16,69 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tests.parts import free_port
+from tests.parts import free_ports
 
 CONFIG = """
-collect: {{listen: "127.0.0.1:{collect}", workers: {workers}}}
+collect: {{listen: "127.0.0.1:{collect}", workers: {workers}{door}}}
 ops: {{listen: "127.0.0.1:{ops}"}}
 keys:
   - {{id: web, secret: "${{env.WEB_KEY}}", origins: ["*"], ack: disk}}
   - {{id: server, secret: "${{env.SERVER_KEY}}", ack: disk}}
+{keys}
 destinations:
-  warehouse: {{type: duckdb, path: warehouse.duckdb}}
+  warehouse: {{type: duckdb, path: warehouse.duckdb, sql: {{rows_max: 1000000}}}}
 {more}
 """
 WEB_KEY, SERVER_KEY = "wk_test_browser_0123456789", "wk_test_server_0123456789"
 
 
-class Running:
-    """One node in one folder; may be started, killed and started again."""
+class Answer(NamedTuple):
+    """An HTTP answer."""
 
-    def __init__(self, folder: Path, *, workers: int = 1, more: str = "") -> None:
+    status: int
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Running:
+    """One node in one folder; may be started, killed and started again.
+
+    ``door`` is more of `collect` (``"body_bytes_max: 5000"``), ``keys`` more lines of the list of keys, ``more`` whole
+    sections. ``data`` puts the data folder elsewhere.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 1,
+        door: str = "",
+        keys: str = "",
+        more: str = "",
+        data: Path | None = None,
+    ) -> None:
         self.folder = folder
-        self.data = folder / "data"
+        self.data = data or folder / "data"
         self.config = folder / "headwater.yaml"
-        self.collect, self.ops = free_port(), free_port()
+        with free_ports(2) as (self.collect, self.ops):
+            pass
         self.environment = {**os.environ, "WEB_KEY": WEB_KEY, "SERVER_KEY": SERVER_KEY}
-        self.config.write_text(CONFIG.format(collect=self.collect, ops=self.ops, workers=workers, more=more))
+        self.parameters = {"workers": workers, "door": door, "keys": keys, "more": more}
+        self.configure()
         self.process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, **changed: Any) -> None:
+        """Write the configuration, with what has changed."""
+        self.parameters.update(changed)
+        told = {**self.parameters, "door": f", {self.parameters['door']}" if self.parameters["door"] else ""}
+        self.config.write_text(CONFIG.format(collect=self.collect, ops=self.ops, **told))
 
     def start(self, timeout_s: float = 40) -> None:
         """Start and wait until it is ready."""
@@ -55,10 +90,14 @@ class Running:
         log.close()
         wait_for(lambda: self.alive() and self.status_of(self.ops, "/ready") == 200, timeout_s, self.log)
 
-    def log(self) -> str:
-        """What it printed."""
+    def log_text(self) -> str:
+        """What it printed, in all of its starts."""
         path = self.folder / "node.log"
-        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def log(self) -> str:
+        """The end of what it printed, for failures."""
+        return self.log_text()[-4000:]
 
     def alive(self) -> bool:
         assert self.process is not None
@@ -66,10 +105,15 @@ class Running:
             raise AssertionError(f"the node ended with {code}:\n{self.log()}")
         return True
 
+    def signal(self, number: signal.Signals) -> None:
+        """A signal to the supervisor alone."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def stop(self, timeout_s: float = 30) -> int:
         """Ctrl-C, and its exit code."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGINT)
+        self.signal(signal.SIGINT)
         return self.process.wait(timeout_s)
 
     def pids(self, role: str = "") -> list[int]:
@@ -109,22 +153,32 @@ class Running:
         except (OSError, http.client.HTTPException):
             return 0
 
-    def post(
-        self, path: str, body: Any, *, key: str = WEB_KEY, headers: dict[str, str] | None = None
-    ) -> tuple[int, Any]:
-        """One request on a connection of its own; (status, reply). Raises OSError when there is no answer."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.collect, timeout=10)
+    def post(self, path: str, body: Any, *, key: str = WEB_KEY) -> tuple[int, Any]:
+        """One JSON request on a connection of its own; (status, reply). Raises OSError when there is no answer."""
+        answer = self.ask("POST", path, body, {"X-Write-Key": key, "Content-Type": "application/json"})
+        return answer.status, answer.json if answer.body[:1] in (b"{", b"[") else answer.body
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        *,
+        port: int = 0,
+        source: str = "127.0.0.1",
+        timeout_s: float = 15,
+    ) -> Answer:
+        """One request with just these headers, on a connection of its own, from the address ``source``. A body that
+        is not bytes goes as JSON."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", port or self.collect, timeout=timeout_s, source_address=(source, 0)
+        )
         try:
-            connection.request(
-                "POST",
-                path,
-                data,
-                {"X-Write-Key": key, "Content-Type": "application/json", **(headers or {})},
-            )
+            connection.request(method, path, data, headers or {})
             reply = connection.getresponse()
-            text = reply.read()
-            return reply.status, json.loads(text) if text[:1] in b"{[" else text
+            return Answer(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
         finally:
             connection.close()
 

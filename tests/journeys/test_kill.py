@@ -69,6 +69,8 @@ class Load:
                     connection = None
                 time.sleep(0.05)
             time.sleep(0.002)
+        if connection is not None:
+            connection.close()
 
 
 @pytest.mark.slow

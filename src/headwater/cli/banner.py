@@ -6,15 +6,24 @@ import os
 
 import click
 
-from headwater.node.configuration import secret_reader
 from headwater.collect.keys import secrets_of
+from headwater.node.configuration import secret_reader
 from headwater.node.start import Prepared
+
+QUERY = '"select event, count(*) from events group by 1"'
 
 
 def show(prepared: Prepared) -> None:
     """Print it; in colour on a terminal."""
     for line in lines(prepared):
         click.echo(line)
+
+
+def show_drain() -> None:
+    """What a person sees after Ctrl-C."""
+    click.echo(
+        "\n  Draining: what was accepted is processed and delivered. Ctrl-C again stops at once, without loss."
+    )
 
 
 def lines(prepared: Prepared) -> list[str]:
@@ -33,7 +42,7 @@ def lines(prepared: Prepared) -> list[str]:
     if settings.ops.demo and not settings.ops.token:
         told += [row("demo", click.style(f"{info.ops}/demo", bold=True))]
     if settings.destinations:
-        told += [row("ask", f'headwater sql{flag} "select event, count(*) from events group by 1"')]
+        told += [row("ask", f"headwater sql{flag} {QUERY}")]
     return [*told, row("data", data), ""]
 
 
@@ -45,7 +54,9 @@ def row(name: str, text: str) -> str:
 def curl(collector: str, secret: str) -> str:
     """One line that sends an event."""
     body = '{"type":"track","event":"Hello","anonymousId":"me","properties":{"price":9.5}}'
-    return f"curl {collector}/events -H 'X-Write-Key: {secret}' -H 'Content-Type: application/json' -d '{body}'"
+    return (
+        f"curl {collector}/events -H 'X-Write-Key: {secret}' -H 'Content-Type: application/json' -d '{body}'"
+    )
 
 
 def first_key(prepared: Prepared) -> tuple[str, str, bool]:

@@ -24,6 +24,15 @@ data_option = click.option(
     metavar="DIR",
     help="The node's data folder. [env: HEADWATER_DATA]",
 )
+config_option = click.option(
+    "--config",
+    "config_path",
+    envvar="HEADWATER_CONFIG",
+    default="headwater.yaml",
+    show_default=True,
+    metavar="FILE",
+    help="The configuration. [env: HEADWATER_CONFIG]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -83,7 +92,9 @@ def decoded(data: bytes, status: int) -> Any:
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        raise Unavailable(f"the node answered {status} with something else than JSON", code="no_json") from error
+        raise Unavailable(
+            f"the node answered {status} with something else than JSON", code="no_json"
+        ) from error
 
 
 def segment(text: str) -> str:

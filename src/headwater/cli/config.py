@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from headwater.cli import show
-from headwater.cli.client import data_option, json_option
+from headwater.cli.client import config_option, data_option, json_option
 
 
 @click.group()
@@ -18,11 +18,10 @@ def config() -> None:
 
 @config.command("explain")
 @click.argument("key", default="")
-@click.option("--config", "path", envvar="HEADWATER_CONFIG", default="headwater.yaml", show_default=True, metavar="FILE",
-              help="The configuration. [env: HEADWATER_CONFIG]")  # fmt: skip
+@config_option
 @data_option
 @json_option
-def explain_key(key: str, path: str, data: str, as_json: bool) -> None:
+def explain_key(key: str, config_path: str, data: str, as_json: bool) -> None:
     """Say what KEY is set to, where that comes from, and what it means. Without KEY: every setting.
 
     \b
@@ -33,7 +32,7 @@ def explain_key(key: str, path: str, data: str, as_json: bool) -> None:
     from headwater.config.explain import explain
     from headwater.node import configuration
 
-    found = configuration.read(path, os.path.abspath(data), os.environ)
+    found = configuration.read(config_path, os.path.abspath(data), os.environ)
     told = explain(found.settings, found.document, key)
     if as_json:
         show.as_json(told)

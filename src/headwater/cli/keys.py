@@ -34,7 +34,9 @@ def list_keys(data: str, as_json: bool) -> None:
 
 @keys.command("new")
 @click.argument("key_id", metavar="ID")
-@click.option("--origin", "origins", multiple=True, help="A page that may send with it; makes it a browser key. Repeatable.")
+@click.option(
+    "--origin", "origins", multiple=True, help="A page that may send with it: a browser key. Repeatable."
+)
 @data_option
 def new(key_id: str, origins: tuple[str, ...], data: str) -> None:
     """Make a secret for a new key ID, and say what to add to the configuration.
@@ -55,7 +57,8 @@ def new(key_id: str, origins: tuple[str, ...], data: str) -> None:
     folder = open_folder(os.path.abspath(data), SystemDisk())
     path = first.write_secret(folder.path, key_id, SystemRng())
     origin_line = f"\n    origins: [{', '.join(f'{origin!r}' for origin in origins)}]" if origins else ""
-    click.echo(f"The secret is in {os.path.relpath(path)}. Add this below `keys:`, then reload with {reload_hint(data)}:\n")
+    click.echo(f"The secret is in {os.path.relpath(path)}. Add this below `keys:`, then reload with")
+    click.echo(f"{reload_hint(data)}\n")
     click.echo(f"  - id: {key_id}\n    secret_file: keys/{key_id}.secret{origin_line}")
 
 
@@ -65,8 +68,8 @@ def new(key_id: str, origins: tuple[str, ...], data: str) -> None:
 def rotate(key_id: str, data: str) -> None:
     """Say how to give a key a new secret without refusing anybody."""
     click.echo(
-        f"1. Add a second line with the new secret to {data}/keys/{key_id}.secret (or give `secret` as a list of two):\n"
-        "   both are valid.\n"
+        f"1. Add a second line with the new secret to {data}/keys/{key_id}.secret (or give `secret` as a list of\n"
+        "   two): both are valid.\n"
         f"2. Reload: {reload_hint(data)}. Move the clients to the new secret.\n"
         "3. Remove the old line and reload again."
     )

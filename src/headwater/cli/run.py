@@ -56,7 +56,8 @@ def run(config: str | None, data: str) -> None:
         disk,
         clock,
         rng,
-        Happenings("node", clock, Counters(), sys.stderr),
+        Happenings("node", clock, Counters(), sys.stderr, least="warning" if sys.stderr.isatty() else "info"),
         on_ready=lambda: banner.show(prepared),
+        on_drain=banner.show_drain,
     )
     sys.exit(asyncio.run(supervisor.run()))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import msgspec
+
+PLAIN_WIDTH = 200
+"""Of tables that go to a file or a pipe."""
 
 
 def as_json(value: object, *, indent: bool = True) -> None:
     """One JSON value, and a newline."""
     data = msgspec.json.encode(value)
     click.echo(msgspec.json.format(data, indent=2).decode() if indent else data.decode())
+
+
+def answer_no(why: str) -> NoReturn:
+    """The answer is no: say why on stderr, exit code 1."""
+    click.echo(f"headwater: {why}", err=True)
+    sys.exit(1)
 
 
 def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -25,10 +35,13 @@ def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     listed = [list(row) for row in rows]
     for number, name in enumerate(columns):
         numeric = bool(listed) and all(is_number(row[number]) for row in listed)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for row in listed:
         table.add_row(*(plain(cell(value)) for value in row))
-    Console(soft_wrap=False).print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    console.print(table)
 
 
 def plain(text: str) -> Any:

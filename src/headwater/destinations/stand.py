@@ -28,12 +28,25 @@ REASONS = {
 
 def paused(name: str, why: Paused) -> Misconfigured:
     """The error that pauses a destination, with the one command that mends it."""
+    command = f"headwater destination adopt {name} --from {why.adopt}"
     return Misconfigured(
         f"destination {name} is paused: {REASONS[why.code]}",
         code=why.code,
-        help=f"headwater destination adopt {name} --from {why.adopt}",
+        help=command,
+        command=command,
         partitions=len(why.partitions),
     )
+
+
+def named(name: str, error: HeadwaterError) -> HeadwaterError:
+    """An adapter's error as this destination's: what it says about a command names the destination."""
+    if error.code == "destination_missing" and "command" not in error.fields:
+        command = f"headwater destination adopt {name} --from now"
+        help_ = f"put it back, or begin a new one: {command}"
+        named_ = Misconfigured(error.message, code=error.code, help=help_, command=command)
+        named_.__cause__ = error
+        return named_
+    return error
 
 
 def retry_s(error: HeadwaterError, failures: int, longest_s: float) -> float:

@@ -29,6 +29,7 @@ from headwater.kit.clock import Clock
 from headwater.kit.counters import Counters
 
 Level = Literal["debug", "info", "warning", "error"]
+LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
 LINES_MAX = 10
 WINDOW_S = 10.0
 SECRET_FIELD = re.compile(r"secret|token|password")
@@ -48,11 +49,15 @@ class Happening(msgspec.Struct):
 class Happenings:
     """Where happenings go, for one process."""
 
-    def __init__(self, by: str, clock: Clock, counters: Counters, out: TextIO) -> None:
+    def __init__(
+        self, by: str, clock: Clock, counters: Counters, out: TextIO, *, least: Level = "info"
+    ) -> None:
+        """Lines below the level ``least`` are only counted."""
         self.by = by
         self.clock = clock
         self.counters = counters
         self.out = out
+        self.least = LEVELS.index(least)
         self.windows: dict[str, tuple[int, int, int]] = {}
         """Name → start of its window (boot ns), lines in it, lines left out."""
 
@@ -60,6 +65,8 @@ class Happenings:
         """Count it, and write its line unless the same happened too often just now. Never raises."""
         name = happening.name()
         self.counters.add("headwater_happenings_total", happening=name)
+        if LEVELS.index(happening.level) < self.least:
+            return
         left_out = self.passes(name)
         if left_out is None:
             return

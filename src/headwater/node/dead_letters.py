@@ -14,7 +14,7 @@ REFUSED_NAMES = ("writer", "log", "seq", "row", "stream", "reason", "help", "des
 
 
 class NodeDeadLetters:
-    """``state/<n>/dead.sqlite`` (process/dead.py) and ``state/deliver-<name>/dead.sqlite`` (destinations/refused.py)."""
+    """``state/<n>/dead.sqlite`` (process/dead.py), ``state/deliver-<name>/dead.sqlite`` (destinations/refused.py)."""
 
     def __init__(self, disk: Disk, data: str) -> None:
         self.disk = disk

@@ -52,6 +52,7 @@ class Folder:
         self.disk = disk
         self.identity = identity
         self.saving = threading.Lock()
+        """Several processes may be prepared at once, each in a thread."""
 
     @property
     def id(self) -> int:
@@ -78,7 +79,7 @@ class Folder:
     def next_log_id(self, clock: Clock, rng: Rng) -> int:
         """A log id above every one that was ever handed out here; durable on return."""
         by_time = clock.wall_ns() // 1_000_000 << LOG_RANDOM_BITS | rng.below(1 << LOG_RANDOM_BITS)
-        with self.saving:  # roles are prepared in threads, side by side
+        with self.saving:
             log_id = max(int(self.identity.log_id, 16) + 1, by_time)
             self.save(log_id=f"{log_id:016x}")
         return log_id

@@ -7,22 +7,14 @@ destination, as their reports say. A report that is missing makes nothing safe; 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from headwater.config.report import Report
 from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit.disk import Disk
-from headwater.kit.happenings import Happening, Level
 from headwater.log import retain
 from headwater.log.files import Segment
-
-
-class HorizonShortened(Happening):
-    """Raw is over its quota: safe segments go before the time that they are wanted for replay."""
-
-    level: ClassVar[Level] = "warning"
-    raw_bytes: int
-    raw_bytes_max: int
+from headwater.ops import standing
 
 
 class Kept(NamedTuple):
@@ -34,42 +26,17 @@ class Kept(NamedTuple):
     shortened: bool
 
 
-def safe_vector(
-    reports: Mapping[str, Report], processors: Iterable[str], destinations: Iterable[str]
-) -> Vector:
-    """The vector below which nobody will ask again; EMPTY while anybody has not said where they stand."""
-    vectors: list[Vector] = []
-    for role in processors:
-        told = committed(reports.get(role))
-        if not told:
-            return EMPTY
-        vectors += told
-    for name in destinations:
-        told = held(reports, name)
-        if not told:
-            return EMPTY
-        vectors += told
-    if not vectors:
+def safe_vector(reports: Mapping[str, Report], partitions: int, destinations: Iterable[str]) -> Vector:
+    """The vector below which nobody will ask again; EMPTY while any partition or destination has not said."""
+    delivered = standing.delivered(reports)
+    stands = [standing.processed(reports).vectors]
+    stands += [delivered[name].vectors if name in delivered else {} for name in destinations]
+    if any(len(vectors) < partitions for vectors in stands):
         return EMPTY
-    safe = vectors[0]
-    for vector in vectors[1:]:
-        safe = safe.meet(vector)
+    safe = standing.least(stands[0])
+    for vectors in stands[1:]:
+        safe = safe.meet(standing.least(vectors))
     return safe
-
-
-def committed(report: Report | None) -> list[Vector]:
-    """Where the partitions of a processor stand; empty when it has not said so."""
-    groups = report.detail.get("vectors", []) if report else []
-    return [Vector.decode(bytes.fromhex(group["vector"])) for group in groups]
-
-
-def held(reports: Mapping[str, Report], destination: str) -> list[Vector]:
-    """Where the partitions stand in a destination; empty when its process has not said so."""
-    for report in reports.values():
-        told = report.detail.get("destinations", {}).get(destination)
-        if told is not None:
-            return [Vector.decode(bytes.fromhex(vector)) for vector in told.get("vectors", {})]
-    return []
 
 
 def keep(

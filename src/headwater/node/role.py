@@ -13,24 +13,16 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from headwater.kit.errors import HeadwaterError, Misconfigured
-from headwater.kit.happenings import Happening, Level
 from headwater.kit.signals import Signals, end_with_parent, is_parent
 from headwater.node import build
 from headwater.node.build import Context, Role
+from headwater.node.happenings import ReloadFailed, RoleFailed
 
 TICK_S = 0.1
 EXIT_CONFIG = 78
-
-
-class RoleFailed(Happening):
-    """A process of the node cannot go on."""
-
-    level: ClassVar[Level] = "error"
-    code: str
-    reason: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +62,7 @@ def run_loop(work: Coroutine[Any, Any, int]) -> int:
 async def live(context: Context, parent: int) -> int:
     """The life of a role."""
     with Signals() as signals:
-        role = await build.ROLES[context.role](context)
+        role = build.ROLES[context.role](context)
         try:
             await role.start()
             await until_asked(role, context, signals, parent)
@@ -90,12 +82,20 @@ async def until_asked(role: Role, context: Context, signals: Signals, parent: in
             os._exit(1)
         if context.control.generation != generation:
             generation = context.control.generation
-            await role.reload(context.read_settings())
+            await reload(role, context)
         await role.tick()
         if context.publisher.due():
             context.publish("running", role.reasons(), role.detail())
         if await signals.next(TICK_S) is signal.SIGTERM:
             return
+
+
+async def reload(role: Role, context: Context) -> None:
+    """Take over what reloads; a role that cannot goes on as it was."""
+    try:
+        await role.reload(context.read_settings())
+    except HeadwaterError as error:
+        context.happenings.emit(ReloadFailed(reason=str(error)))
 
 
 if __name__ == "__main__":

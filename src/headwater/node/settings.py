@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from headwater.config.load import Document
-from headwater.kit.errors import Misconfigured
-from headwater.log.settings import LogSettings
 from headwater.collect.keys import secrets_of
 from headwater.collect.settings import CollectSettings, KeySettings
+from headwater.config.load import Document
 from headwater.destinations.registry import AnySettings
+from headwater.kit.errors import Misconfigured
+from headwater.log.settings import LogSettings
 from headwater.ops.settings import OpsSettings, host_and_port
 from headwater.process.settings import ProcessSettings
 

@@ -1,4 +1,4 @@
-"""A look at the running node: what the routes answer from. Reads files and shared memory; asks nobody, waits for none."""
+"""A look at the running node: what the routes answer from. Reads files and shared memory; waits for nobody."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headwater.config.report import Report
-from headwater.event.position import EMPTY, Vector
+from headwater.event.position import EMPTY, Position, Vector
 
 Streams = dict[str, dict[str, int]]
 """Stream (= key id) → counter → events."""
@@ -41,6 +41,8 @@ class Delivered:
     vectors: Vectors = field(default_factory=dict)
     streams: Streams = field(default_factory=dict)
     """out, rows, dead, erased, skipped: cumulative, at ``vectors``."""
+    ready_passed: Mapping[str, Position] = field(default_factory=dict)
+    """Of each processor's ready log: below it, this destination needs nothing any more."""
     lag_rows: int = 0
     lag_age_s: float = 0.0
 
@@ -64,9 +66,13 @@ def delivered(reports: Mapping[str, Report]) -> dict[str, Delivered]:
     """From the reports of the deliverers, by destination."""
     found: dict[str, Delivered] = {}
     for report in reports.values():
-        for name, told in report.detail.get("destinations", {}).items():
-            found[name] = destination(name, told)
+        found |= delivered_by(report.detail)
     return found
+
+
+def delivered_by(detail: Mapping[str, Any]) -> dict[str, Delivered]:
+    """From what one deliverer says."""
+    return {name: destination(name, told) for name, told in detail.get("destinations", {}).items()}
 
 
 def destination(name: str, told: Mapping[str, Any]) -> Delivered:
@@ -85,6 +91,7 @@ def destination(name: str, told: Mapping[str, Any]) -> Delivered:
             for partition in partitions
         },
         {stream: dict(counts) for stream, counts in told.get("streams", {}).items()},
+        {name: Position(*at) for name, at in told.get("ready_passed", {}).items()},
         lag.get("rows") or 0,
         lag.get("age_s") or 0.0,
     )

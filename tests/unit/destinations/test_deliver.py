@@ -223,7 +223,7 @@ def test_a_lost_position_row_pauses_and_adopt_mends(world: World) -> None:
     world.run(deliverer)
     assert code(deliverer) == "position_missing"
     assert deliverer.trouble is not None
-    assert deliverer.trouble.help == "headwater destination adopt warehouse --from now"
+    assert deliverer.trouble.fields["command"] == "headwater destination adopt warehouse --from now"
     assert len(world.ids()) == 8
     with pytest.raises(Rejected):
         deliverer.adopt("beginning")

@@ -286,6 +286,7 @@ async function start () {
   $('cart').addEventListener('click', () => $('cart-dialog').showModal())
   $('checkout').addEventListener('click', checkOut)
   document.querySelectorAll('[data-close]').forEach(button => button.addEventListener('click', () => button.closest('dialog').close()))
+  document.querySelectorAll('[inert]').forEach(node => { node.inert = false }) // before this a click would be lost
   document.querySelectorAll('dialog').forEach(dialog => dialog.addEventListener('click', event => { if (event.target === dialog) dialog.close() }))
 }
 start().catch(error => {

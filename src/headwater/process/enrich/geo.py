@@ -222,10 +222,10 @@ def _text(*candidates: object) -> str | None:
 
 def _number(*candidates: object) -> float | None:
     for candidate in candidates:
-        if isinstance(candidate, int | float | str):
+        if isinstance(candidate, int | float | str) and not isinstance(candidate, bool):
             try:
                 return float(candidate)
-            except ValueError:
+            except (ValueError, OverflowError):
                 continue
     return None
 
