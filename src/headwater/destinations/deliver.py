@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import pyarrow as pa
+
 from headwater.destinations import load, plan, refused, stand
 from headwater.destinations.chain import Chain
 from headwater.destinations.plan import Load, Paused, Wait
@@ -60,6 +62,7 @@ class Deliverer:
         partitions: int,
         owner: str,
         node_ns: Callable[[], int],
+        layouts: Mapping[str, pa.Schema] | None = None,
         tell: Tell = lambda name, fields: None,
     ) -> None:
         self.name = name
@@ -69,6 +72,8 @@ class Deliverer:
         self.memory = memory
         self.dead = dead
         self.settings = settings
+        self.layouts = layouts or {}
+        """The standard columns of each layout: the tables are there before the first event is."""
         self.clock = clock
         self.partitions = partitions
         self.owner = owner
@@ -142,6 +147,7 @@ class Deliverer:
         if wrong := plan.examine(vectors, self.memory.vectors, self.partitions):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
             raise stand.paused(self.name, wrong)
+        self.destination.fit({name: [schema] for name, schema in self.layouts.items()})
         self.rows, self.have = rows, vectors
         self.stood()
         if not self.certain:

@@ -19,6 +19,7 @@ from headwater.log.ready import ReadyReader
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 from headwater.ops import standing
+from headwater.process.columns import standard_schema
 
 DELIVERED_POLL_S = 0.05
 
@@ -47,6 +48,7 @@ class DeliverRole:
             partitions=context.node.partitions,
             owner=context.node.folder_id,
             node_ns=context.node_ns,
+            layouts={"events": standard_schema()},
         )
         socket = context.path("run", f"{context.name}.sock")
         self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)
