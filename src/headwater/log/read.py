@@ -145,7 +145,9 @@ class LogReader:
         self._file, self._path, self._offset = self.disk.open(segment.path), segment.path, 0
         expected = segment.first
         offset = 0
-        while True:  # from block to block: what lies inside a block may look like one, and came from a stranger
+        while (
+            True
+        ):  # from block to block: what lies inside a block may look like one, and came from a stranger
             header = block.read_header(self.disk.pread(self._file, block.PAGE_BYTES, offset), segment.log)
             if header is None or header.first_seq != expected:
                 return True

@@ -35,7 +35,9 @@ class ReadyWriter:
         position = ZERO
         payloads = list(cut_to_size(commit.encode(entry), PART_BYTES))
         for number, parts in enumerate(payloads, 1):
-            flags = (BEGIN_OF_COMMIT if number == 1 else 0) | (END_OF_COMMIT if number == len(payloads) else 0)
+            flags = (BEGIN_OF_COMMIT if number == 1 else 0) | (
+                END_OF_COMMIT if number == len(payloads) else 0
+            )
             position = self.blocks.write(*parts, records=1, events=1, flags=flags)
         return position
 

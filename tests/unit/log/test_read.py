@@ -66,7 +66,7 @@ def bodies(disk: SimDisk, at: Position = ZERO) -> list[bytes | None]:
 def test_a_block_inside_a_body_is_never_taken_for_a_block_of_the_log() -> None:
     disk = SimDisk()
     write(open_log(disk), forged(2), b'"true1"', b'"true2"')
-    assert bodies(disk, Position(LOG, 2)) == [b"true2\""]
+    assert bodies(disk, Position(LOG, 2)) == [b'true2"']
 
 
 def test_a_block_inside_a_torn_block_is_never_taken_for_what_follows() -> None:
