@@ -21,14 +21,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("workload", nargs="*", help="names, or prefixes such as `accept`; none: all")
     parser.add_argument("--list", action="store_true", help="names the workloads and ends")
-    parser.add_argument("--check", action="store_true", help="checks the references instead: honest about disk, robust against bad input")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="checks the references instead: honest about disk, robust against bad input",
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a slice [5]")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds [5]")
     parser.add_argument("--connections", type=int, help="instead of the workload's own 64 (16 for batches)")
-    parser.add_argument("--events", type=int, default=200_000, help="events of process-stages and end-to-end [200000]")
+    parser.add_argument(
+        "--events", type=int, default=200_000, help="events of process-stages and end-to-end [200000]"
+    )
     parser.add_argument("--servers", help="only these, separated by commas (e.g. 'headwater,C loop')")
-    parser.add_argument("--quick", action="store_true", help="one round of 1 s, 20,000 events: shows that everything runs; not a result")
-    parser.add_argument("--out", type=Path, help="writes OUT.md and OUT.json, e.g. benchmarks/results/2026-01-31 [.cache/bench/last]")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one round of 1 s, 20,000 events: shows that everything runs; not a result",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="writes OUT.md and OUT.json, e.g. benchmarks/results/2026-01-31 [.cache/bench/last]",
+    )
     given = parser.parse_args()
 
     if given.list:
@@ -37,11 +51,19 @@ def main() -> int:
         return 0
     if given.check:
         return selfcheck.main()
-    chosen = [n for n in WORKLOADS if not given.workload or any(n == w or n.startswith(w + "-") for w in given.workload)]
+    chosen = [
+        n
+        for n in WORKLOADS
+        if not given.workload or any(n == w or n.startswith(w + "-") for w in given.workload)
+    ]
     unknown = [w for w in given.workload if not any(n == w or n.startswith(w + "-") for n in WORKLOADS)]
     if unknown:
         parser.error(f"no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
-    out = given.out.with_suffix("") if given.out and given.out.suffix in (".md", ".json") else given.out or CACHE / "last"
+    out = (
+        given.out.with_suffix("")
+        if given.out and given.out.suffix in (".md", ".json")
+        else given.out or CACHE / "last"
+    )
     if given.quick and RESULTS in out.resolve().parents:
         parser.error("a quick run is not a result: give another --out")
     for tool in ("wrk", "taskset"):
@@ -59,11 +81,18 @@ def main() -> int:
         only=tuple(s.strip() for s in given.servers.split(",")) if given.servers else (),
     )
     CACHE.mkdir(parents=True, exist_ok=True)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], check=False, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], check=False, capture_output=True, text=True, cwd=ROOT
+    ).stdout.strip()
     run: dict[str, object] = {
-        "date": datetime.date.today().isoformat(), "commit": commit or "unknown", "quick": given.quick, "seconds": options.seconds,
-        "rounds": options.rounds, "payloads": harness.prepare_payloads(), "machine": machine.describe(CACHE),
-    }  # fmt: skip
+        "date": datetime.date.today().isoformat(),
+        "commit": commit or "unknown",
+        "quick": given.quick,
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+        "payloads": harness.prepare_payloads(),
+        "machine": machine.describe(CACHE),
+    }
     results, failed = [], []
     for name in chosen:
         print(f"{name}: {WORKLOADS[name][0]}", flush=True)

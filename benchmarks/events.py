@@ -19,14 +19,33 @@ SDK_PREFIX = "ajs-next-1760000000000-"
 ID_BYTES = 36  # what the scripts put in the place of MARK: nonce (8), counter (12), text
 KEY = "web-benchmark-key"  # the write key of every run; bodies carry it too, as the browser SDK does
 _WORDS = (
-    "river", "stone", "paper", "garden", "window", "silver", "market", "copper", "velvet", "harbor", "meadow", "lantern",
-    "orchard", "compass", "thunder", "marble", "saddle", "cotton", "willow", "ember", "canyon", "falcon", "anchor", "ginger",
+    "river", "stone", "paper", "garden", "window", "silver", "market", "copper", "velvet", "harbor", "meadow",
+    "lantern", "orchard", "compass", "thunder", "marble", "saddle", "cotton", "willow", "ember", "canyon",
+    "falcon", "anchor", "ginger",
 )  # fmt: skip
-_EVENTS = ("Product Viewed", "Product Added", "Cart Viewed", "Checkout Started", "Order Completed", "Products Searched")
+_EVENTS = (
+    "Product Viewed",
+    "Product Added",
+    "Cart Viewed",
+    "Checkout Started",
+    "Order Completed",
+    "Products Searched",
+)
 _COUNTRIES = ("en-US", "de-DE", "fr-FR", "ja-JP", "pt-BR", "sv-SE", "en-GB", "es-MX")
-_TEXT_KEYS = [f"{a}_{b}" for a in ("product", "cart", "user", "page", "promo", "shop") for b in ("name", "color", "group", "label", "source")]
-_NUMBER_KEYS = [f"{a}_{b}" for a in ("price", "tax", "weight", "count", "score") for b in ("net", "gross", "total", "last")]
-_FLAG_KEYS = [f"is_{w}" for w in ("member", "gift", "sale", "new", "express", "bundle", "digital", "promo", "returning", "tested")]
+_TEXT_KEYS = [
+    f"{a}_{b}"
+    for a in ("product", "cart", "user", "page", "promo", "shop")
+    for b in ("name", "color", "group", "label", "source")
+]
+_NUMBER_KEYS = [
+    f"{a}_{b}"
+    for a in ("price", "tax", "weight", "count", "score")
+    for b in ("net", "gross", "total", "last")
+]
+_FLAG_KEYS = [
+    f"is_{w}"
+    for w in ("member", "gift", "sale", "new", "express", "bundle", "digital", "promo", "returning", "tested")
+]
 CUSTOM_KEYS = (*_TEXT_KEYS, *_NUMBER_KEYS, *_FLAG_KEYS)
 assert len(CUSTOM_KEYS) == 60
 
@@ -64,7 +83,13 @@ def world(seed: int = 1, user_agents: int = 3000, visitors: int = 20_000, pages:
     agents: dict[str, None] = {}
     while len(agents) < user_agents:
         agents[user_agent(rng)] = None
-    paths = [(f"/{rng.choice(_WORDS)}/{rng.choice(_WORDS)}-{n}", f"{rng.choice(_WORDS).title()} {rng.choice(_WORDS)} | Shop") for n in range(pages)]
+    paths = [
+        (
+            f"/{rng.choice(_WORDS)}/{rng.choice(_WORDS)}-{n}",
+            f"{rng.choice(_WORDS).title()} {rng.choice(_WORDS)} | Shop",
+        )
+        for n in range(pages)
+    ]
     return World(tuple(agents), tuple(_uuid(rng) for _ in range(visitors)), tuple(paths))
 
 
@@ -85,7 +110,12 @@ def _properties(rng: random.Random) -> dict[str, object]:
 
 def event(rng: random.Random, w: World, message_id: str, at_ms: int = 1_760_000_000_000) -> dict[str, object]:
     path, title = rng.choice(w.pages)
-    campaign = {"name": rng.choice(_WORDS), "source": "newsletter", "medium": "email", "content": rng.choice(_WORDS)}
+    campaign = {
+        "name": rng.choice(_WORDS),
+        "source": "newsletter",
+        "medium": "email",
+        "content": rng.choice(_WORDS),
+    }
     known = rng.random() < 0.3
     second = f"2025-10-09T{at_ms // 3_600_000 % 24:02d}:{at_ms // 60_000 % 60:02d}:{at_ms // 1000 % 60:02d}"
     return {
@@ -108,13 +138,24 @@ def event(rng: random.Random, w: World, message_id: str, at_ms: int = 1_760_000_
                 "title": title,
                 "url": f"https://shop.example{path}?utm_source=newsletter&utm_campaign={campaign['name']}",
             },
-            "screen": {"width": rng.choice((1280, 1440, 1920, 390)), "height": rng.choice((720, 900, 1080, 844)), "density": 2},
+            "screen": {
+                "width": rng.choice((1280, 1440, 1920, 390)),
+                "height": rng.choice((720, 900, 1080, 844)),
+                "density": 2,
+            },
             "campaign": campaign,
-            "traits": {"plan": rng.choice(("free", "pro", "team")), "company": {"name": _words(rng, 1, 2), "size": rng.randint(1, 900)}},
+            "traits": {
+                "plan": rng.choice(("free", "pro", "team")),
+                "company": {"name": _words(rng, 1, 2), "size": rng.randint(1, 900)},
+            },
         },
         "properties": _properties(rng),
         "integrations": {"All": True},
-        "_metadata": {"bundled": ["Segment.io"], "unbundled": [], "nodeVersion": f"v{rng.randint(16, 24)}.{rng.randint(0, 20)}.0"},
+        "_metadata": {
+            "bundled": ["Segment.io"],
+            "unbundled": [],
+            "nodeVersion": f"v{rng.randint(16, 24)}.{rng.randint(0, 20)}.0",
+        },
         "writeKey": KEY,
     }
 
@@ -131,7 +172,9 @@ def lines(count: int, seed: int = 7, duplicates: float = 0.02) -> Iterator[bytes
         if recent and rng.random() < duplicates:
             yield rng.choice(recent)
             continue
-        line = encode(event(rng, w, f"ajs-next-{1_760_000_000_000 + n * 3}-{_uuid(rng)}", 1_760_000_000_000 + n * 3)).encode()
+        line = encode(
+            event(rng, w, f"ajs-next-{1_760_000_000_000 + n * 3}-{_uuid(rng)}", 1_760_000_000_000 + n * 3)
+        ).encode()
         if len(recent) < 50_000:
             recent.append(line)
         else:
@@ -142,11 +185,27 @@ def lines(count: int, seed: int = 7, duplicates: float = 0.02) -> Iterator[bytes
 def _pixel(rng: random.Random, w: World) -> str:
     path, title = rng.choice(w.pages)
     pairs = {
-        "key": KEY, "type": "page", "event": rng.choice(_EVENTS), "anonymousId": rng.choice(w.visitors), "name": title,
-        "url": f"https://shop.example{path}", "path": path, "title": title, "ref": "https://www.search.example/",
-        "sw": 1920, "sh": 1080, "dpr": 2, "tz": "Europe/Berlin", "lang": rng.choice(_COUNTRIES), "sid": rng.randint(10**8, 10**9),
-        "pv": rng.randint(1, 40), "utm_source": "newsletter", "utm_campaign": rng.choice(_WORDS), "price": 19.9, "qty": rng.randint(1, 9),
-    }  # fmt: skip
+        "key": KEY,
+        "type": "page",
+        "event": rng.choice(_EVENTS),
+        "anonymousId": rng.choice(w.visitors),
+        "name": title,
+        "url": f"https://shop.example{path}",
+        "path": path,
+        "title": title,
+        "ref": "https://www.search.example/",
+        "sw": 1920,
+        "sh": 1080,
+        "dpr": 2,
+        "tz": "Europe/Berlin",
+        "lang": rng.choice(_COUNTRIES),
+        "sid": rng.randint(10**8, 10**9),
+        "pv": rng.randint(1, 40),
+        "utm_source": "newsletter",
+        "utm_campaign": rng.choice(_WORDS),
+        "price": 19.9,
+        "qty": rng.randint(1, 9),
+    }
     assert len(pairs) == 20  # and messageId: 21 parameters
     return "/pixel.gif?messageId=" + MARK + "&" + urlencode(pairs)
 
@@ -156,15 +215,33 @@ def write_payloads(folder: Path) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     rng, w = random.Random(11), world()
     single = [encode(event(rng, w, SDK_PREFIX + MARK)) for _ in range(256)]
-    batches = [encode({"batch": [event(rng, w, SDK_PREFIX + MARK) for _ in range(100)], "sentAt": "2025-10-09T08:00:00.000Z"}) for _ in range(16)]
+    batches = [
+        encode(
+            {
+                "batch": [event(rng, w, SDK_PREFIX + MARK) for _ in range(100)],
+                "sentAt": "2025-10-09T08:00:00.000Z",
+            }
+        )
+        for _ in range(16)
+    ]
     pixels = [_pixel(rng, w) for _ in range(256)]
     for name, texts in (
         ("single", single),
         ("batch", batches),
         ("pixel", pixels),
         ("user-agents", w.user_agents),
-        ("referers", [f"https://shop.example{p}?utm_source=newsletter&v={n}" for n, (p, _) in enumerate(w.pages * 6)]),
-        ("cookies", [f"_ga=GA1.1.{rng.randint(10**8, 10**9)}.{rng.randint(10**9, 2 * 10**9)}; session={_uuid(rng)}; theme={rng.choice(_WORDS)}" for _ in range(4000)]),
+        (
+            "referers",
+            [f"https://shop.example{p}?utm_source=newsletter&v={n}" for n, (p, _) in enumerate(w.pages * 6)],
+        ),
+        (
+            "cookies",
+            [
+                f"_ga=GA1.1.{rng.randint(10**8, 10**9)}.{rng.randint(10**9, 2 * 10**9)};"
+                f" session={_uuid(rng)}; theme={rng.choice(_WORDS)}"
+                for _ in range(4000)
+            ],
+        ),
     ):
         (folder / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
 

@@ -61,7 +61,9 @@ class Usage:
         return sum(self.cpu_s.values())
 
 
-def usage(before: dict[int, machine.Process], after: dict[int, machine.Process], role: Callable[[str], str]) -> Usage:
+def usage(
+    before: dict[int, machine.Process], after: dict[int, machine.Process], role: Callable[[str], str]
+) -> Usage:
     """A child that ended in between is in its parent's `reaped_s`; what it had used before is taken off again."""
     cpu: dict[str, float] = {}
     peak: dict[str, float] = {}
@@ -84,10 +86,10 @@ def usage(before: dict[int, machine.Process], after: dict[int, machine.Process],
 def wrk(port: int, load: Load, seconds: float, connections: int) -> dict[str, float]:
     """Runs wrk on its core and returns its numbers (see load/common.lua)."""
     key = base64.b64encode(f"{events.KEY}:".encode()).decode()
-    command = [
-        "taskset", "-c", str(LOAD_CORE), "wrk", "--latency", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s",
-        "-s", str(LOAD / f"{load.script}.lua"), f"http://127.0.0.1:{port}", "--", str(PAYLOADS), secrets.token_hex(4), key,
-    ]  # fmt: skip
+    wait = f"-c{connections} -d{max(1, round(seconds))}s"
+    command = f"taskset -c {LOAD_CORE} wrk --latency -t1 {wait} -s".split()
+    command += [str(LOAD / f"{load.script}.lua"), f"http://127.0.0.1:{port}", "--"]
+    command += [str(PAYLOADS), secrets.token_hex(4), key]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     for line in done.stdout.splitlines():
         if line.startswith("BENCH "):
@@ -174,11 +176,24 @@ def measure(server: Server, load: Load, options: Options, round_number: int) -> 
     seconds = told["duration_us"] / 1e6
     accept_s = sum(s for role, s in used.cpu_s.items() if role in server.accept_roles())
     return Slice(
-        server=server.name, round=round_number, requests=requests, events=count, seconds=seconds, rate=count / seconds,
-        p50_ms=told["p50_us"] / 1e3, p99_ms=told["p99_us"] / 1e3, tree_us=used.total_cpu_s / count * 1e6,
-        accept_us=accept_s / count * 1e6, norm_us=0.0, core_busy=used.total_cpu_s / wall, cpu_s=used.cpu_s,
-        rss_peak_mb=used.rss_peak_mb, calibration_ms=calibration, errors=failed, disturbed=disturbed,
-    )  # fmt: skip
+        server=server.name,
+        round=round_number,
+        requests=requests,
+        events=count,
+        seconds=seconds,
+        rate=count / seconds,
+        p50_ms=told["p50_us"] / 1e3,
+        p99_ms=told["p99_us"] / 1e3,
+        tree_us=used.total_cpu_s / count * 1e6,
+        accept_us=accept_s / count * 1e6,
+        norm_us=0.0,
+        core_busy=used.total_cpu_s / wall,
+        cpu_s=used.cpu_s,
+        rss_peak_mb=used.rss_peak_mb,
+        calibration_ms=calibration,
+        errors=failed,
+        disturbed=disturbed,
+    )
 
 
 @dataclass(slots=True)
@@ -202,9 +217,27 @@ def interleave(names: Sequence[str], rounds: int) -> list[tuple[int, str]]:
     return [(r, n) for r in range(rounds) for n in (names if r % 2 == 0 else list(reversed(names)))]
 
 
-def compare(workload: str, makers: dict[str, Callable[[], Server]], load: Load, options: Options, reference: str) -> Result:
+def compare(
+    workload: str, makers: dict[str, Callable[[], Server]], load: Load, options: Options, reference: str
+) -> Result:
     """Measures all servers in interleaved rounds and tables them with their ratio to `reference`, by CPU."""
-    result = Result(workload, ["server", "promise", "events/s", "p50 ms", "p99 ms", "CPU µs/event", "norm µs", "tree µs/event", f"{reference} ÷ this", "core busy", "RSS peak MB", "errors"])
+    result = Result(
+        workload,
+        [
+            "server",
+            "promise",
+            "events/s",
+            "p50 ms",
+            "p99 ms",
+            "CPU µs/event",
+            "norm µs",
+            "tree µs/event",
+            f"{reference} ÷ this",
+            "core busy",
+            "RSS peak MB",
+            "errors",
+        ],
+    )
     usable = {}
     for name, make in makers.items():
         if options.only and name not in options.only:
@@ -233,7 +266,11 @@ def compare(workload: str, makers: dict[str, Callable[[], Server]], load: Load, 
         if best:
             measured[name].append(best)
             mark = f"  [{best.disturbed}]" if best.disturbed else ""
-            print(f"  {workload} round {round_number + 1} {name:16} {best.rate:10,.0f} events/s {best.accept_us:7.2f} µs{mark}", flush=True)
+            print(
+                f"  {workload} round {round_number + 1} {name:16} {best.rate:10,.0f} events/s"
+                f" {best.accept_us:7.2f} µs{mark}",
+                flush=True,
+            )
     slices = [s for each in measured.values() for s in each]
     fastest = min((s.calibration_ms for s in slices), default=1.0)
     for s in slices:
@@ -251,13 +288,26 @@ def compare(workload: str, makers: dict[str, Callable[[], Server]], load: Load, 
         for s in each:
             for role, mb in s.rss_peak_mb.items():
                 peak[role] = max(peak.get(role, 0.0), mb)
-        memory = ", ".join(f"{mb:.0f}" if len(peak) == 1 else f"{role} {mb:.0f}" for role, mb in sorted(peak.items()))
+        memory = ", ".join(
+            f"{mb:.0f}" if len(peak) == 1 else f"{role} {mb:.0f}" for role, mb in sorted(peak.items())
+        )
         server = usable[name]()
-        result.rows.append([
-            name, "in memory" if server.ack == "memory" and server.promise != "nothing" else server.promise, round(mid(lambda s: s.rate)),
-            round(mid(lambda s: s.p50_ms), 2), round(mid(lambda s: s.p99_ms), 2), round(cpu, 2), round(mid(lambda s: s.norm_us), 2),
-            round(mid(lambda s: s.tree_us), 2), round(base / cpu, 2) if cpu and measured.get(reference) else None, round(mid(lambda s: s.core_busy), 2), memory, sum(s.errors for s in each),
-        ])  # fmt: skip
+        result.rows.append(
+            [
+                name,
+                "in memory" if server.ack == "memory" and server.promise != "nothing" else server.promise,
+                round(mid(lambda s: s.rate)),
+                round(mid(lambda s: s.p50_ms), 2),
+                round(mid(lambda s: s.p99_ms), 2),
+                round(cpu, 2),
+                round(mid(lambda s: s.norm_us), 2),
+                round(mid(lambda s: s.tree_us), 2),
+                round(base / cpu, 2) if cpu and measured.get(reference) else None,
+                round(mid(lambda s: s.core_busy), 2),
+                memory,
+                sum(s.errors for s in each),
+            ]
+        )
     for s in slices:
         result.slices.append({f: getattr(s, f) for f in Slice.__slots__})
     result.disturbed = sum(1 for s in slices if s.disturbed)

@@ -16,20 +16,45 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 def describe(folder: Path) -> dict[str, object]:
     """The machine, the interpreter and the disk under `folder`."""
-    cpu = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
-    memory_kb = int(next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal")))
+    cpu = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "?",
+    )
+    memory_kb = int(
+        next(
+            line.split()[1]
+            for line in Path("/proc/meminfo").read_text().splitlines()
+            if line.startswith("MemTotal")
+        )
+    )
     flags = sysconfig.get_config_var("CONFIG_ARGS") or ""
     stat = os.stat(folder)
-    mount = subprocess.run(["findmnt", "-no", "SOURCE,FSTYPE,OPTIONS", "-T", str(folder)], check=False, capture_output=True, text=True)
+    mount = subprocess.run(
+        ["findmnt", "-no", "SOURCE,FSTYPE,OPTIONS", "-T", str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     return {
         "cpu": cpu,
         "cpus": os.cpu_count(),
         "memory_gb": round(memory_kb / 1e6, 1),
         "kernel": platform.release(),
         "python": sys.version.split("\n")[0],
-        "python_build": " ".join(f for f in ("--enable-optimizations", "--with-lto") if f in flags) or "no PGO/LTO flags recorded",
-        "packages": _packages("uvloop", "httptools", "msgspec", "orjson", "granian", "duckdb", "pyarrow", "arro3-io"),
-        "tools": {"nginx": _version(["nginx", "-v"]), "wrk": _version(["wrk", "--version"]), "cc": _version(["cc", "--version"])},
+        "python_build": " ".join(f for f in ("--enable-optimizations", "--with-lto") if f in flags)
+        or "no PGO/LTO flags recorded",
+        "packages": _packages(
+            "uvloop", "httptools", "msgspec", "orjson", "granian", "duckdb", "pyarrow", "arro3-io"
+        ),
+        "tools": {
+            "nginx": _version(["nginx", "-v"]),
+            "wrk": _version(["wrk", "--version"]),
+            "cc": _version(["cc", "--version"]),
+        },
         "disk": mount.stdout.strip() or f"device {stat.st_dev}",
         "fdatasync_ms": fdatasync_probe(folder),
         "load_average_at_start": os.getloadavg(),
@@ -74,11 +99,14 @@ def fdatasync_probe(folder: Path, size: int = 96 << 10, rounds: int = 200) -> di
         os.close(fd)
         path.unlink()
     times.sort()
-    return {"p50": round(times[len(times) // 2] * 1e3, 3), "p99": round(times[int(len(times) * 0.99)] * 1e3, 3)}
+    return {
+        "p50": round(times[len(times) // 2] * 1e3, 3),
+        "p99": round(times[int(len(times) * 0.99)] * 1e3, 3),
+    }
 
 
 def calibrate(core: int) -> float:
-    """CPU milliseconds of a fixed piece of Python work on `core` (about 50 ms). Says how fast the machine is just now."""
+    """CPU ms of a fixed piece of Python work on `core` (about 50): how fast the machine is just now."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -113,8 +141,12 @@ class Process:
 def read_process(pid: int) -> Process | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+        command = (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        )
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+        )
     except (FileNotFoundError, ProcessLookupError):
         return None
     f = stat[stat.rindex(")") + 2 :].split()  # f[0] is field 3 (state) of proc(5)
@@ -123,13 +155,15 @@ def read_process(pid: int) -> Process | None:
         return int(status[name].split()[0]) / 1024 if name in status else 0.0
 
     user, system, child_user, child_system = (int(x) / TICKS_PER_S for x in f[11:15])
-    return Process(pid, int(f[1]), int(f[3]), command, user + system, child_user + child_system, mb("VmRSS"), mb("VmHWM"))
+    return Process(
+        pid, int(f[1]), int(f[3]), command, user + system, child_user + child_system, mb("VmRSS"), mb("VmHWM")
+    )
 
 
 def tree(root: int) -> dict[int, Process]:
     """`root`, all that descend from it, and all of its session (orphans stay in the session)."""
     every = {p.pid: p for entry in os.listdir("/proc") if entry.isdigit() and (p := read_process(int(entry)))}
-    found = {pid for pid, p in every.items() if pid == root or p.session == root}
+    found = {pid for pid, p in every.items() if root in (pid, p.session)}
     grown = True
     while grown:
         more = {pid for pid, p in every.items() if p.parent in found} - found

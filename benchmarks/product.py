@@ -1,37 +1,189 @@
 """The one place where benchmarks call Headwater's own functions (everything else goes through its commands).
 
-TO BE FILLED AT MERGE. Until then `process_stages` says that it is not built, and `process-stages` is reported so.
+A processor as node/build.py wires it, on real files; its stages are timed by wrapping the methods that the product
+itself calls, so that nothing is measured that the product does not do, and the stages add up to the whole turn.
 """
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import orjson
+
+from headwater.event.position import WriterId
+from headwater.event.record import SINGLE, STAMP, Head, encode_head, encode_payload
+from headwater.event.slots import affinity, slot_of
+from headwater.kit.clock import SystemClock
+from headwater.kit.disk import SystemDisk
+from headwater.kit.threads import inline
+from headwater.log.ready import ReadyWriter
+from headwater.log.write import BlockWriter
+from headwater.node.build import runner_for
+from headwater.process import worker
+from headwater.process.settings import ProcessSettings
+
+PARTITIONS, SEGMENT_BYTES = 64, 64 << 20
+BLOCK_RECORDS = 64
+"""As many as come in one commit from 64 connections."""
+HEADS = "browsers: the user agent of the event, its language, client hints; the page's origin as referer"
+STAGES = (
+    "read log",
+    "gather",
+    "parse",
+    "ids",
+    "dedupe",
+    "count",
+    "enrich + shape",
+    "encode",
+    "append",
+    "rest",
+)
+"""In the order of a turn. `rest`: filtering duplicates, state in memory, saving it once a second, the report."""
 
 
-class NotBuilt(Exception):
-    """The part of the product that this measures does not exist yet."""
+class Processing:
+    """One processor with empty state in a folder of its own; the folder goes with it."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in ("raw", "ready/0", "state/0"):
+            (folder / name).mkdir(parents=True)
+        self.folder = folder
+        self.disk, self.clock = SystemDisk(), SystemClock()
+        self.offset_ns = self.clock.wall_ns() - self.clock.boot_ns()
+        self.accepted = 0
+        self.told: dict[str, Any] = {}
+        self.spent: dict[str, int] = {}
+        self.raw = self.blocks(folder / "raw" / f"{1 << 16:016x}", WriterId(1 << 16), 1)
+        settings = ProcessSettings()
+        context: Any = SimpleNamespace(
+            settings=SimpleNamespace(process=settings),
+            path=lambda *names: str(folder.joinpath(*names)),
+            node=SimpleNamespace(partitions=PARTITIONS),
+            number=0,
+        )
+        self.worker = worker.ProcessWorker(
+            0,
+            settings,
+            str(folder),
+            self.disk,
+            self.clock,
+            SimpleNamespace(start=lambda: 1, offset_ns=lambda: self.offset_ns),
+            ReadyWriter(self.blocks(folder / "ready" / "0", WriterId(0), 2)),
+            runner_for(context),
+            self.tell,
+            partitions=PARTITIONS,
+            config_epoch=1,
+        )
+        self.worker.recover()
+        runner = self.worker.groups[0].runner
+        self.time(self.worker, "_take", "read log")
+        self.time(runner.gatherer, "gather", "gather")
+        self.time(runner.reader, "read", "parse")
+        self.time(runner, "_message_ids", "ids")
+        self.time(runner, "_partitions", "ids")
+        self.time(runner, "_dedupe", "dedupe")
+        self.time(runner, "_count", "count")
+        self.time(runner.shaper, "rows", "enrich + shape")
+        self.sections_of = worker.sections_of
+        self.time(worker, "sections_of", "encode")
+        self.time(self.worker, "_append", "append")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        worker.sections_of = self.sections_of
+        for group in self.worker.groups:
+            group.close()
+        self.worker.store.close()
+        self.worker.ready.blocks.close()
+        self.raw.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def cut(self, lines: Sequence[bytes]) -> dict[str, int]:
+        """Accepts the events, then processes them in one turn; CPU ns of each stage of it."""
+        for at in range(0, len(lines), BLOCK_RECORDS):
+            self.accept(lines[at : at + BLOCK_RECORDS])
+        self.spent = {}
+        begin = time.process_time_ns()
+        self.worker.step()
+        whole = time.process_time_ns() - begin
+        if self.told["counters"]["web"]["in"] != self.accepted:
+            raise RuntimeError(f"one cut did not take everything: {self.told['counters']} of {self.accepted}")
+        return {**self.spent, "rest": whole - sum(self.spent.values())}
+
+    def check(self, accepted: int, distinct: int) -> None:
+        """Whether it did what it is timed for."""
+        counted = self.told["counters"]["web"]
+        if (counted["in"], counted["out"], counted["duplicate"]) != (accepted, distinct, accepted - distinct):
+            raise RuntimeError(
+                f"{accepted:,} events, {distinct:,} different, but processing counted {counted}"
+            )
+
+    def accept(self, lines: Sequence[bytes]) -> None:
+        """One block of single events, durable, as collect writes it."""
+        now = self.clock.boot_ns() + self.offset_ns
+        heads: dict[bytes, int] = {}
+        stamps = []
+        for number, line in enumerate(lines):
+            event = orjson.loads(line)
+            head = heads.setdefault(browser_head(event), len(heads))
+            slot = slot_of(affinity(event["anonymousId"], event["userId"], event["messageId"]) or "")
+            address = b"\0" * 10 + b"\xff\xff" + bytes((203, 0, slot & 127, number))
+            stamps.append(STAMP.pack(now + number, address, len(line), head, 1, 0, slot, SINGLE, 0))
+        self.accepted += len(lines)
+        streams = {"web": (len(lines), self.accepted)}
+        payload = encode_payload(stamps, lines, list(heads), [], streams, len(lines))
+        self.raw.write(payload, records=len(lines), events=len(lines))
+        self.raw.ahead_bytes()
+
+    def blocks(self, folder: Path, writer: WriterId, log: int) -> BlockWriter:
+        """A log whose segments are prepared in this thread."""
+        return BlockWriter(
+            self.disk,
+            self.clock,
+            str(folder),
+            writer,
+            log,
+            start=1,
+            offset_ns=self.offset_ns,
+            segment_bytes=SEGMENT_BYTES,
+            submit=inline,
+        )
+
+    def tell(self, told: dict[str, Any]) -> None:
+        self.told = told
+
+    def time(self, owner: object, name: str, stage: str) -> None:
+        """Wraps a method so that its CPU time counts for the stage."""
+        method: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*given: Any, **named: Any) -> Any:
+            begin = time.process_time_ns()
+            try:
+                return method(*given, **named)
+            finally:
+                self.spent[stage] = self.spent.get(stage, 0) + time.process_time_ns() - begin
+
+        setattr(owner, name, timed)
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of processing. `run` takes what the stage before returned; the first takes the raw lines of a batch."""
-
-    name: str
-    run: Callable[[Any], Any]
-
-
-def process_stages(batch_events: int) -> Sequence[Stage]:
-    """The stages parse, dedupe, enrich, shape, commit, wired as the processor wires them, with fresh state.
-
-    Stage one takes `list[bytes]` (one JSON event each, with the stamps the stage needs made up by this adapter);
-    each later one takes its predecessor's result. `commit` must really write and fdatasync, into a temporary folder
-    below `benchmarks.servers.CACHE` (not /tmp, which may be memory). Called once per round: dedupe begins empty.
-    Sketch of the body, with design.md section 8's names:
-
-        from headwater.process import parse, dedupe, enrich, shape, commit
-        state = ...
-        return [Stage("parse", ...), Stage("dedupe", ...), Stage("enrich", ...), Stage("shape", ...), Stage("commit", ...)]
-    """
-    raise NotBuilt("benchmarks/product.py: process_stages() is to be filled when headwater.process exists")
+def browser_head(event: dict[str, Any]) -> bytes:
+    """The head that collect stores for a browser's request."""
+    context = event["context"]
+    headers = {
+        "user-agent": context["userAgent"],
+        "referer": "https://shop.example/",
+        "accept-language": f"{context['locale']},en;q=0.9",
+        "sec-ch-ua": '"Chromium";v="141", "Not?A_Brand";v="8", "Google Chrome";v="141"',
+        "sec-ch-ua-mobile": "?0",
+        "sec-ch-ua-platform": '"Windows"',
+        "origin": "https://shop.example",
+    }
+    return encode_head(Head("web", "segment", "POST", "/v1/track", "", "application/json", headers, True))

@@ -30,8 +30,8 @@ def markdown(run: dict[str, object], results: list[Result]) -> str:
     packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
     tools = "; ".join(f"{k}: {v}" for k, v in machine["tools"].items())
     rule = (
-        "Ratios within one table come from interleaved rounds on one machine and may be compared; absolute numbers and numbers of"
-        " different runs may not. How to read: [../README.md](../README.md)."
+        "Ratios within one table come from interleaved rounds on one machine and may be compared; absolute numbers"
+        " and numbers of different runs may not. How to read: [../README.md](../README.md)."
     )
     out = [
         f"# Benchmarks of {run['date']}",
@@ -42,10 +42,15 @@ def markdown(run: dict[str, object], results: list[Result]) -> str:
     if run["quick"]:
         out += ["**A quick run: it shows that the suite works. Its numbers are not results.**", ""]
     if disturbed:
-        out += [f"**{disturbed} slices were disturbed by other load on the machine (marked in the JSON). These numbers are not fit for publication.**", ""]
+        out += [
+            f"**{disturbed} slices were disturbed by other load on the machine (marked in the JSON)."
+            " These numbers are not fit for publication.**",
+            "",
+        ]
     out += [
         f"* Commit {run['commit']}; {run['rounds']} rounds of {run['seconds']} s; load and server on a core each.",
-        f"* {machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_gb']} GB, Linux {machine['kernel']}; load average at the start {', '.join(f'{x:.2f}' for x in machine['load_average_at_start'])}",
+        f"* {machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_gb']} GB, Linux {machine['kernel']};"
+        f" load average at the start {', '.join(f'{x:.2f}' for x in machine['load_average_at_start'])}",
         f"* Python {machine['python']} ({machine['python_build']}); {packages}",
         f"* {tools}",
         f"* Disk: {machine['disk']}; pwrite + fdatasync of 96 KiB p50 {sync['p50']} ms, p99 {sync['p99']} ms",

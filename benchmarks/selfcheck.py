@@ -34,9 +34,26 @@ AUTH = "Authorization: Basic " + base64.b64encode(f"{events.KEY}:".encode()).dec
 GOOD = '{"type":"track","event":"a","messageId":"m","anonymousId":"x"}'
 
 
-def request(body: str | bytes = GOOD, path: str = "/v1/track", *headers: str, method: str = "POST", length: object = None, auth: str = AUTH) -> bytes:
+ODD = (b"\r\n", b"\n", b"\0", b":", b"{", b'"', b"\\u", b"[" * 40, b"Content-Length: 9999\r\n", b"\xf0\x9f")
+"""What mutations put into a request."""
+
+
+def request(
+    body: str | bytes = GOOD,
+    path: str = "/v1/track",
+    *headers: str,
+    method: str = "POST",
+    length: object = None,
+    auth: str = AUTH,
+) -> bytes:
     data = body.encode() if isinstance(body, str) else body
-    lines = [f"{method} {path} HTTP/1.1", "Host: a", f"Content-Length: {len(data) if length is None else length}", *([auth] if auth else []), *headers]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: a",
+        f"Content-Length: {len(data) if length is None else length}",
+        *([auth] if auth else []),
+        *headers,
+    ]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + data
 
 
@@ -71,7 +88,11 @@ CASES: list[tuple[str, bytes, int]] = [
     ("pixel", request(b"", f"/pixel.gif?key={events.KEY}", method="GET", auth=""), 200),
     ("no key", request(auth=""), 401),
     ("wrong key", request(auth="Authorization: Basic eDo="), 401),
-    ("key with a wrong end", request(auth="Authorization: Basic " + base64.b64encode(f"{events.KEY[:-1]}X:".encode()).decode()), 401),
+    (
+        "key with a wrong end",
+        request(auth="Authorization: Basic " + base64.b64encode(f"{events.KEY[:-1]}X:".encode()).decode()),
+        401,
+    ),
     ("broken base64", request(auth="Authorization: Basic !!!"), 401),
     ("no such path", request(path="/nothing"), 404),
     ("wrong method", request(method="PUT"), 405),
@@ -110,7 +131,7 @@ CASES: list[tuple[str, bytes, int]] = [
     ("NUL in a header", request(GOOD, "/v1/track", "X: a\0b"), 400),
     ("no such protocol", b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 400),
     ("not HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n", 400),
-]  # fmt: skip
+]
 
 
 def status_of(answer: bytes) -> int:
@@ -118,9 +139,14 @@ def status_of(answer: bytes) -> int:
 
 
 def check_cases(server: Server) -> None:
-    wrong = [f"{name}: {status_of(got)} instead of {want}" for name, data, want in CASES if status_of(got := exchange(server.port, data)) != want]
+    wrong = [
+        f"{name}: {status_of(got)} instead of {want}"
+        for name, data, want in CASES
+        if status_of(got := exchange(server.port, data)) != want
+    ]
     assert not wrong, "\n  ".join(["wrong status", *wrong])
-    guesses = [base64.b64encode(f"wrong-key-{n:07d}:".encode()).decode() for n in range(2000)]  # as long as the right one
+    # as long as the right one
+    guesses = [base64.b64encode(f"wrong-key-{n:07d}:".encode()).decode() for n in range(2000)]
     assert len(events.KEY) == 17
     with socket.create_connection(("127.0.0.1", server.port), 2) as s:
         for guess in guesses:
@@ -150,7 +176,7 @@ def check_fuzz(server: Server, rounds: int = 4000, seed: int = 5) -> None:
             elif kind == 1:
                 del data[at : at + rng.randint(1, 20)]
             elif kind == 2:
-                data[at:at] = rng.choice((b"\r\n", b"\n", b"\0", b":", b"{", b'"', b"\\u", b"[" * 40, b"Content-Length: 9999\r\n", b"\xf0\x9f"))
+                data[at:at] = rng.choice(ODD)
             else:
                 data += data[at : at + 200]
             if not data:
@@ -175,8 +201,14 @@ def check_honest(server: Server) -> None:
         print("  strace is not installed: honesty not checked")
         return
     trace = server.folder / "trace"
-    pid = next(p for p, seen in server.tree().items() if "strace" not in seen.command and seen.command.startswith(str(CLoop.binary)))
-    tracer = subprocess.Popen(["strace", "-f", "-tt", "-s", "4096", "-e", "trace=recvfrom,sendto,fdatasync,pwrite64", "-o", str(trace), "-p", str(pid)], stderr=subprocess.DEVNULL)
+    pid = next(
+        p
+        for p, seen in server.tree().items()
+        if "strace" not in seen.command and seen.command.startswith(str(CLoop.binary))
+    )
+    calls = "trace=recvfrom,sendto,fdatasync,pwrite64"
+    command = f"strace -f -tt -s 4096 -e {calls} -p {pid} -o".split()
+    tracer = subprocess.Popen([*command, str(trace)], stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.7)
         for n in range(20):
@@ -257,7 +289,9 @@ def check_kept(server: Server) -> None:
         expected += count
     stored = {json.loads(b).get("messageId") for _, _, bodies in blocks for b in bodies if b.startswith(b"{")}
     lost = acknowledged - stored
-    assert acknowledged and not lost, f"{len(lost)} of {len(acknowledged)} acknowledged events are not in the log"
+    assert acknowledged and not lost, (
+        f"{len(lost)} of {len(acknowledged)} acknowledged events are not in the log"
+    )
     print(f"  {len(acknowledged):,} acknowledged, all of them in {len(blocks):,} blocks")
 
 

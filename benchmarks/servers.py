@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
 CACHE = ROOT / ".cache" / "bench"
 SERVER_CORE, LOAD_CORE = 0, 1
-START_S_MAX, STOP_S_MAX = 30.0, 30.0
+START_S_MAX, STOP_S_MAX = 30.0, 40.0
+ROLE_MODULE = "headwater.node.role"
 
 
 class Unavailable(Exception):
@@ -40,6 +41,7 @@ class Server(ABC):
 
     def prepare(self) -> None:
         """Build what is needed, once before the rounds; raises Unavailable."""
+        return
 
     @abstractmethod
     def command(self) -> list[str]: ...
@@ -62,8 +64,12 @@ class Server(ABC):
         self.process = subprocess.Popen(
             ["taskset", "-c", str(SERVER_CORE), *self.command()],
             env={**os.environ, **self.environment()},
-            stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=ROOT, start_new_session=True,
-        )  # fmt: skip
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+            start_new_session=True,
+        )
         output.close()
         deadline = time.monotonic() + START_S_MAX
         while not self.answers():
@@ -92,20 +98,29 @@ class Server(ABC):
             except subprocess.TimeoutExpired:
                 print(f"  {self.name}: did not stop within {STOP_S_MAX:.0f} s, killed", file=sys.stderr)
         for pid in mine & set(self.tree()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            kill(pid, signal.SIGKILL)
         self.process.wait()
+        deadline = time.monotonic() + 5
+        while self.tree() and time.monotonic() < deadline:  # whoever still writes would bring the folder back
+            time.sleep(0.02)
         self.process = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def get(port: int, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
+def get(port: int, path: str, timeout_s: float = 10.0) -> tuple[int, bytes]:
     """(status, body); (0, b"") when nothing answers."""
+    return ask(port, "GET", path, None, timeout_s)
+
+
+def post_json(port: int, path: str, value: object, timeout_s: float = 60.0) -> tuple[int, bytes]:
+    """The same for a POST."""
+    return ask(port, "POST", path, json.dumps(value), timeout_s)
+
+
+def ask(port: int, method: str, path: str, body: str | None, timeout_s: float) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
-        connection.request("GET", path)
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
@@ -126,17 +141,22 @@ class CLoop(Server):
         source = HERE / "reference" / "accept.c"
         if shutil.which("cc") is None:
             raise Unavailable("no C compiler")
-        if self.binary.exists() and self.binary.stat().st_mtime > max(f.stat().st_mtime for f in source.parent.glob("*.[ch]")):
+        if self.binary.exists() and self.binary.stat().st_mtime > max(
+            f.stat().st_mtime for f in source.parent.glob("*.[ch]")
+        ):
             return
         CACHE.mkdir(parents=True, exist_ok=True)
-        command = ["cc", "-O2", "-march=native", "-pthread", "-Wall", *_xxhash_include(), str(source), "-o", str(self.binary)]
+        command = ["cc", "-O2", "-march=native", "-pthread", "-Wall", *_xxhash_include()]
+        command += [str(source), "-o", str(self.binary)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             raise Unavailable(f"accept.c did not compile: {done.stderr[-1000:]}")
 
     def command(self) -> list[str]:
         more = (["--memory"] if self.ack == "memory" else []) + (["--buffered"] if self.buffered else [])
-        return [str(self.binary), "--port", str(self.port), "--dir", str(self.folder / "raw"), "--key", events.KEY, "--keep-mb", "4096", *more]
+        data, keep_mb = str(self.folder / "raw"), "4096"
+        command = [str(self.binary), "--port", str(self.port), "--dir", data, "--key", events.KEY]
+        return [*command, "--keep-mb", keep_mb, *more]
 
 
 class CLoopBuffered(CLoop):
@@ -169,14 +189,18 @@ class Granian(Server):
             raise Unavailable("granian is not installed (extra `bench`)") from None
 
     def command(self) -> list[str]:
-        return [
-            sys.executable, "-m", "granian", "--interface", "rsgi", "--host", "127.0.0.1", "--port", str(self.port),
-            "--workers", "1", "--runtime-threads", "1", "--loop", "uvloop", "--http", "1", "--no-ws", "--backpressure", "2048",
-            "--log-level", "warning", "benchmarks.reference.granian_app:app",
-        ]  # fmt: skip
+        options = (
+            f"--interface rsgi --host 127.0.0.1 --port {self.port} --workers 1 --runtime-threads 1 --loop uvloop"
+            " --http 1 --no-ws --backpressure 2048 --log-level warning benchmarks.reference.granian_app:app"
+        )
+        return [sys.executable, "-m", "granian", *options.split()]
 
     def environment(self) -> dict[str, str]:
-        return {"BENCH_KEY": events.KEY, "BENCH_DIR": str(self.folder / "raw"), "BENCH_MEMORY": "1" if self.ack == "memory" else "0"}
+        return {
+            "BENCH_KEY": events.KEY,
+            "BENCH_DIR": str(self.folder / "raw"),
+            "BENCH_MEMORY": "1" if self.ack == "memory" else "0",
+        }
 
 
 class Nginx(Server):
@@ -195,10 +219,11 @@ class Nginx(Server):
 
 
 class HeadwaterServer(Server):
-    """A whole node. Adapt here: the configuration text, `role`, `pause`, and the questions at the end.
+    """A whole node: `headwater run` with its collect, process, deliver and ops processes.
 
-    `destination=False` starts it for the accept workloads: no destinations, processing paused. What is then measured is
-    the collect process; supervisor and the rest are in the tree's number, which stands beside it.
+    `destination=False` is for the accept workloads: no destination, and processing is held by SIGSTOP. What is then
+    measured is the collect process; supervisor and the rest are in the tree's number, which stands beside it. The
+    supervisor watches for ends of processes only, so a held one is nothing to it; /ready would warn.
     """
 
     name = "headwater"
@@ -211,20 +236,23 @@ class HeadwaterServer(Server):
         self.paused: list[int] = []
 
     def prepare(self) -> None:
-        done = subprocess.run([sys.executable, "-m", "headwater", "--help"], check=False, capture_output=True, text=True, cwd=ROOT)
+        command = [sys.executable, "-m", "headwater", "version"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
         if done.returncode:
-            raise Unavailable(f"headwater is not built here: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+            said = (done.stderr.strip().splitlines() or ["?"])[-1]
+            raise Unavailable(f"headwater does not run here: {said}")
 
     def configuration(self) -> str:
         # JSON is YAML: no library needed to write it.
-        text: dict[str, object] = {
+        settings: dict[str, object] = {
             "collect": {"listen": f"127.0.0.1:{self.port}", "workers": 1},
             "ops": {"listen": f"127.0.0.1:{self.ops_port}"},
             "keys": [{"id": "web", "secret": "${env.WEB_KEY}", "origins": ["*"], "ack": self.ack}],
+            "data_bytes_max": data_bytes_max(self.folder),
         }
         if self.destination:
-            text["destinations"] = {"warehouse": {"type": "duckdb", "path": "warehouse.duckdb"}}
-        return json.dumps(text, indent=2)
+            settings["destinations"] = {"warehouse": {"type": "duckdb", "path": "warehouse.duckdb"}}
+        return json.dumps(settings, indent=2)
 
     def command(self) -> list[str]:
         path = self.folder / "headwater.yaml"
@@ -235,12 +263,17 @@ class HeadwaterServer(Server):
         return {"WEB_KEY": events.KEY}
 
     def role(self, command: str) -> str:
-        # "process" is looked for as a word, so that paths and options do not match
+        """`python -m headwater.node.role ROLE INSTANCE …`; the one that starts them is the supervisor."""
         words = command.split()
-        return next((r for r in ("collect", "process", "deliver") if r in words), "supervisor")
+        return words[words.index(ROLE_MODULE) + 1] if ROLE_MODULE in words else "supervisor"
 
     def accept_roles(self) -> tuple[str, ...]:
         return ("collect",)
+
+    def answers(self) -> bool:
+        """Whether every process runs: accepting is not enough, since processing may be held the next moment."""
+        status, body = get(self.ops_port, "/ready")
+        return status == 200 and not json.loads(body)["warnings"] and super().answers()
 
     def start(self) -> None:
         super().start()
@@ -248,56 +281,64 @@ class HeadwaterServer(Server):
             self.pause()
 
     def stop(self) -> None:
+        """Drains in order; a node whose processing is held is killed, since nobody wants its events."""
+        if self.process is not None and not self.destination:
+            for pid in {self.process.pid, *self.tree()}:
+                kill(pid, signal.SIGKILL)
         self.go_on()
         super().stop()
 
     def pause(self) -> None:
-        """Holds processing and delivery, so that the door alone is measured. SIGSTOP, until the node offers better."""
+        """Holds processing and delivery, so that the door alone works."""
         for pid, p in self.tree().items():
             if self.role(p.command) in ("process", "deliver"):
-                os.kill(pid, signal.SIGSTOP)
+                kill(pid, signal.SIGSTOP)
                 self.paused.append(pid)
 
     def go_on(self) -> None:
         for pid in self.paused:
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except ProcessLookupError:
-                pass
+            kill(pid, signal.SIGCONT)
         self.paused.clear()
 
     # -- questions to the running node --
 
-    def ask(self, *words: str) -> Any:
-        """`headwater WORDS --data DIR`, on the load's core; its answer as JSON."""
-        command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "headwater", *words, "--data", str(self.data)]
+    def ledger(self) -> dict[str, Any]:
+        """The conservation ledger of the stream that is measured, as `headwater reconcile --json` prints it."""
+        command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "headwater", "reconcile", "--json"]
+        command += ["--data", str(self.data)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
-        if done.returncode:
-            raise Unavailable(f"headwater {' '.join(words)}: exit {done.returncode}: {done.stderr.strip()[-500:]}")
-        return json.loads(done.stdout)
-
-    def counts(self) -> dict[str, int]:
-        """Events `accepted`, `delivered`, `duplicate`, `dead`, `filtered`, `pending`, summed over streams."""
-        answer = self.ask("reconcile", "--json")
-        streams = answer if isinstance(answer, list) else [answer]
-        total: dict[str, int] = {}
-        for stream in streams:
-            for name, value in stream.items():
-                if isinstance(value, int) and not isinstance(value, bool):
-                    total[name] = total.get(name, 0) + value
-        return total
+        if not done.stdout.strip():
+            raise RuntimeError(f"headwater reconcile: exit {done.returncode}: {done.stderr.strip()[-500:]}")
+        ledger: dict[str, Any] = next((one for one in json.loads(done.stdout) if one["stream"] == "web"), {})
+        if done.returncode or not ledger or not ledger["holds"]:
+            raise RuntimeError(f"the ledger does not hold: {ledger.get('problems', 'no stream `web`')}")
+        return ledger
 
     def rows(self) -> int:
-        """Rows of `events`, asked of the node's own SQL."""
-        answer = self.ask("sql", "--json", "select count(*) as n from events")
-        return int(answer[0]["n"])
+        """Rows of `events`, asked of the node's own SQL; 0 before there is a table."""
+        status, body = post_json(self.ops_port, "/api/sql", {"query": "select count(*) as n from events"})
+        answer = json.loads(body) if body else {}
+        if status == 200:
+            return int(answer["rows"][0]["n"])
+        if "events does not exist" in str(answer):
+            return 0
+        raise RuntimeError(f"/api/sql answered {status}: {answer}")
 
     def delivered(self, receipt: str) -> bool:
         """Whether the event of this receipt is in the warehouse, by the ops address."""
         status, body = get(self.ops_port, f"/api/where?receipt={receipt}")
-        if status == 404:
-            return False
         if status != 200:
-            raise Unavailable(f"/api/where answered {status}")
-        places: dict[str, Any] = json.loads(body).get("destinations", {})
-        return bool(places) and all(p in (True, "delivered") or (isinstance(p, dict) and p.get("delivered")) for p in places.values())
+            raise RuntimeError(f"/api/where answered {status}: {body[:300]!r}")
+        return bool(json.loads(body)["destinations"].get("warehouse"))
+
+
+def data_bytes_max(folder: Path) -> int:
+    """Room enough that no quota is met; half of a small disk."""
+    return min(40 << 30, shutil.disk_usage(folder).free // 2)
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

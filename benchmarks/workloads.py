@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import time
 from collections.abc import Callable
 from functools import partial
+
+import orjson
 
 from benchmarks import events, harness, machine, product
 from benchmarks.harness import Load, Options, Result, Watch, median
@@ -26,6 +29,7 @@ from benchmarks.servers import (
 PORT = 18420
 DATA = CACHE / "run"
 SETTLE_S_MAX = 300.0
+CUT_EVENTS, WARM_UP_EVENTS = 5_000, 20_000
 
 
 # -- the door ----------------------------------------------------------------------------------------------------------
@@ -35,11 +39,13 @@ def accept(name: str, ack: str, load: Load, options: Options) -> Result:
     """headwater collect, C loop, granian, nginx, in interleaved rounds."""
     kinds: tuple[type[Server], ...] = (HeadwaterServer, CLoop, CLoopBuffered, Granian, Nginx)
     makers: dict[str, Callable[[], Server]] = {
-        kind.name: partial(kind, ack=ack, port=PORT + 10 * n, folder=DATA / f"server-{n}") for n, kind in enumerate(kinds)
+        kind.name: partial(kind, ack=ack, port=PORT + 10 * n, folder=DATA / f"server-{n}")
+        for n, kind in enumerate(kinds)
     }
     result = harness.compare(name, makers, load, options, CLoop.name)
     result.notes.append(
-        "CPU µs/event: headwater's is the collect process, with supervisor and others in `tree`; zeroing of segments is in both."
+        "CPU µs/event: headwater's is the collect process, with supervisor and others in `tree`;"
+        " zeroing of segments is in both."
         " nginx answers a constant, checks nothing and keeps nothing: a floor for HTTP, not a peer."
     )
     return result
@@ -49,62 +55,53 @@ def accept(name: str, ack: str, load: Load, options: Options) -> Result:
 
 
 def process_stages(options: Options) -> Result:
-    """µs per event of each stage against `orjson.loads` of the same lines, alternating batch by batch on one core."""
-    import os
-
-    import orjson
-
+    """µs per event of each stage against `orjson.loads` of the same lines, alternating cut by cut on one core."""
     result = Result("process-stages", ["stage", "µs/event", "÷ orjson.loads", "events/s/core"])
-    batch_events = 5_000
     lines = list(events.lines(options.events))
-    batches = [lines[n : n + batch_events] for n in range(0, len(lines), batch_events)]
-    try:
-        product.process_stages(batch_events)
-        built = True
-    except product.NotBuilt as e:
-        result.notes.append(f"headwater: not measured: {e}")
-        built = False
+    cuts = [lines[n : n + CUT_EVENTS] for n in range(0, len(lines), CUT_EVENTS)]
+    warm_up = list(events.lines(WARM_UP_EVENTS, seed=8))
+    spent: dict[str, list[float]] = {}
     pinned = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {SERVER_CORE})
-    spent: dict[str, list[float]] = {}
     try:
         for round_number in range(options.rounds):
-            stages = list(product.process_stages(batch_events)) if built else []
             total: dict[str, int] = {}
-
-            def timed(name: str, call: Callable[[], object], total: dict[str, int] = total) -> object:
-                start = time.process_time_ns()
-                value = call()
-                total[name] = total.get(name, 0) + time.process_time_ns() - start
-                return value
-
-            def reference(batch: list[bytes]) -> None:
-                for line in batch:
-                    orjson.loads(line)
-
-            for n, batch in enumerate(batches):
-                if (n + round_number) % 2 == 0:
-                    timed("orjson.loads", partial(reference, batch))
-                value: object = batch
-                for stage in stages:
-                    value = timed(stage.name, partial(stage.run, value))
-                if (n + round_number) % 2 == 1:
-                    timed("orjson.loads", partial(reference, batch))
+            with product.Processing(DATA / "processing") as processing:
+                for n in range(0, len(warm_up), CUT_EVENTS):
+                    processing.cut(warm_up[n : n + CUT_EVENTS])
+                for number, cut in enumerate(cuts):
+                    order = (parse_only, processing.cut)
+                    for measured in order if (number + round_number) % 2 else reversed(order):
+                        for name, ns in measured(cut).items():
+                            total[name] = total.get(name, 0) + ns
+                processing.check(len(warm_up) + len(lines), len({*warm_up, *lines}))
             for name, ns in total.items():
                 spent.setdefault(name, []).append(ns / 1e3 / len(lines))
     finally:
         os.sched_setaffinity(0, pinned)
     base = median(spent["orjson.loads"])
-    own = [name for name in spent if name != "orjson.loads"]
-    for name in ("orjson.loads", *own):
+    own = [name for name in product.STAGES if name in spent]
+    spent["all stages"] = [sum(spent[name][r] for name in own) for r in range(options.rounds)]
+    for name in ("orjson.loads", *own, "all stages"):
         us = median(spent[name])
         result.rows.append([name, round(us, 2), round(us / base, 2), round(1e6 / us)])
-    if own:
-        us = median([sum(spent[name][r] for name in own) for r in range(options.rounds)])
-        result.rows.append(["all stages", round(us, 2), round(us / base, 2), round(1e6 / us)])
-    result.notes.append(f"{len(lines):,} events in batches of {batch_events:,}, {sum(map(len, lines)) / len(lines):,.0f} B mean, {len(lines) - len(set(lines)):,} duplicates; CPU of all threads.")
+    mean, copies = sum(map(len, lines)) / len(lines), len(lines) - len(set(lines))
+    result.notes += [
+        f"{len(lines):,} events in cuts of {CUT_EVENTS:,}, {mean:,.0f} B mean, {copies:,} duplicates;"
+        f" CPU of all threads. A real processor on real files, warmed with {WARM_UP_EVENTS:,} other events;"
+        " rows and duplicates checked.",
+        f"Blocks of {product.BLOCK_RECORDS} single events; heads as of {product.HEADS}.",
+    ]
     result.slices.append({"us_per_event": spent})
     return result
+
+
+def parse_only(lines: list[bytes]) -> dict[str, int]:
+    """CPU ns of the least that anybody who looks at JSON in Python pays."""
+    begin = time.process_time_ns()
+    for line in lines:
+        orjson.loads(line)
+    return {"orjson.loads": time.process_time_ns() - begin}
 
 
 # -- the whole road ----------------------------------------------------------------------------------------------------
@@ -113,7 +110,9 @@ def process_stages(options: Options) -> Result:
 def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> dict[str, object]:
     """POST with the run's key; raises on anything but 200."""
     key = base64.b64encode(f"{events.KEY}:".encode()).decode()
-    connection.request("POST", path, body, {"Authorization": f"Basic {key}", "Content-Type": "application/json"})
+    connection.request(
+        "POST", path, body, {"Authorization": f"Basic {key}", "Content-Type": "application/json"}
+    )
     answer = connection.getresponse()
     text = answer.read()
     if answer.status != 200:
@@ -165,7 +164,9 @@ def _by_role(used: harness.Usage, count: int) -> dict[str, float]:
     return {role: s / count * 1e6 for role, s in used.cpu_s.items()}
 
 
-def _whole(name: str, options: Options, one_round: Callable[[HeadwaterServer], tuple[int, harness.Usage, float, str]]) -> Result:
+def _whole(
+    name: str, options: Options, one_round: Callable[[HeadwaterServer], tuple[int, harness.Usage, float, str]]
+) -> Result:
     """Runs `one_round` on a fresh node for each round and tables CPU per event by role."""
     result = Result(name, ["role", "CPU µs/event", "events/s per core", "RSS peak MB"])
     per_role: dict[str, list[float]] = {}
@@ -188,17 +189,35 @@ def _whole(name: str, options: Options, one_round: Callable[[HeadwaterServer], t
                 peaks[role] = max(peaks.get(role, 0.0), mb)
             totals.append(sum(shares.values()))
             result.disturbed += bool(disturbed)
-            result.slices.append({"round": round_number, "events": count, "us_per_event": shares, "wall_s": wall, "calibration_ms": calibration, "disturbed": disturbed, "rss_peak_mb": used.rss_peak_mb})
-            print(f"  {name} round {round_number + 1}: {count:,} events, {totals[-1]:.2f} µs/event" + (f"  [{disturbed}]" if disturbed else ""), flush=True)
+            result.slices.append(
+                {
+                    "round": round_number,
+                    "events": count,
+                    "us_per_event": shares,
+                    "wall_s": wall,
+                    "calibration_ms": calibration,
+                    "disturbed": disturbed,
+                    "rss_peak_mb": used.rss_peak_mb,
+                }
+            )
+            print(
+                f"  {name} round {round_number + 1}: {count:,} events, {totals[-1]:.2f} µs/event"
+                + (f"  [{disturbed}]" if disturbed else ""),
+                flush=True,
+            )
     except Unavailable as e:
         result.notes.append(f"headwater: not measured: {e}")
         return result
     for role, each in sorted(per_role.items()):
         us = median(each)
-        result.rows.append([role, round(us, 2), round(1e6 / us) if us > 0 else None, round(peaks.get(role, 0.0))])
+        result.rows.append(
+            [role, round(us, 2), round(1e6 / us) if us > 0 else None, round(peaks.get(role, 0.0))]
+        )
     us = median(totals)
     result.rows.append(["all", round(us, 2), round(1e6 / us) if us > 0 else None, None])
-    behind = [sum(u for r, u in s["us_per_event"].items() if r in ("process", "deliver")) for s in result.slices]  # type: ignore[attr-defined]
+    behind = [
+        sum(each) for each in zip(*(per_role.get(r, [0.0]) for r in ("process", "deliver")), strict=False)
+    ]
     if (us := median(behind)) > 0:
         result.rows.append(["process + deliver", round(us, 2), round(1e6 / us), None])
     return result
@@ -219,7 +238,10 @@ def end_to_end(options: Options) -> Result:
         return accepted, used, wall, disturbed
 
     result = _whole("end-to-end", options, one_round)
-    result.notes.append(f"{options.events:,} events preloaded in batches of 100 while processing is held, then let go; until rows = different message ids. One core for the node.")
+    result.notes.append(
+        f"{options.events:,} events preloaded in batches of 100 while processing is held, then let go;"
+        " until rows = different message ids. One core for the node."
+    )
     return result
 
 
@@ -231,8 +253,8 @@ def whole_path(options: Options) -> Result:
         told = harness.wrk(server.port, Load("single"), options.seconds, options.connections or 64)
         if any(told[k] for k in ("connect", "read", "write", "status", "timeout")):
             raise RuntimeError(f"errors under load: {told}")
-        # wrk stops with requests on the way: the node's own count of accepted events is the measure, and rows must equal it
-        accepted = server.counts()["accepted"]
+        # wrk stops with requests on the way: the node's own count of accepted events is what rows must equal
+        accepted = server.ledger()["accepted"]
         if accepted < told["requests"]:
             raise RuntimeError(f"{told['requests']:.0f} acknowledged, {accepted} counted as accepted")
         settle(server, accepted)
@@ -240,7 +262,10 @@ def whole_path(options: Options) -> Result:
         return accepted, used, wall, disturbed
 
     result = _whole("whole-path", options, one_round)
-    result.notes.append("Single 1.5 KB events, ack disk, 64 connections; CPU of the whole tree until every accepted event is a row (rows = accepted checked). Questions asked of the node by the benchmark cost a little and are included.")
+    result.notes.append(
+        "Single 1.5 KB events, ack disk, 64 connections; CPU of the whole tree until every accepted event is a row"
+        " (rows = accepted checked). The benchmark's questions to the node cost a little and are included."
+    )
     return result
 
 
@@ -265,7 +290,8 @@ def click_to_row(options: Options) -> Result:
                         following.append((at, str(answer["receipt"])))
                     sent += 1
                     continue
-                while following and server.delivered(following[0][1]):  # oldest first: may be seen late, never early
+                # oldest first: may be seen late, never early
+                while following and server.delivered(following[0][1]):
                     took.append((time.monotonic() - following.pop(0)[0]) * 1e3)
                 if following and time.monotonic() - following[0][0] > 30:
                     raise RuntimeError(f"receipt {following[0][1]} is not in the warehouse after 30 s")
@@ -281,26 +307,35 @@ def click_to_row(options: Options) -> Result:
         return round(took[min(len(took) - 1, int(len(took) * q))], 1)
 
     result.rows.append([len(took), quantile(0.5), quantile(0.9), quantile(0.99), round(took[-1], 1)])
-    result.notes.append("From before the POST is sent to the first answer of /api/where that says delivered (polled, so up to some ms late, never early).")
+    result.notes.append(
+        "From before the POST is sent to the first answer of /api/where that says delivered"
+        " (polled, so up to some ms late, never early)."
+    )
     result.slices.append({"ms": took})
     return result
 
 
 def rss(options: Options) -> Result:
-    """Memory by role: after start, and the peak after saturation with single events, then with batches, all delivered."""
+    """Memory by role: after start, and the peak after saturation with singles, then with batches, all delivered."""
     result = Result("rss", ["when", "role", "RSS MB", "peak MB"])
     try:
         server = _node()
         server.prepare()
         server.start()
         try:
-            for when, load in (("idle", None), ("after singles", Load("single")), ("after batches", Load("batch", 100, 16))):
+            for when, load in (
+                ("idle", None),
+                ("after singles", Load("single")),
+                ("after batches", Load("batch", 100, 16)),
+            ):
                 if load:
                     harness.wrk(server.port, load, options.seconds * 2, load.connections)
-                    settle(server, server.counts()["accepted"])
+                    settle(server, server.ledger()["accepted"])
                 seen = harness.usage({}, server.tree(), server.role)
                 for role in sorted(seen.rss_mb):
-                    result.rows.append([when, role, round(seen.rss_mb[role], 1), round(seen.rss_peak_mb[role], 1)])
+                    result.rows.append(
+                        [when, role, round(seen.rss_mb[role], 1), round(seen.rss_peak_mb[role], 1)]
+                    )
         finally:
             server.stop()
     except Unavailable as e:
@@ -310,12 +345,30 @@ def rss(options: Options) -> Result:
 
 
 WORKLOADS: dict[str, tuple[str, Callable[[Options], Result]]] = {
-    "accept-single-disk": ("POST of one 1.5 KB event, reply after fdatasync", lambda o: accept("accept-single-disk", "disk", Load("single"), o)),
-    "accept-single-memory": ("the same, reply before the write", lambda o: accept("accept-single-memory", "memory", Load("single"), o)),
-    "accept-varied-disk": ("as accept-single-disk, different header values in each request", lambda o: accept("accept-varied-disk", "disk", Load("varied"), o)),
-    "accept-batch-disk": ("POST of 100 events, reply after fdatasync", lambda o: accept("accept-batch-disk", "disk", Load("batch", 100, 16), o)),
-    "accept-batch-memory": ("POST of 100 events, reply before the write", lambda o: accept("accept-batch-memory", "memory", Load("batch", 100, 16), o)),
-    "accept-pixel": ("GET pixel with 21 parameters, reply before the write", lambda o: accept("accept-pixel", "memory", Load("pixel"), o)),
+    "accept-single-disk": (
+        "POST of one 1.5 KB event, reply after fdatasync",
+        lambda o: accept("accept-single-disk", "disk", Load("single"), o),
+    ),
+    "accept-single-memory": (
+        "the same, reply before the write",
+        lambda o: accept("accept-single-memory", "memory", Load("single"), o),
+    ),
+    "accept-varied-disk": (
+        "as accept-single-disk, different header values in each request",
+        lambda o: accept("accept-varied-disk", "disk", Load("varied"), o),
+    ),
+    "accept-batch-disk": (
+        "POST of 100 events, reply after fdatasync",
+        lambda o: accept("accept-batch-disk", "disk", Load("batch", 100, 16), o),
+    ),
+    "accept-batch-memory": (
+        "POST of 100 events, reply before the write",
+        lambda o: accept("accept-batch-memory", "memory", Load("batch", 100, 16), o),
+    ),
+    "accept-pixel": (
+        "GET pixel with 21 parameters, reply before the write",
+        lambda o: accept("accept-pixel", "memory", Load("pixel"), o),
+    ),
     "process-stages": ("each processing stage against orjson.loads of the same lines", process_stages),
     "end-to-end": ("a backlog into DuckDB: processing and delivery CPU per event", end_to_end),
     "whole-path": ("saturated single events from socket to DuckDB row, CPU of everything", whole_path),

@@ -1,7 +1,8 @@
 """The reference for Python frameworks: the same checks and the same durable promise as a granian RSGI application.
 
 Written as a good granian application would be: typed partial decode with msgspec, group commit in one thread, one
-future per commit (not per request). What it does less than the collector: no deadlines or caps beyond granian's own. Settings come from the environment: BENCH_KEY, BENCH_DIR, BENCH_MEMORY=1.
+future per commit (not per request). What it does less than the collector: no deadlines or caps beyond
+granian's own. Settings come from the environment: BENCH_KEY, BENCH_DIR, BENCH_MEMORY=1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ BODY_BYTES_MAX = 1 << 20
 QUOTA = 1e7
 ORIGINS = {"*"}
 WAITING_BYTES_MAX = 4 << 20
-GIF = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+GIF = (
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00"
+    b",\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+)
 _HEADER = struct.Struct("<4sBBHIIQQIIQQQ")
 _STAMP = struct.Struct("<IIQQHBBI16s")
 _INDEX = struct.Struct("<HI")
@@ -87,7 +91,14 @@ class Log:
 
     def _start(self) -> None:
         self.work = (self.parts + self.index, self.records, self.events, self.first_seq, self.durable)
-        self.parts, self.index, self.records, self.events, self.bytes, self.first_seq = [], [], 0, 0, 0, self.seq
+        self.parts, self.index, self.records, self.events, self.bytes, self.first_seq = (
+            [],
+            [],
+            0,
+            0,
+            0,
+            self.seq,
+        )
         self.durable = self.loop.create_future()
         self.wake.release()
 
@@ -123,7 +134,20 @@ class Log:
             assert self.work is not None
             parts, records, events, first_seq, done = self.work
             payload = b"".join(parts)
-            head = (b"HWB1", 1, 0, 64, len(payload), records, self.log_id, first_seq, events, 0, time.time_ns(), 0)
+            head = (
+                b"HWB1",
+                1,
+                0,
+                64,
+                len(payload),
+                records,
+                self.log_id,
+                first_seq,
+                events,
+                0,
+                time.time_ns(),
+                0,
+            )
             state = xxhash.xxh3_64(_HEADER.pack(*head, 0))
             state.update(payload)
             block = _HEADER.pack(*head, state.intdigest()) + payload
@@ -207,7 +231,17 @@ class App:
         lengths = struct.pack("<11H", *map(len, texts))
         total = _STAMP.size + 22 + sum(map(len, texts)) + len(body)
         slot = xxhash.xxh3_64_intdigest(str(visitor).encode()) % 4096 if visitor is not None else 0
-        stamp = _STAMP.pack(total, len(body), time.time_ns(), time.monotonic_ns(), 0, batch, 0, events, scope.client.encode()[:16])
+        stamp = _STAMP.pack(
+            total,
+            len(body),
+            time.time_ns(),
+            time.monotonic_ns(),
+            0,
+            batch,
+            0,
+            events,
+            scope.client.encode()[:16],
+        )
         log = self.log
         seq = log.append([stamp, lengths, *texts, body], total, events)
         log.index.append(_INDEX.pack(slot, log.bytes))
@@ -220,11 +254,17 @@ class App:
             protocol.response_bytes(200, out, GIF)
         else:
             receipt = f"{log.writer:016x}-{log.log_id:016x}-{seq}"
-            protocol.response_str(200, out, f'{{"ok":true,"success":true,"accepted":{events},"ack":"{ACK}","receipt":"{receipt}"}}')
+            protocol.response_str(
+                200,
+                out,
+                f'{{"ok":true,"success":true,"accepted":{events},"ack":"{ACK}","receipt":"{receipt}"}}',
+            )
 
     @staticmethod
     def _refuse(protocol: Any, status: int, why: str) -> None:
-        protocol.response_bytes(status, [("content-type", "application/json")], msgspec.json.encode({"ok": False, "error": why}))
+        protocol.response_bytes(
+            status, [("content-type", "application/json")], msgspec.json.encode({"ok": False, "error": why})
+        )
 
 
 app = App()

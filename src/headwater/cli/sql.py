@@ -24,7 +24,9 @@ TABLE_ROWS, LIMIT_MAX = 1_000, 1_000_000
     type=click.IntRange(1, LIMIT_MAX),
     help=f"Rows at most. [default: {TABLE_ROWS:,}; with --json or --csv {LIMIT_MAX:,}]",
 )
-@click.option("--destination", metavar="NAME", help="Which destination; the first of the configuration by default.")
+@click.option(
+    "--destination", metavar="NAME", help="Which destination; the first of the configuration by default."
+)
 def sql(
     query: str, data: str, as_json: bool, as_csv: bool, limit: int | None, destination: str | None
 ) -> None:

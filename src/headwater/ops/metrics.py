@@ -61,7 +61,9 @@ def from_detail(role: str, detail: Mapping[str, Any]) -> Iterable[Sample]:
             yield Sample(metric, labels, value / 1e9 if name.endswith("_ns") else value)
     for route, statuses in detail.get("requests", {}).items():
         for status, count in statuses.items():
-            yield Sample("headwater_collect_requests_total", {**labels, "route": route, "status": status}, count)
+            yield Sample(
+                "headwater_collect_requests_total", {**labels, "route": route, "status": status}, count
+            )
     for reason, count in detail.get("refused", {}).items():
         yield Sample("headwater_collect_refused_total", {**labels, "reason": reason}, count)
 

@@ -69,8 +69,16 @@ class Shaper:
     """Builds row sets; keeps the memos of enrichment between cuts."""
 
     def __init__(
-        self, settings: EnrichSettings, schema: LearnedSchema, *, geo_folder: str | None = None
+        self,
+        settings: EnrichSettings,
+        schema: LearnedSchema,
+        *,
+        geo_folder: str | None = None,
+        server_keys: frozenset[str] = frozenset(),
     ) -> None:
+        """``server_keys``: ids of keys of the server kind. Their requests come from libraries, not from visitors: the
+        request's own user agent says nothing about the visitor, `context.ip` does, and their clocks are believed."""
+        self.server_keys = server_keys
         self.settings = settings
         self.schema = schema
         self.user_agent = user_agent.memo(settings.user_agent)
@@ -115,7 +123,8 @@ class Shaper:
             for number, text in events.sent_at.items():
                 batch[number] = text
             sent = pc.coalesce(sent, pa.array(batch, pa.string()))
-        historical = heads.column(lambda h: h.path.endswith("/import"), pa.bool_())
+        servers = self.server_keys
+        historical = heads.column(lambda h: h.key_id in servers or h.path.endswith("/import"), pa.bool_())
         times = time.canonical(
             received,
             get("timestamp"),
@@ -132,10 +141,12 @@ class Shaper:
     def _client(
         self, events: Events, get: Getter, heads: HeadColumns, done: dict[str, Any], now_s: float
     ) -> None:
-        agent = pc.coalesce(get("context.userAgent"), heads.header("user-agent"))
+        servers = self.server_keys
+        sent = heads.column(lambda h: None if h.key_id in servers else h.headers.get("user-agent", ""))
+        agent = pc.coalesce(get("context.userAgent"), sent)
         found = self.user_agent.apply(agent, *(heads.header(h) for h in HINTS))
         done |= {UA_NAMES.get(name, name): column for name, column in found.items()}
-        done["user_agent"] = agent
+        done["user_agent"] = pc.if_else(pc.equal(agent, ""), None, agent)
         own = address_column(events)
         told = pc.if_else(
             heads.column(lambda h: "origin" not in h.headers, pa.bool_()), get("context.ip"), None

@@ -15,7 +15,9 @@ from click.testing import CliRunner
 
 from headwater.cli.main import COMMANDS, main
 
-STREAM = dict.fromkeys(("accepted", "delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged"), 0)
+STREAM = dict.fromkeys(
+    ("accepted", "delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged"), 0
+)
 
 
 def run(*words, **options):
@@ -26,8 +28,9 @@ class Played:
     """What the ops socket of a node answers, by path."""
 
     def __init__(self, data):
-        self.answers = {}
-        self.asked = []
+        self.data = f"--data={data}"
+        self.answers: dict[str, tuple[int, object]] = {}
+        self.asked: list[tuple[str, object]] = []
         played = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,13 +55,14 @@ class Played:
         (data / "run").mkdir()
         self.server = ThreadingUnixStreamServer(str(data / "run/ops.sock"), Handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
 
 
 @pytest.fixture
 def node(tmp_path):
     played = Played(tmp_path)
-    played.data = f"--data={tmp_path}"
     yield played
     played.server.shutdown()
     played.server.server_close()
@@ -90,12 +94,17 @@ def test_every_command_has_help_and_an_example(path):
     done = run(*path, "--help")
     assert done.exit_code == 0
     command = dict(commands(main))[path]
-    if not isinstance(command, click.Group) and path not in (("version",), ("keys", "list"), ("keys", "rotate")):
+    if not isinstance(command, click.Group) and path not in (
+        ("version",),
+        ("keys", "list"),
+        ("keys", "rotate"),
+    ):
         assert f"headwater {' '.join(path)}" in done.output
 
 
 @pytest.mark.parametrize(
-    "words", [("sql", "select 1"), ("status",), ("reconcile",), ("where", "x"), ("dead", "list"), ("keys", "list")]
+    "words",
+    [("sql", "select 1"), ("status",), ("reconcile",), ("where", "x"), ("dead", "list"), ("keys", "list")],
 )
 def test_without_a_node_the_exit_code_is_3_and_the_folder_is_named(tmp_path, words):
     done = run(*words, f"--data={tmp_path}")
@@ -103,7 +112,9 @@ def test_without_a_node_the_exit_code_is_3_and_the_folder_is_named(tmp_path, wor
     assert f"no node answers on {tmp_path}" in done.output
 
 
-@pytest.mark.parametrize("words", [("nonsense",), ("sql",), ("sql", "x", "--json", "--csv"), ("sql", "x", "--limit", "0")])
+@pytest.mark.parametrize(
+    "words", [("nonsense",), ("sql",), ("sql", "x", "--json", "--csv"), ("sql", "x", "--limit", "0")]
+)
 def test_wrong_usage_is_2(words):
     assert run(*words).exit_code == 2
 
@@ -114,7 +125,10 @@ def test_sql_as_table_json_and_csv(node):
     table = run("sql", "q", node.data)
     assert table.exit_code == 0
     assert "event" in table.output and "a,b" in table.output
-    assert json.loads(run("sql", "--json", "q", node.data).output) == [{"event": "a,b", "n": 1}, {"event": None, "n": 2}]
+    assert json.loads(run("sql", "--json", "q", node.data).output) == [
+        {"event": "a,b", "n": 1},
+        {"event": None, "n": 2},
+    ]
     assert run("sql", "--csv", "q", node.data).output.splitlines() == ["event,n", '"a,b",1', ",2"]
     assert node.asked[0] == ("/api/sql", {"query": "q", "limit": 1000, "destination": None})
 
@@ -127,21 +141,33 @@ def test_a_cut_answer_is_told_on_stderr(node):
 
 
 def test_an_error_of_the_node_is_one_line_and_its_exit_code(node):
-    node.answers["/api/sql"] = (400, {"error": {"kind": "Rejected", "code": "sql_error", "message": "no table x"}})
+    node.answers["/api/sql"] = (
+        400,
+        {"error": {"kind": "Rejected", "code": "sql_error", "message": "no table x"}},
+    )
     done = run("sql", "from x", node.data)
     assert (done.exit_code, done.output) == (2, "headwater: no table x\n")
-    node.answers["/api/sql"] = (503, {"error": {"kind": "Unavailable", "code": "no_answer", "message": "gone"}})
+    node.answers["/api/sql"] = (
+        503,
+        {"error": {"kind": "Unavailable", "code": "no_answer", "message": "gone"}},
+    )
     assert run("sql", "from x", node.data).exit_code == 3
 
 
 @pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
 def test_reconcile_says_no_with_1(node, holds, code):
-    ledger = {"stream": "web", **STREAM, "holds": holds, "problems": [] if holds else ["one is lost"], "destinations": {}}
+    ledger = {
+        "stream": "web",
+        **STREAM,
+        "holds": holds,
+        "problems": [] if holds else ["one is lost"],
+        "destinations": {},
+    }
     node.answers["/api/reconcile"] = (200, [ledger])
     done = run("reconcile", node.data)
     assert done.exit_code == code
     assert ("web: one is lost" in done.output) is not holds
-    assert json.loads(run("reconcile", "--json", node.data).output)[0]["holds"] is holds
+    assert json.loads(run("reconcile", "--json", node.data).stdout)[0]["holds"] is holds
 
 
 @pytest.mark.parametrize(("arrived", "code"), [(True, 0), (False, 1)])
@@ -149,7 +175,7 @@ def test_where_says_not_yet_with_1(node, arrived, code):
     told = {"receipt": "r", "acknowledged": True, "processed": True, "destinations": {"w": arrived}}
     node.answers["/api/where"] = (200, told)
     assert run("where", "r", node.data).exit_code == code
-    assert json.loads(run("where", "r", "--json", node.data).output) == told
+    assert json.loads(run("where", "r", "--json", node.data).stdout) == told
     assert node.asked[0][0] == "/api/where?receipt=r"
 
 
@@ -171,6 +197,11 @@ def test_dead_letters_are_listed_and_shown(node):
     node.answers["/api/dead/a-b-1"] = (200, {"origin": "a-b-1", "body": "{"})
     assert "a-b-1" in run("dead", "list", node.data).output
     assert json.loads(run("dead", "show", "--json", "a-b-1", node.data).output)["body"] == "{"
+    node.answers["/api/dead/none"] = (
+        404,
+        {"error": {"kind": "Rejected", "code": "not_found", "message": "no letter"}},
+    )
+    assert run("dead", "show", "none", node.data).exit_code == 1
 
 
 def test_adopt_asks_for_a_decision(node):
@@ -206,7 +237,12 @@ def test_check_says_no_with_1(tmp_path):
 
 
 def test_check_looks_at_the_machine(tmp_path):
-    done = run("check", "--json", configuration(tmp_path, 'collect: {listen: "127.0.0.1:0"}\n'), f"--data={tmp_path}/data")
+    done = run(
+        "check",
+        "--json",
+        configuration(tmp_path, 'collect: {listen: "127.0.0.1:0"}\n'),
+        f"--data={tmp_path}/data",
+    )
     found = {one["what"]: one["result"] for one in json.loads(done.output)}
     assert found["configuration"] == "fine"
     assert {"data folder", "room", "disk", "collect.listen", "ops.listen", "open files"} <= set(found)

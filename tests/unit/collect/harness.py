@@ -23,8 +23,11 @@ KEYS = (
     KeySettings(id="web", secret=BROWSER, origins=["*"]),
     KeySettings(id="srv", secret=SERVER),
     KeySettings(id="mem", secret=MEMORY, ack="memory"),
-    KeySettings(id="shop", secret="shop-secret", origins=["https://shop.example.com", "https://*.example.org"]),
+    KeySettings(
+        id="shop", secret="shop-secret", origins=["https://shop.example.com", "https://*.example.org"]
+    ),
 )
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 SECOND = 1_000_000_000
 
 
@@ -74,7 +77,9 @@ class MemoryLog:
         assert type(body) is bytes and len(address) == 16
         assert int.from_bytes(head[:4], "little") == len(head) - 4
         self.records.append(
-            Record(received_ns, address, body, decode_head(head[4:]), stream, events, tuple(refused), slot, flags)
+            Record(
+                received_ns, address, body, decode_head(head[4:]), stream, events, tuple(refused), slot, flags
+            )
         )
         if waiter is not None:
             self.waiting.append(waiter)
@@ -149,7 +154,9 @@ class Bench:
         self.connections: set[Connection] = set()
 
     def table(self, keys: Iterable[KeySettings]) -> KeyTable:
-        return KeyTable.build(keys, rng=SeededRng(1), read=lambda path: "")
+        return KeyTable.build(
+            keys, rng=SeededRng(1), read=lambda path: "", address_policy=self.settings.client_address
+        )
 
     def client(self, peer: str = "203.0.113.7") -> Client:
         return Client(self, peer)
@@ -177,6 +184,10 @@ class Client:
             if not self.transport.closed:
                 self.connection.data_received(piece)
 
+    def reads(self) -> bool:
+        """Whether the door reads from this client at present."""
+        return self.transport.reading
+
     def lose(self) -> None:
         """The client is gone."""
         self.transport.closed = True
@@ -191,6 +202,8 @@ def read_answers(sent: bytes, methods: Sequence[str] = ()) -> list[Answer]:
     """Answers as h11 reads them: strict about lengths, so a wrong Content-Length is an error here."""
     answers: list[Answer] = []
     while sent:
+        if sent == CONTINUE:
+            return [*answers, Answer(100, {}, b"")]
         method = methods[len(answers)] if len(answers) < len(methods) else "POST"
         client = h11.Connection(h11.CLIENT)
         client.send(h11.Request(method=method, target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
@@ -229,4 +242,6 @@ def post(
 
 def get(path: str, *lines: str, method: str = "GET") -> bytes:
     """A GET, or another method without a body."""
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: collect.example.com", *lines, "", ""]).encode("latin-1")
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: collect.example.com", *lines, "", ""]).encode(
+        "latin-1"
+    )

@@ -89,7 +89,9 @@ def test_proxy_line_names_the_client(data: bytes, found: tuple[int, str | None])
     assert proxy_line(data) == (length, ipaddress.ip_address(client) if client else None)
 
 
-@pytest.mark.parametrize("data", [b"", b"PRO", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r"])
+@pytest.mark.parametrize(
+    "data", [b"", b"PRO", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r"]
+)
 def test_proxy_line_may_come_in_pieces(data: bytes) -> None:
     assert proxy_line(data) is None
 

@@ -2,6 +2,8 @@
 
 import gzip
 import zlib
+from collections.abc import Callable
+from itertools import pairwise
 
 import h11
 import pytest
@@ -27,7 +29,7 @@ def streamed_zstd(data: bytes) -> bytes:
     return stream.compress(data) + stream.flush()
 
 
-ENCODERS = {
+ENCODERS: dict[str, list[Callable[[bytes], bytes]]] = {
     "gzip": [gzip.compress],
     "x-gzip": [gzip.compress],
     "deflate": [zlib.compress, raw_deflate],
@@ -100,7 +102,7 @@ def read_chunks(pieces: list[bytes], limit: int = LIMIT) -> tuple[bytes, bytes] 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 @given(
@@ -136,7 +138,17 @@ def test_what_we_take_as_chunks_h11_takes_too(wire: bytes) -> None:
 
 @pytest.mark.parametrize(
     "wire",
-    [b"5\nhello", b"5\r\nhelloX\r\n", b"g\r\n", b"-1\r\n", b"0x5\r\n", b"\r\n", b"5 5\r\n", b"0\r\nbad trailer\r\n", b"1" * 2000],
+    [
+        b"5\nhello",
+        b"5\r\nhelloX\r\n",
+        b"g\r\n",
+        b"-1\r\n",
+        b"0x5\r\n",
+        b"\r\n",
+        b"5 5\r\n",
+        b"0\r\nbad trailer\r\n",
+        b"1" * 2000,
+    ],
 )
 def test_what_is_no_chunk_is_refused(wire: bytes) -> None:
     with pytest.raises(Rejected):

@@ -11,7 +11,9 @@ from headwater.kit.rng import SeededRng
 SECOND = 1_000_000_000
 
 
-def build(*keys: KeySettings, before: KeyTable | None = None, files: dict[str, str] | None = None) -> KeyTable:
+def build(
+    *keys: KeySettings, before: KeyTable | None = None, files: dict[str, str] | None = None
+) -> KeyTable:
     def read(path: str) -> str:
         if path not in (files or {}):
             raise FileNotFoundError(2, "No such file", path)
@@ -46,7 +48,9 @@ def test_two_keys_with_one_id_are_refused() -> None:
 
 
 def test_secrets_come_from_a_file() -> None:
-    table = build(KeySettings(id="a", secret_file="a.secret"), files={"a.secret": "from-the-file\n\nsecond-one\n"})
+    table = build(
+        KeySettings(id="a", secret_file="a.secret"), files={"a.secret": "from-the-file\n\nsecond-one\n"}
+    )
     assert table.find("from-the-file") is table.find("second-one") is not None
 
 

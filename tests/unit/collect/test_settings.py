@@ -74,7 +74,8 @@ def test_key_settings_print_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "pair"), [("127.0.0.1:8420", ("127.0.0.1", 8420)), ("[::]:80", ("::", 80)), ("host:0", ("host", 0))]
+    ("text", "pair"),
+    [("127.0.0.1:8420", ("127.0.0.1", 8420)), ("[::]:80", ("::", 80)), ("host:0", ("host", 0))],
 )
 def test_listen_is_host_and_port(text: str, pair: tuple[str, int]) -> None:
     assert host_and_port(text) == pair

@@ -16,7 +16,9 @@ def told(key, **environment):
 def test_a_value_its_default_its_place_and_its_meaning():
     (one,) = told("collect.listen")
     assert (one.value, one.default, one.meaning, one.type) == ("h:1", "x", "Where. On two lines.", "text")
-    assert one.source.startswith("hw.yaml:2, ${env.HOST} is not set, its default, ${env.PORT} from the environment")
+    assert one.source.startswith(
+        "hw.yaml:2, ${env.HOST} is not set, its default, ${env.PORT} from the environment"
+    )
 
 
 def test_what_is_not_in_the_file_is_a_default():

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -25,6 +27,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     id: str
     secret: str = ""
+    ack: Literal["disk", "memory"] = "disk"
 
     def __post_init__(self) -> None:
         if self.id == "bad":
@@ -89,7 +92,9 @@ def test_what_is_no_template_is_refused():
 
 
 def test_an_unknown_key_names_the_nearest_one():
-    assert "hw.yaml:2: collect.lisen: unknown key (did you mean `listen`?)" in refused("collect:\n  lisen: x\n")
+    assert "hw.yaml:2: collect.lisen: unknown key (did you mean `listen`?)" in refused(
+        "collect:\n  lisen: x\n"
+    )
     assert "did you mean `keys`" in refused("kyes: []")
     assert "hw.yaml:3: keys[1].sercet: unknown key" in refused("keys:\n  - {id: a}\n  - {id: b, sercet: c}\n")
 
@@ -105,6 +110,11 @@ def test_an_unknown_key_in_a_named_block_is_found():
 def test_a_wrong_type_says_what_was_expected_and_where():
     told = refused("collect:\n  listen: a\n  workers: many\n")
     assert "hw.yaml:3: collect.workers: expected `int`, got `str`" in told
+
+
+def test_a_wrong_choice_says_what_there_is_to_choose():
+    told = refused("keys: [{id: a, ack: telepathy}]")
+    assert "hw.yaml:1: keys[0].ack: invalid enum value 'telepathy' (expected disk | memory)" in told
 
 
 def test_a_missing_key_is_named():

@@ -32,7 +32,9 @@ async def live(told) -> None:
     mine = context.connect(told.role, told.instance, told.data, int(told.log, 16))
     with Signals() as signals:
         while True:
-            mine.publish("running", [], {"generation": mine.control.generation, "draining": mine.control.draining})
+            mine.publish(
+                "running", [], {"generation": mine.control.generation, "draining": mine.control.draining}
+            )
             if await signals.next(0.02) is signal.SIGTERM and word(told) != "stubborn":
                 note(told, "ends")
                 return

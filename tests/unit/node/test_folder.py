@@ -16,7 +16,7 @@ from headwater.node.folder import make_folder, open_folder, take_lock
 disk = SystemDisk()
 
 
-class StoppedClock:
+class StoppedClock(SystemClock):
     def __init__(self, wall_ns=0):
         self.wall = wall_ns
 
@@ -49,7 +49,9 @@ def test_a_folder_keeps_its_id_and_counts_its_starts(tmp_path):
 def test_log_ids_grow_whatever_the_clock_does(tmp_path):
     folder = make(tmp_path)
     rng = SeededRng(2)
-    ids = [folder.next_log_id(StoppedClock(wall_ns), rng) for wall_ns in (10**18, 10**18, 5, 0, 2 * 10**18, 7)]
+    ids = [
+        folder.next_log_id(StoppedClock(wall_ns), rng) for wall_ns in (10**18, 10**18, 5, 0, 2 * 10**18, 7)
+    ]
     ids.append(open_folder(str(tmp_path), disk).next_log_id(StoppedClock(0), rng))
     assert ids == sorted(set(ids))
     assert ids[0] >> 22 == 10**12
@@ -92,7 +94,10 @@ def test_a_second_lock_says_who_holds_the_first(tmp_path):
 def test_the_lock_is_held_until_the_last_process_that_inherited_it_is_gone(tmp_path):
     lock = take_lock(str(tmp_path), SystemClock())
     child = subprocess.Popen(
-        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[lock.file]
+        [sys.executable, "-c", "input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[lock.file],
     )
     (tmp_path / "lock").write_text("999999999\n")  # the supervisor itself is gone
     lock.release()

@@ -20,7 +20,9 @@ def process(**groups):
 
 
 def deliver(**destinations):
-    told = {name: {"vectors": {hexed(seq): parts for seq, parts in v.items()}} for name, v in destinations.items()}
+    told = {
+        name: {"vectors": {hexed(seq): parts for seq, parts in v.items()}} for name, v in destinations.items()
+    }
     return Report(role="deliver-x", pid=1, start=1, detail={"destinations": told})
 
 

@@ -51,13 +51,25 @@ def test_settings_go_through_run_config_json_unchanged(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (KEYS + "collect: {lisen: x}", "headwater.yaml:2: collect.lisen: unknown key (did you mean `listen`?)"),
+        (
+            KEYS + "collect: {lisen: x}",
+            "headwater.yaml:2: collect.lisen: unknown key (did you mean `listen`?)",
+        ),
         ("keys: [{id: a, secret: secret-one}, {id: a, secret: secret-two}]", "stands twice"),
-        ("keys: [{id: a, secret: secret-one}, {id: b, secret: secret-one}]", "keys[1]: has the same secret as the key `a`"),
+        (
+            "keys: [{id: a, secret: secret-one}, {id: b, secret: secret-one}]",
+            "keys[1]: has the same secret as the key `a`",
+        ),
         ("keys:\n  - {id: a, secret_file: keys/none.secret}", "cannot read keys/none.secret"),
         ("keys: [{id: a, secret: secret-one, ack: replicated}]", "later version"),
-        ('collect: {listen: "127.0.0.1:9"}\nops: {listen: "127.0.0.1:9"}', "ops.listen: is the address of collect.listen"),
-        ('collect: {listen: "0.0.0.0:9"}\nops: {listen: "127.0.0.1:9"}', "ops.listen: is the address of collect.listen"),
+        (
+            'collect: {listen: "127.0.0.1:9"}\nops: {listen: "127.0.0.1:9"}',
+            "ops.listen: is the address of collect.listen",
+        ),
+        (
+            'collect: {listen: "0.0.0.0:9"}\nops: {listen: "127.0.0.1:9"}',
+            "ops.listen: is the address of collect.listen",
+        ),
         ('ops: {listen: "0.0.0.0:9"}', "headwater.yaml:1: ops.token: is needed"),
         ('ops: {listen: "0.0.0.0:9", token: short}', "ops.token: expected at least 16 characters"),
         ('ops: {listen: "nowhere"}', "ops.listen: expected host:port"),
@@ -109,7 +121,7 @@ def test_keys_and_destinations_reload(tmp_path, text, changed, started, stopped)
 
 def test_a_changed_destination_is_stopped_and_started(tmp_path):
     before = read(tmp_path, "destinations: {a: {type: duckdb}, b: {type: duckdb, path: b.duckdb}}")
-    after = read(tmp_path, "destinations: {a: {type: duckdb, threads: 1}}")
+    after = read(tmp_path, "destinations: {a: {type: duckdb, threads: 7}}")
     change = compare(before, after)
     assert (change.started, change.stopped) == (["a"], ["a", "b"])
 

@@ -59,7 +59,10 @@ def test_counting_goes_on_over_segments(data):
     for _ in range(14):
         writer.write("web", 2, body_bytes=600_000)
         assert counter.count().streams == {"web": writer.blocks.next_seq}
-    assert len([name for name in (data / "raw" / f"{WRITER:016x}").iterdir() if name.name.startswith("0000")]) > 2
+    assert (
+        len([name for name in (data / "raw" / f"{WRITER:016x}").iterdir() if name.name.startswith("0000")])
+        > 2
+    )
     assert AcceptedCounter(SystemDisk(), f"{data}/raw").count().streams == {"web": 28}
 
 

@@ -151,7 +151,12 @@ async def test_sql_is_asked_of_the_process_that_holds_the_warehouse(node):
         if "busy" in request["query"]:
             raise Busy("later", retry_after_s=7)
         assert request["rows_max"] == 5
-        return {"columns": [{"name": "a", "type": "INTEGER"}], "rows": 1, "truncated": "", "ms": 1.0}, b'[{"a":1}]'
+        return {
+            "columns": [{"name": "a", "type": "INTEGER"}],
+            "rows": 1,
+            "truncated": "",
+            "ms": 1.0,
+        }, b'[{"a":1}]'
 
     server = await ask.serve(f"{node.path}/run/deliver-w.sock", answer)
     status, _, text = await node.post("/api/sql", {"query": "select 1 as a", "limit": 5})
@@ -228,7 +233,11 @@ async def test_the_demo_reads_the_row_back_once_it_is_there(node):
     assert (told["acknowledged"], told["processed"], told["row"]) == (True, False, None)
     node.say("deliver-w", destinations={"w": {"state": "delivering", "vectors": {vector: [0]}}})
     told = json.loads((await node.get(path))[2])
-    assert (told["processed"], told["destinations"], told["row"]) == (True, {"w": True}, {"message_id": "m-1"})
+    assert (told["processed"], told["destinations"], told["row"]) == (
+        True,
+        {"w": True},
+        {"message_id": "m-1"},
+    )
     await server.close()
 
 

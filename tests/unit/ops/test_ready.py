@@ -89,7 +89,12 @@ def test_metrics_are_prometheus_text():
 
 
 def test_what_a_collector_counts_has_names_and_units():
-    detail = {"accepted_events": 5, "commit_ns": 2_000_000_000, "requests": {"track": {"200": 4}}, "refused": {"key": 1}}
+    detail = {
+        "accepted_events": 5,
+        "commit_ns": 2_000_000_000,
+        "requests": {"track": {"200": 4}},
+        "refused": {"key": 1},
+    }
     told = {(s.name, tuple(s.labels.values())): s.value for s in metrics.from_reports(
         {"collect-0": report("collect-0", detail=detail)}, NOW)}  # fmt: skip
     assert told["headwater_collect_accepted_events_total", ("collect-0",)] == 5

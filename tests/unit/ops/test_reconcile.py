@@ -62,14 +62,19 @@ def vectors(seq):
 
 
 def adds_up(ledger):
-    numbers = [getattr(ledger, name) for name in ("delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged")]
+    numbers = [
+        getattr(ledger, name)
+        for name in ("delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged")
+    ]
     return sum(numbers)
 
 
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("accept"), st.integers(0, 9)),
-        st.tuples(st.just("commit"), st.lists(st.sampled_from(("out", "duplicate", "dead", "filtered")), min_size=1)),
+        st.tuples(
+            st.just("commit"), st.lists(st.sampled_from(("out", "duplicate", "dead", "filtered")), min_size=1)
+        ),
         st.tuples(st.just("deliver"), st.sampled_from(("a", "b"))),
     ),
     max_size=30,
@@ -86,7 +91,9 @@ def test_inv_led_1_reports_of_different_moments_never_give_a_false_alarm(steps, 
         moments.append((world.destinations(), world.processors(), world.logs()))
     last = len(moments) - 1
     d = data.draw(st.integers(0, last))
-    p = data.draw(st.integers(max(0, d - 2), last))  # reports are written late: processors may tell of an earlier moment
+    p = data.draw(
+        st.integers(max(0, d - 2), last)
+    )  # reports are written late: processors may tell of an earlier moment
     log = data.draw(st.integers(max(d, p), last))
     for ledger in reconcile(moments[log][2], moments[p][1], moments[d][0]):
         assert ledger.holds, ledger.problems
@@ -108,7 +115,12 @@ def settled():
 
 
 def problems(world, **changes):
-    parts = {"logs": world.logs(), "processors": world.processors(), "destinations": world.destinations(), **changes}
+    parts = {
+        "logs": world.logs(),
+        "processors": world.processors(),
+        "destinations": world.destinations(),
+        **changes,
+    }
     (ledger,) = reconcile(parts["logs"], parts["processors"], parts["destinations"])
     assert ledger.holds == (not ledger.problems)
     return ledger.problems
