@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -126,22 +126,32 @@ def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> dict
 
 def preload(port: int, count: int, per_request: int) -> tuple[int, int]:
     """Posts `count` events, `per_request` at a time; (accepted, different message ids among them)."""
-    accepted = 0
+    accepted = refused = 0
     distinct: set[bytes] = set()
     source = events.lines(count)
     with socket.create_connection(("127.0.0.1", port), 30) as connection:
         answers = connection.makefile("rb")
-        while part := list(itertools.islice(source, PIPELINED * per_request)):
-            distinct.update(part)
-            bodies = [part[n : n + per_request] for n in range(0, len(part), per_request)]
-            connection.sendall(b"".join(map(post_of, bodies)))
-            for body in bodies:
-                answer = http.client.HTTPResponse(_Answers(answers))  # type: ignore[arg-type]
-                answer.begin()
-                text = answer.read()
-                if answer.status != 200:
-                    raise RuntimeError(f"preloading: {answer.status} {text[:300]!r}")
-                accepted += int(json.loads(text).get("accepted", len(body)))
+        waiting: list[list[bytes]] = []
+        while part := list(itertools.islice(source, (PIPELINED - len(waiting)) * per_request)) or waiting:
+            if part is not waiting:
+                distinct.update(part)
+                waiting += [part[n : n + per_request] for n in range(0, len(part), per_request)]
+            connection.sendall(b"".join(map(post_of, waiting)))
+            again = []
+            for body in waiting:
+                status, answer = read_answer(answers)
+                if status == 503:
+                    again.append(body)
+                elif status != 200:
+                    raise RuntimeError(f"preloading: {status} {answer}")
+                else:
+                    accepted += int(answer.get("accepted", len(body)))
+            waiting = again
+            if again:
+                refused += len(again)
+                time.sleep(0.02)
+    if refused:
+        print(f"  preloading: {refused:,} requests were answered 503 and sent again", flush=True)
     return accepted, len(distinct)
 
 
@@ -156,20 +166,15 @@ def post_of(body: list[bytes]) -> bytes:
     return head.encode() + data
 
 
-class _Answers:
-    """What HTTPResponse wants of a socket; it closes what it reads from, the stream of answers goes on."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def makefile(self, *_: object, **__: object) -> Any:
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def close(self) -> None:
-        return
+def read_answer(stream: BinaryIO) -> tuple[int, dict[str, Any]]:
+    """Status and JSON body of the next answer."""
+    status = int(stream.readline().split()[1])
+    length = 0
+    while (line := stream.readline().strip()) != b"":
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    return status, dict(json.loads(stream.read(length)))
 
 
 def settle(server: HeadwaterServer, wanted_rows: int) -> float:
