@@ -112,7 +112,7 @@ ENCODING = "Transfer-Encoding: chunked"
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="http-2-preface"),
         pytest.param(b"GET " + b"/" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", id="long-path"),
         pytest.param(request(b"{}", *(f"X-{n}: y" for n in range(2000))), id="many-headers"),
-        pytest.param(request(b"5\r\n{}\r\n", ENCODING, length=-1), id="short-chunk"),
+        pytest.param(request(b"3\r\n{}\r\n0\r\n\r\n", ENCODING, length=-1), id="chunk-without-its-end"),
         pytest.param(request(b"zz\r\n{}\r\n0\r\n\r\n", ENCODING, length=-1), id="chunk-size-no-number"),
         pytest.param(request(b"ffffffffffffffff1\r\n{}", ENCODING, length=-1), id="endless-chunk"),
     ],
@@ -211,9 +211,8 @@ def test_body_above_the_limit_is_refused_before_it_is_sent(door: Running) -> Non
 
 def gzip_bomb(megabytes: int) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    return b"".join(
-        [packer.compress(b'{"event": "')] + [packer.compress(b"x" * 1_000_000)] * megabytes + [packer.flush()]
-    )
+    pieces = [b'{"event": "', *([b"x" * 1_000_000] * megabytes)]
+    return b"".join(map(packer.compress, pieces)) + packer.flush()
 
 
 def zstd_bomb() -> bytes:
@@ -239,7 +238,7 @@ def test_bombs_are_refused_without_being_unpacked(door: Running) -> None:
 
 # ---- bodies
 
-DEEP = 100_000
+DEEP = 60_000
 
 
 @pytest.mark.parametrize(
@@ -281,6 +280,8 @@ ODD: dict[str, tuple[str, dict[str, Any]]] = {
     "odd-names": ('{"": 1, "_hw_seq": 2, "select": 3, "a b": 4, "\\u0000": 5, "good": 1}', {"select": 3, "good": 1}),
     "standard-names": ('{"message_id": "x", "received_at": "y", "key_id": "z", "good": 1}', {"good": 1}),
 }  # fmt: skip
+DEAD = {"beyond-doubles"}
+"""Read as JSON at the door, but no reader of processing knows such a number: a dead letter says so."""
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -292,10 +293,28 @@ def test_odd_values_are_stored_or_dead_but_never_lost(door: Running, name: str) 
         assert reply["reason"]
         return
     assert status == 200
-    door.wait_rows(1, where=f"message_id = 'odd-{name}'")
-    (row,) = door.sql(f"select * from events where message_id = 'odd-{name}'")
-    assert {column: row[column] for column in there} == there
+    found: list[dict[str, Any]] = []
+    place, _, following = reply["receipt"].rpartition("-")
+    origin = f"{place}-{int(following) - 1}"
+
+    def landed() -> bool:
+        found[:] = door.sql(f"select * from events where message_id = 'odd-{name}'")
+        return bool(found) or door.command("dead", "show", origin).returncode == 0
+
+    wait_for(landed, 20, door.log, interval_s=0.2)
+    if not found:
+        assert name in DEAD, f"{name} went to the dead letters"
+        return
+    (row,) = found
+    rest = unmapped(row)  # where another test has used up the columns
+    assert {column: row.get(column, rest.get(f"properties.{column}")) for column in there} == there
     assert (row["message_id"], row["key_id"]) == (f"odd-{name}", "web")
+
+
+def unmapped(row: dict[str, Any]) -> dict[str, Any]:
+    """What found no column."""
+    told = row["_unmapped"]
+    return dict(json.loads(told) if isinstance(told, str) else told or {})
 
 
 def test_ten_thousand_properties_stay_within_the_columns(door: Running) -> None:
@@ -304,9 +323,8 @@ def test_ten_thousand_properties_stay_within_the_columns(door: Running) -> None:
     door.wait_rows(1, where="message_id = 'wide'")
     (row,) = door.sql("select * from events where message_id = 'wide'")
     kept = {name: value for name, value in row.items() if name.startswith("wide_")}
-    rest = json.loads(row["_unmapped"]) if isinstance(row["_unmapped"], str) else row["_unmapped"]
     assert len(kept) < 1000
-    assert len(kept.keys() | rest.keys()) >= 10_000
+    assert len(kept) + len(unmapped(row)) >= 10_000
     assert (
         door.post("/events", {"event": "Narrow", "messageId": "narrow", "properties": {"late": 1}})[0] == 200
     )

@@ -21,7 +21,9 @@ def show(prepared: Prepared) -> None:
 
 def show_drain() -> None:
     """What a person sees after Ctrl-C."""
-    click.echo("\n  Draining: what was accepted is processed and delivered. Ctrl-C again stops at once, without loss.")
+    click.echo(
+        "\n  Draining: what was accepted is processed and delivered. Ctrl-C again stops at once, without loss."
+    )
 
 
 def lines(prepared: Prepared) -> list[str]:
@@ -52,7 +54,9 @@ def row(name: str, text: str) -> str:
 def curl(collector: str, secret: str) -> str:
     """One line that sends an event."""
     body = '{"type":"track","event":"Hello","anonymousId":"me","properties":{"price":9.5}}'
-    return f"curl {collector}/events -H 'X-Write-Key: {secret}' -H 'Content-Type: application/json' -d '{body}'"
+    return (
+        f"curl {collector}/events -H 'X-Write-Key: {secret}' -H 'Content-Type: application/json' -d '{body}'"
+    )
 
 
 def first_key(prepared: Prepared) -> tuple[str, str, bool]:

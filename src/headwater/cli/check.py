@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
@@ -34,4 +33,5 @@ def check(config_path: str, data: str, as_json: bool) -> None:
         for one in found:
             mark, colour = MARKS[one.result]
             click.echo(f"{click.style(mark, fg=colour)} {one.what}: {one.says}")
-    sys.exit(1 if any(one.result == "wrong" for one in found) else 0)
+    if wrong := [one.what for one in found if one.result == "wrong"]:
+        show.answer_no(f"a node would not start: {', '.join(wrong)}")

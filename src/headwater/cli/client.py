@@ -92,7 +92,9 @@ def decoded(data: bytes, status: int) -> Any:
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        raise Unavailable(f"the node answered {status} with something else than JSON", code="no_json") from error
+        raise Unavailable(
+            f"the node answered {status} with something else than JSON", code="no_json"
+        ) from error
 
 
 def segment(text: str) -> str:

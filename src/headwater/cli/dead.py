@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from headwater.cli import show
 from headwater.cli.client import Node, data_option, json_option, segment
+from headwater.kit.errors import Rejected
 
 
 @click.group()
@@ -18,7 +17,9 @@ def dead() -> None:
 @dead.command("list")
 @data_option
 @json_option
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many, newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many, newest first."
+)
 @click.option("--stream", metavar="KEY", help="Of one write key only.")
 def list_letters(data: str, as_json: bool, limit: int, stream: str | None) -> None:
     """List the newest.
@@ -39,14 +40,16 @@ def list_letters(data: str, as_json: bool, limit: int, stream: str | None) -> No
 @data_option
 @json_option
 def show_letter(origin: str, data: str, as_json: bool) -> None:
-    """Show one with its body, by its origin (as `dead list` prints it) or its message id.
+    """Show one with its body, by its origin (as `dead list` prints it) or its message id. Exit code 1: there is none.
 
     \b
     headwater dead show 6f1c0b5e9d2a0000-00019a3c5f7e2b41-119
     """
-    letter = Node(data).get(f"/api/dead/{segment(origin)}")
+    try:
+        letter = Node(data).get(f"/api/dead/{segment(origin)}")
+    except Rejected as error:
+        show.answer_no(str(error))
     if as_json:
         show.as_json(letter)
     else:
         show.fields(letter)
-    sys.exit(0)

@@ -34,7 +34,9 @@ def list_keys(data: str, as_json: bool) -> None:
 
 @keys.command("new")
 @click.argument("key_id", metavar="ID")
-@click.option("--origin", "origins", multiple=True, help="A page that may send with it: a browser key. Repeatable.")
+@click.option(
+    "--origin", "origins", multiple=True, help="A page that may send with it: a browser key. Repeatable."
+)
 @data_option
 def new(key_id: str, origins: tuple[str, ...], data: str) -> None:
     """Make a secret for a new key ID, and say what to add to the configuration.

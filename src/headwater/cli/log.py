@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
@@ -55,4 +54,5 @@ def inspect(data: str, as_json: bool, problems: bool) -> None:
                 for one in shown
             ),
         )
-    sys.exit(1 if any(one.problems for one in found) else 0)
+    if wrong := [one for one in found if one.problems]:
+        show.answer_no(f"{len(wrong)} of {len(found)} segments have a problem")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from headwater.cli import show
@@ -29,7 +27,6 @@ def reconcile(data: str, as_json: bool) -> None:
         show.as_json(ledgers)
     else:
         show.as_table(*ledger_table(ledgers))
-        for one in ledgers:
-            for problem in one["problems"]:
-                click.echo(click.style(f"{one['stream']}: {problem}", fg="red"))
-    sys.exit(0 if all(one["holds"] for one in ledgers) else 1)
+    problems = [f"{one['stream']}: {problem}" for one in ledgers for problem in one["problems"]]
+    if problems or not all(one["holds"] for one in ledgers):
+        show.answer_no("\n".join(problems))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import msgspec
@@ -16,6 +17,12 @@ def as_json(value: object, *, indent: bool = True) -> None:
     """One JSON value, and a newline."""
     data = msgspec.json.encode(value)
     click.echo(msgspec.json.format(data, indent=2).decode() if indent else data.decode())
+
+
+def answer_no(why: str) -> NoReturn:
+    """The answer is no: say why on stderr, exit code 1."""
+    click.echo(f"headwater: {why}", err=True)
+    sys.exit(1)
 
 
 def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

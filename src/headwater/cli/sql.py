@@ -11,14 +11,22 @@ import click
 from headwater.cli import show
 from headwater.cli.client import Node, data_option, json_option
 
+TABLE_ROWS, LIMIT_MAX = 1_000, 1_000_000
+
 
 @click.command()
 @click.argument("query")
 @data_option
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
-@click.option("--limit", type=click.IntRange(1), help="Rows to ask for at most.")
-@click.option("--destination", metavar="NAME", help="Which destination; the first of the configuration by default.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, LIMIT_MAX),
+    help=f"Rows at most. [default: {TABLE_ROWS:,}; with --json or --csv {LIMIT_MAX:,}]",
+)
+@click.option(
+    "--destination", metavar="NAME", help="Which destination; the first of the configuration by default."
+)
 def sql(
     query: str, data: str, as_json: bool, as_csv: bool, limit: int | None, destination: str | None
 ) -> None:
@@ -31,6 +39,7 @@ def sql(
     """
     if as_json and as_csv:
         raise click.UsageError("--json or --csv, not both")
+    limit = limit or (LIMIT_MAX if as_json or as_csv else TABLE_ROWS)
     answer = Node(data).post("/api/sql", {"query": query, "limit": limit, "destination": destination})
     rows: list[dict[str, Any]] = answer["rows"]
     names = [column["name"] if isinstance(column, dict) else column for column in answer["columns"]]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from headwater.cli import show
 from headwater.cli.client import Node, data_option, json_option
+from headwater.cli.show import answer_no
 
 
 @click.command()
@@ -26,7 +26,8 @@ def status(data: str, as_json: bool) -> None:
         show.as_json(told)
     else:
         page(told)
-    sys.exit(0 if told["ready"] else 1)
+    if not told["ready"]:
+        answer_no("not ready: " + "; ".join(told["reasons"]))
 
 
 def page(told: dict[str, Any]) -> None:
@@ -35,8 +36,6 @@ def page(told: dict[str, Any]) -> None:
     word = click.style("ready", fg="green") if told["ready"] else click.style("not ready", fg="red")
     click.echo(f"Headwater {node['version']}, {told['state']}, {word}")
     click.echo(f"collector {node['collector']}, ops {node['ops']}")
-    for reason in told["reasons"]:
-        click.echo(click.style(f"  {reason}", fg="red"))
     for warning in told["warnings"]:
         click.echo(click.style(f"  {warning}", fg="yellow"))
     columns = ("process", "state", "pid", "restarts", "says")
@@ -55,7 +54,17 @@ def page(told: dict[str, Any]) -> None:
 
 def ledger_table(streams: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:
     """Streams as rows."""
-    names = ("accepted", "delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged", "holds")
+    names = (
+        "accepted",
+        "delivered",
+        "pending",
+        "dead",
+        "duplicate",
+        "filtered",
+        "erased",
+        "damaged",
+        "holds",
+    )
     return ("stream", *names), [[one["stream"], *(one[name] for name in names)] for one in streams]
 
 
@@ -77,5 +86,10 @@ def where(receipt: str, data: str, as_json: bool) -> None:
     else:
         steps = {"acknowledged": told["acknowledged"], "processed": told["processed"], **told["destinations"]}
         show.fields(steps)
-    arrived = told["processed"] and all(told["destinations"].values())
-    sys.exit(0 if arrived else 1)
+    missing = [name for name, there in told["destinations"].items() if not there]
+    if not told["acknowledged"]:
+        answer_no("no such acknowledged request here")
+    if not told["processed"]:
+        answer_no("not processed yet")
+    if missing:
+        answer_no(f"not yet in {', '.join(missing)}")

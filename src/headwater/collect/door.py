@@ -135,7 +135,11 @@ class Door:
 
     def answer_ping(self, waiter: Waiter, plan: Plan) -> None:
         status = 503 if self.leaving or self.stopped else 200
-        reply = replies.unavailable(STOPPED) if status == 503 else replies.response(200, b'{"ok":true}')
+        lines = plan.lines + "Cache-Control: no-store\r\n"
+        if status == 503:
+            reply = replies.unavailable(STOPPED, lines)
+        else:
+            reply = replies.response(200, b'{"ok":true}', lines)
         self.stats.count("ping", status)
         waiter.answer(replies.without_body(reply) if plan.method == "HEAD" else reply)
 

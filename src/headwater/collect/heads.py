@@ -127,7 +127,6 @@ class Parser:
             self.renew()
             return method
         except httptools.HttpParserError as error:
-            self.renew()
             raise Rejected(f"not HTTP/1.1: {str(error)[:100] or 'malformed'}", code="bad_request") from error
         return self.method()
 
@@ -207,6 +206,14 @@ class Heads(Generic[P]):
     def parse(self, head: bytes, trusted: bool) -> tuple[Entry[P], bytes, bool]:
         """The entry of a head, its Content-Length as sent, and whether it may be remembered."""
         self.parsed += 1
+        try:
+            return self.parse_strictly(head, trusted)
+        except Exception:
+            self.parser.renew()  # whatever it was in the middle of must not touch the next head
+            raise
+
+    def parse_strictly(self, head: bytes, trusted: bool) -> tuple[Entry[P], bytes, bool]:
+        """As ``parse``; may leave the parser in the middle of something when it raises."""
         parser = self.parser
         while head.startswith(b"\r\n"):
             head = head[2:]
@@ -235,7 +242,6 @@ class Heads(Generic[P]):
         end = head.index(b"\r\n")
         version = head[end - 9 : end]
         if version not in (b" HTTP/1.1", b" HTTP/1.0"):
-            self.parser.renew()
             raise Rejected("expected HTTP/1.1 or HTTP/1.0", code="http_version", status=505)
         return version == b" HTTP/1.0"
 

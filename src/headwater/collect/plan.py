@@ -138,7 +138,6 @@ class Plan:
         "method",
         "origin",
         "path",
-        "ping",
         "pixel",
         "plain",
         "private",
@@ -165,7 +164,6 @@ class Plan:
         self.plain = not (self.last or self.keeping or self.chunked)
         self.encoding = text(facts.get("content-encoding", b"")).lower()
         self.pixel = route.dialect == "pixel"
-        self.ping = route.kind is Kind.PING and head.method in route.methods
         self.lines = ""
         self.answer: bytes | None = None
         self.envelope: Envelope | None = None
@@ -274,7 +272,7 @@ class Planner:
             return 200, replies.response(200, ROBOTS, plan.lines, "text/plain")
         if kind is Kind.METRICS:
             return 200, replies.response(200, b'{"ok":true,"success":true}', plan.lines)
-        return 200, replies.response(200, b'{"ok":true}', plan.lines + "Cache-Control: no-store\r\n")
+        return 200, None  # /ping: what it says changes
 
     def tag(self, plan: Plan) -> tuple[int, bytes]:
         file = self.files.get(plan.path)

@@ -194,6 +194,7 @@ class Connection(asyncio.Protocol):
                 return self.begin_body(entry, length, data[at:])
             self.take(entry, data[at : at + length])
             at += length
+            self.rest = b""
             if self.phase:
                 return
         self.rest = b""
@@ -224,6 +225,8 @@ class Connection(asyncio.Protocol):
         if len(data) > self.door.header_bytes_max:
             reason = f"expected at most {self.door.header_bytes_max} bytes of request line and headers"
             return self.refuse(431, "header_too_large", reason)
+        if (start := data.lstrip(b"\r\n")[:1]) and not start.isalpha():
+            return self.refuse(400, "bad_request", "not HTTP/1.1: expected a method")  # TLS, mostly
         if data.count(b"\n") != data.count(b"\r\n"):
             return self.refuse(400, "bad_request", "not HTTP/1.1: expected CRLF at the end of each line")
         if not self.rest:

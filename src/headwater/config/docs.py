@@ -115,4 +115,3 @@ def walk(struct: Struct, prefix: str = "") -> Iterator[tuple[str, Field]]:
         if inner is not None:
             origin = typing.get_origin(field.type)
             yield from walk(inner, key + ("[]." if origin is list else ".NAME." if origin is dict else "."))
-

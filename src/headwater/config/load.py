@@ -201,6 +201,8 @@ def translated(document: Document, text: str, struct: docs.Struct, below: Path) 
         what = f"`{missing[1]}` is missing"
     else:
         what = what[0].lower() + what[1:]
+        if "enum value" in what and (kind := type_of(struct, inside)):
+            help = f"expected {kind}"
     path = (*below, *inside)
     key = key_text(path)
     where = document.where(path)
@@ -211,13 +213,27 @@ def translated(document: Document, text: str, struct: docs.Struct, below: Path) 
 
 def known_keys(struct: docs.Struct | None, path: Path) -> list[str]:
     """The keys that may stand in the block at ``path``."""
+    known = struct_at(struct, path)
+    return [field.name for field in docs.fields(known)] if known else []
+
+
+def struct_at(struct: docs.Struct | None, path: Path) -> docs.Struct | None:
+    """The struct of the block at ``path``."""
     for step in path:
-        if struct is None:
-            return []
-        if isinstance(step, str):
+        if struct is not None and isinstance(step, str):
             found = [field for field in docs.fields(struct) if field.name == step]
             struct = docs.struct_in(found[0].type) if found else struct
-    return [field.name for field in docs.fields(struct)] if struct else []
+    return struct
+
+
+def type_of(struct: docs.Struct, path: Path) -> str:
+    """What may stand at ``path``, in words; empty when that is not known."""
+    *above, name = path
+    while above and not isinstance(name, str):
+        name = above.pop()
+    known = struct_at(struct, tuple(above))
+    found = [field.type for field in docs.fields(known) if field.name == name] if known else []
+    return docs.type_text(found[0]) if found else ""
 
 
 def steps(path: str) -> Path:

@@ -7,6 +7,7 @@ are not durable and need not be; what must survive is in logs, state and destina
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,15 +66,21 @@ class Publisher:
         return self.last is None or self.clock.boot_ns() - self.last_ns >= INTERVAL_S_MIN * 1e9
 
     def publish(self, report: Report, *, at_once: bool = False) -> bool:
-        """Write ``report`` if it is its time; ``at_once`` for the last words of a process. True when written."""
+        """Write ``report`` if it is its time; ``at_once`` for the last words of a process. True when written.
+
+        A full disk costs the report, never the process: the next one is tried in its time.
+        """
         now = self.clock.boot_ns()
         if not at_once:
             if not self.due():
                 return False
             if report == self.last and now - self.last_ns < INTERVAL_S_MAX * 1e9:
                 return False
-        replace(self.disk, self.path, msgspec.json.encode(msgspec.structs.replace(report, boot_ns=now)))
         self.last, self.last_ns = report, now
+        try:
+            replace(self.disk, self.path, msgspec.json.encode(msgspec.structs.replace(report, boot_ns=now)))
+        except OSError:
+            return False
         return True
 
 
@@ -83,7 +90,8 @@ def replace(disk: Disk, path: str, data: bytes) -> None:
     file = disk.open(draft, write=True, create=True)
     try:
         disk.truncate(file, 0)
-        disk.pwrite(file, data, 0)
+        if disk.pwrite(file, data, 0) != len(data):
+            raise OSError(errno.ENOSPC, "no space left on device", draft)
     finally:
         disk.close(file)
     disk.rename(draft, path)

@@ -12,16 +12,16 @@ the one command that mends it, and is looked at again every ``retry_interval_s``
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pyarrow as pa
 
 from headwater.destinations import load, plan, refused, stand
 from headwater.destinations.chain import Chain
 from headwater.destinations.plan import Load, Paused, Wait
 from headwater.destinations.port import (
-    Counts,
     Destination,
-    Drift,
     OpenChain,
     Outcome,
     OutcomeUnknown,
@@ -30,31 +30,20 @@ from headwater.destinations.port import (
 )
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
+from headwater.destinations.seen import Seen
 from headwater.destinations.settings import DestinationSettings
-from headwater.event.position import ZERO, Position, Vector
+from headwater.event.position import ZERO, Vector
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Broken, HeadwaterError, Misconfigured, Rejected, Unavailable
 
 LAYOUT = "events"
 REFUSED_ROUNDS_MAX = 3
 SAVE_INTERVAL_S = 1.0
+OWN_TROUBLE = ("ready_unreadable", "dead_letters")
+"""Errors that are not the destination's: it stays open, and answers readers."""
 
 Tell = Callable[[str, Mapping[str, object]], None]
 """Advisories and the like: a name and fields."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Where a destination stands, for others to read: replaced whole after a round, never changed."""
-
-    rows: int = 0
-    vectors: Mapping[int, Vector] = field(default_factory=dict)
-    streams: Mapping[str, Counts] = field(default_factory=dict)
-    passed: Mapping[str, Position] = field(default_factory=dict)
-    waiting_rows: int = 0
-    age_s: float = 0.0
-    """How long rows have been waiting; 0 when none are."""
-    drift: Sequence[Drift] = ()
 
 
 class Deliverer:
@@ -73,6 +62,7 @@ class Deliverer:
         partitions: int,
         owner: str,
         node_ns: Callable[[], int],
+        layouts: Mapping[str, pa.Schema] | None = None,
         tell: Tell = lambda name, fields: None,
     ) -> None:
         self.name = name
@@ -82,6 +72,8 @@ class Deliverer:
         self.memory = memory
         self.dead = dead
         self.settings = settings
+        self.layouts = layouts or {}
+        """The standard columns of each layout: the tables are there before the first event is."""
         self.clock = clock
         self.partitions = partitions
         self.owner = owner
@@ -155,6 +147,7 @@ class Deliverer:
         if wrong := plan.examine(vectors, self.memory.vectors, self.partitions):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
             raise stand.paused(self.name, wrong)
+        self.destination.fit({name: [schema] for name, schema in self.layouts.items()})
         self.rows, self.have = rows, vectors
         self.stood()
         if not self.certain:
@@ -229,34 +222,14 @@ class Deliverer:
             try:
                 return step, self.destination.step(step)
             except Rejected as error:
-                step = self.leave_out(step, error)
+                left = refused.left_out(
+                    self.destination, self.dead, step, error, self.settings.refused_tries_max, self.node_ns()
+                )
+                step, count = load.without(step, left, self.owner), sum(map(refused.count, left.values()))
+                self.counters["refused"] += count
         raise Misconfigured(
             "the destination goes on refusing rows that it accepted alone", code="refuses_rows"
         )
-
-    def leave_out(self, step: Step, error: Rejected) -> Step:
-        """Find the refused rows, keep them as dead letters (durable here), and the step without them."""
-        masks: dict[str, list[object]] = {}
-        count = 0
-        for table, sets in step.tables.items():
-            masks[table] = []
-            for rows in sets:
-                found = refused.find(
-                    lambda part, table=table: self.destination.try_rows(table, part),  # type: ignore[misc]
-                    rows,
-                    self.settings.refused_tries_max,
-                )
-                if found:
-                    self.dead.add(rows, found, self.node_ns())
-                masks[table].append(refused.mask_of(rows, found))
-                count += len(found)
-        if not count:
-            raise Misconfigured(
-                f"the destination refuses a load, but no row of it alone: {error.message}",
-                code="refuses_rows",
-            ) from error
-        self.counters["refused"] += count
-        return load.without(step, masks, self.owner)
 
     def done(self, step: Step) -> None:
         """Remember what was committed."""
@@ -295,7 +268,8 @@ class Deliverer:
             self.counters["unknown"] += 1
         if isinstance(error, Unavailable | Broken):
             self.certain = False
-            self.destination.close()
+            if error.code not in OWN_TROUBLE:
+                self.destination.close()
         if self.trouble is None or self.trouble.code != error.code:
             self.tell(
                 "destination_paused", {"destination": self.name, "code": error.code, "reason": str(error)}
@@ -340,13 +314,8 @@ class Deliverer:
             self.waiting_ns = now_ns
         passed = {name: chain.passed for name, chain in self.chains.items()}
         if self.moved or passed != self.seen.passed:
-            self.seen = Seen(
-                len(self.rows),
-                dict(self.have),
-                load.totals(self.rows),
-                passed,
-                drift=self.destination.drift(),
-            )
+            drift = self.destination.drift()
+            self.seen = Seen(len(self.rows), dict(self.have), load.totals(self.rows), passed, drift=drift)
             self.memory.note(self.have, passed)
             self.moved = False
         self.seen = replace(self.seen, waiting_rows=waiting, age_s=(now_ns - self.waiting_ns) / 1e9)

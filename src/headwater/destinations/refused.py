@@ -9,12 +9,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import pyarrow as pa
 
 from headwater.destinations.load import ORIGIN, STREAM
-from headwater.kit.errors import Misconfigured, Rejected
+from headwater.destinations.port import Destination, Step
+from headwater.kit.errors import Misconfigured, Rejected, Unavailable
 
 SCHEMA = """
 create table if not exists dead(
@@ -70,29 +72,56 @@ def mask_of(rows: pa.Table, refused: Sequence[Refused]) -> pa.Array:
     return pa.array(mask, pa.bool_())
 
 
+def left_out(
+    destination: Destination, dead: DeadLetters, step: Step, error: Rejected, tries_max: int, node_ns: int
+) -> dict[str, list[pa.Array]]:
+    """What a step that was refused must go on without: per table, a mask (True: refused) for each row set.
+
+    The refused rows are durable dead letters on return. Misconfigured: none is refused alone, or too many are.
+    """
+    masks: dict[str, list[pa.Array]] = {}
+    for table, sets in step.tables.items():
+        masks[table] = []
+        for rows in sets:
+            found = find(partial(destination.try_rows, table), rows, tries_max)
+            if found:
+                dead.add(rows, found, node_ns)
+            masks[table].append(mask_of(rows, found))
+    if not any(map(count, masks.values())):
+        raise Misconfigured(
+            f"the destination refuses a load, but no row of it alone: {error.message}", code="refuses_rows"
+        ) from error
+    return masks
+
+
+def count(masks: Sequence[pa.Array]) -> int:
+    """How many rows were refused."""
+    return sum(mask.true_count for mask in masks)
+
+
 class DeadLetters:
-    """What one destination refused, in SQLite with synchronous=FULL; the deliverer writes, others may read."""
+    """What one destination refused, in SQLite with synchronous=FULL; one thread at a time writes, others may read."""
 
     def __init__(self, path: str, destination: str) -> None:
         self.destination = destination
-        self.base = sqlite3.connect(path, isolation_level=None)
+        self.base = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.base.execute("pragma journal_mode=wal")
         self.base.execute("pragma synchronous=full")
         self.base.executescript(SCHEMA)
 
     def add(self, rows: pa.Table, refused: Sequence[Refused], node_ns: int) -> None:
-        """Keep the refused rows of a row set; durable on return; the same row twice is kept once."""
+        """Keep the refused rows of a row set; durable on return; the same row twice is kept once.
+
+        Unavailable: they cannot be kept now, and the step must not go on without them.
+        """
         taken = rows.take([one.index for one in refused]).to_pylist()
-        self.base.execute("begin immediate")
+        records = [self.record(row, one.reason, node_ns) for row, one in zip(taken, refused, strict=True)]
         try:
-            self.base.executemany(
-                "insert or replace into dead values (?,?,?,?,?,?,?,?,?,?,?)",
-                [self.record(row, one.reason, node_ns) for row, one in zip(taken, refused, strict=True)],
-            )
-            self.base.execute("commit")
-        except BaseException:
-            self.base.execute("rollback")
-            raise
+            with self.base:
+                self.base.execute("begin immediate")
+                self.base.executemany("insert or replace into dead values (?,?,?,?,?,?,?,?,?,?,?)", records)
+        except sqlite3.Error as error:
+            raise Unavailable(f"dead letters cannot be kept: {error}", code="dead_letters") from error
 
     def record(self, row: dict[str, object], reason: Rejected, node_ns: int) -> tuple[object, ...]:
         """The columns of a dead letter; the row itself as JSON."""

@@ -29,8 +29,11 @@ from headwater.kit.clock import Clock
 from headwater.kit.errors import Rejected
 
 IDLE_WAIT_S = 0.5
-REPORT_INTERVAL_S = 0.25
+LOOK_INTERVAL_S = 0.05
+"""How soon after a step the report has it; ``report`` bounds how often it is written."""
 REQUESTS_MAX = 16
+OPEN_WAIT_S = 5.0
+"""How long a query waits for a destination that is starting; a large write-ahead log is read first."""
 
 Handler = Callable[[dict[str, Any]], Awaitable[tuple[dict[str, Any], bytes]]]
 
@@ -73,9 +76,13 @@ class DeliverWorker:
         try:
             for thread in threads:
                 thread.start()
+            told: list[object] = []
             while self.broken is None:
-                self.report(self.status())
-                await self.clock.sleep(REPORT_INTERVAL_S)
+                now = [(d.seen, d.trouble) for d in self.deliverers.values()]
+                if now != told:
+                    told = list(now)
+                    self.report(self.status())
+                await self.clock.sleep(LOOK_INTERVAL_S)
         finally:
             self.stopping.set()
             await server.close()
@@ -135,10 +142,12 @@ class DeliverWorker:
         from headwater.destinations.duckdb import sql
         from headwater.destinations.duckdb.write import DuckDbDestination
 
-        destination = self.chosen(request).destination
+        deliverer = self.chosen(request)
+        destination = deliverer.destination
         if not isinstance(destination, DuckDbDestination):
             raise Rejected("this destination answers no SQL", code="sql_none")
         began_ns = self.clock.boot_ns()
+        self.await_open(deliverer)
         answer = destination.sql.query(
             str(request.get("query", "")),
             rows_max=request.get("rows_max"),
@@ -152,6 +161,14 @@ class DeliverWorker:
             "ms": (self.clock.boot_ns() - began_ns) / 1e6,
         }
         return told, body
+
+    def await_open(self, deliverer: Deliverer) -> None:
+        """Let a destination that is only just starting open first; its trouble, or the time, ends the wait."""
+        until_ns = self.clock.boot_ns() + int(OPEN_WAIT_S * 1e9)
+        while not deliverer.seen.rows and deliverer.trouble is None and self.clock.boot_ns() < until_ns:
+            if self.stopping.is_set():
+                return
+            self.clock.block(0.01)
 
     def positions(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """The position rows."""

@@ -30,7 +30,7 @@ class Disk(Protocol):
     def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int: ...
     def close(self, file: int) -> None: ...
     def pread(self, file: int, length: int, offset: int) -> bytes: ...
-    def pwrite(self, file: int, data: bytes, offset: int) -> int: ...
+    def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int: ...
     def sync(self, file: int) -> None: ...
     def sync_dir(self, path: str) -> None: ...
     def size(self, file: int) -> int: ...
@@ -57,7 +57,9 @@ class MappedCell:
             if os.fstat(file).st_size < 8:
                 if not write:
                     raise FileNotFoundError(errno.ENOENT, "the cell is still being made", path)
-                os.pwrite(file, bytes(8), 0)  # takes its room now: storing into a hole of a full disk is SIGBUS
+                os.pwrite(
+                    file, bytes(8), 0
+                )  # takes its room now: storing into a hole of a full disk is SIGBUS
             self.map = mmap.mmap(file, 8, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
         finally:
             os.close(file)
@@ -98,7 +100,7 @@ class SystemDisk:
             got = os.preadv(file, [buffer], offset)
             return buffer[:got]
 
-    def pwrite(self, file: int, data: bytes, offset: int) -> int:
+    def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
         return os.pwrite(file, data, offset)
 
     def sync(self, file: int) -> None:

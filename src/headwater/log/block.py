@@ -27,6 +27,7 @@ PAGE_BYTES = 4096
 BLOCK_BYTES_MAX = 4 * 1024 * 1024
 
 END_OF_COMMIT = 1  # flag in the ready log: the last block of a commit (protocol.md §17.1)
+BEGIN_OF_COMMIT = 2  # the first one; what stood before it without an end is nothing
 
 
 @dataclass(frozen=True, slots=True)

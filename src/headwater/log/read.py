@@ -15,7 +15,7 @@ from headwater.event.position import ZERO, Position, WriterId
 from headwater.kit.disk import Cell, Disk
 from headwater.log import block, files
 from headwater.log.files import End, Segment
-from headwater.log.recover import later_blocks
+from headwater.log.recover import behind, block_at, later_blocks
 
 CHUNK_BYTES = block.BLOCK_BYTES_MAX
 
@@ -110,10 +110,14 @@ class LogReader:
         return self._cell.get()
 
     def _next_log(self) -> bool:
-        """Step to the successor, when this log has ended and there is one (INV-LOG-5)."""
-        if self._read.log and self._end is None:
+        """Step to the successor, when this log has ended and there is one (INV-LOG-5).
+
+        A log without any file has ended too: the folder is an older copy, made before that log began.
+        """
+        there = files.logs(self.disk, self.folder)
+        if self._end is None and self._read.log in there:
             return False
-        later = [log for log in files.logs(self.disk, self.folder) if log > self._read.log]
+        later = [log for log in there if log > self._read.log]
         if not later or (self.until is not None and later[0] > self.until.log):
             return False
         self._release()
@@ -139,16 +143,26 @@ class LogReader:
         if self._file is not None:
             self.disk.close(self._file)
         self._file, self._path, self._offset = self.disk.open(segment.path), segment.path, 0
-        for offset, header, _ in later_blocks(self.disk, self._file, 0, self._read.log, self._read.seq):
-            if header.first_seq == self._read.seq:
+        expected = segment.first
+        offset = 0
+        while (
+            True
+        ):  # from block to block: what lies inside a block may look like one, and came from a stranger
+            header = block.read_header(self.disk.pread(self._file, block.PAGE_BYTES, offset), segment.log)
+            if header is None or header.first_seq != expected:
+                return True
+            self._offset, expected = offset, header.next_seq
+            if header.first_seq >= self._read.seq:
+                return True
+            offset += header.disk_bytes
+            if expected == self._read.seq:
                 self._offset = offset
-            break
-        return True
 
     def _blocks(self, limit: int, bytes_max: int) -> Iterator[Block]:
         """Blocks from ``_read`` on, from one reading of the file; at least one."""
         if self._file is None and not self._open():
-            yield self._damage(limit)
+            own = [s for s in files.segments(self.disk, self.folder) if s.log == self._read.log]
+            yield self._damage(min([*(s.first for s in own if s.first > self._read.seq), limit]))
             return
         assert self._file is not None
         length = min(CHUNK_BYTES, max(bytes_max, block.PAGE_BYTES))
@@ -183,13 +197,14 @@ class LogReader:
             self._file = None
             return
         assert self._file is not None
-        for offset, header, _ in later_blocks(
-            self.disk, self._file, self._offset, self._read.log, self._read.seq
-        ):
-            if header.first_seq == self._read.seq:  # whole after all: it was being written while we read
-                return
+        again = block_at(self.disk, self._file, self._offset, self._read.log)
+        if again is not None and again[0].first_seq == self._read.seq and again[0].next_seq <= limit:
+            return  # whole after all: it was being written while we read
+        start = behind(self.disk, self._file, self._offset, self._read.log, self._read.seq)
+        for offset, header, _ in later_blocks(self.disk, self._file, start, self._read.log, self._read.seq):
             self._offset = offset
-            yield self._damage(header.first_seq)
+            if header.first_seq > self._read.seq:
+                yield self._damage(min(header.first_seq, limit))
             return
         after = [s.first for s in own if s.first > self._read.seq]
         self.disk.close(self._file)

@@ -13,7 +13,7 @@ from headwater.event import commit
 from headwater.event.commit import Commit
 from headwater.event.position import ZERO, Position, WriterId
 from headwater.kit.disk import Disk
-from headwater.log.block import BLOCK_BYTES_MAX, END_OF_COMMIT, HEADER_BYTES
+from headwater.log.block import BEGIN_OF_COMMIT, BLOCK_BYTES_MAX, END_OF_COMMIT, HEADER_BYTES
 from headwater.log.read import LogReader
 from headwater.log.write import BlockWriter
 
@@ -28,11 +28,16 @@ class ReadyWriter:
         self.blocks = blocks
 
     def append(self, entry: Commit) -> Position:
-        """Durable, whole, on return; the position after it. Errors as BlockWriter.write: then it is not there."""
+        """Durable, whole, on return; the position after it. Errors as BlockWriter.write: then it is not there.
+
+        After Busy it may be tried again: the blocks that were written have no end, and are nothing.
+        """
         position = ZERO
         payloads = list(cut_to_size(commit.encode(entry), PART_BYTES))
         for number, parts in enumerate(payloads, 1):
-            flags = END_OF_COMMIT if number == len(payloads) else 0
+            flags = (BEGIN_OF_COMMIT if number == 1 else 0) | (
+                END_OF_COMMIT if number == len(payloads) else 0
+            )
             position = self.blocks.write(*parts, records=1, events=1, flags=flags)
         return position
 
@@ -69,14 +74,15 @@ class ReadyReader:
             if not blocks:
                 break
             for block in blocks:
-                if block.payload is None or block.header.log_id != self.part_log:
+                flags = block.header.flags
+                if block.payload is None or flags & BEGIN_OF_COMMIT or block.header.log_id != self.part_log:
                     self.parts = []
                     self.part_log = block.header.log_id
-                if block.payload is None:
-                    continue
+                if block.payload is None or not (self.parts or flags & BEGIN_OF_COMMIT):
+                    continue  # damaged, or the rest of a commit whose beginning was
                 self.parts.append(block.payload)
                 size += len(block.payload)
-                if block.header.flags & END_OF_COMMIT:
+                if flags & END_OF_COMMIT:
                     data = self.parts[0] if len(self.parts) == 1 else memoryview(b"".join(self.parts))
                     found.append((commit.decode(data), block.after))
                     self.parts = []

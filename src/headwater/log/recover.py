@@ -63,6 +63,15 @@ def later_blocks(
         offset += len(chunk)
 
 
+def behind(disk: Disk, file: int, offset: int, log_id: int, seq: int) -> int:
+    """Where to look for what follows a block that cannot be believed: not inside it, when its header still stands.
+
+    A body may hold the bytes of a whole block (a refused one is kept as it came).
+    """
+    header = block.read_header(disk.pread(file, block.PAGE_BYTES, offset), log_id)
+    return offset + header.disk_bytes if header is not None and header.first_seq == seq else offset
+
+
 class Recovery:
     """The reading of one log from its last segment on."""
 
@@ -84,7 +93,8 @@ class Recovery:
                 if found is not None and found[0].first_seq == self.seq:
                     header, payload = found
                 else:
-                    later = next(later_blocks(self.disk, file, offset, self.log_id, self.seq + 1), None)
+                    start = behind(self.disk, file, offset, self.log_id, self.seq)
+                    later = next(later_blocks(self.disk, file, start, self.log_id, self.seq + 1), None)
                     if later is None:
                         return offset
                     offset, header, payload = later

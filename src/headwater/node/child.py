@@ -13,12 +13,13 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from headwater.kit.clock import Clock
 from headwater.kit.errors import HeadwaterError
-from headwater.kit.happenings import Happening, Happenings, Level
+from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
+from headwater.node.happenings import RoleCut, RoleEnded, RoleNotPrepared
 
 WAIT_S_FIRST = 0.2
 WAIT_S_MAX = 15.0
@@ -27,31 +28,6 @@ OFTEN = 3
 OFTEN_S = 600.0
 """So many deaths within this time make the node not ready (protocol.md §2, EIO)."""
 MODULE = "headwater.node.role"
-
-
-class RoleEnded(Happening):
-    """A process of the node ended unasked; it is started again."""
-
-    level: ClassVar[Level] = "warning"
-    role: str
-    exit_code: int
-    again_in_s: float
-
-
-class RoleNotPrepared(Happening):
-    """A process cannot be started, since what must be done before failed."""
-
-    level: ClassVar[Level] = "error"
-    role: str
-    reason: str
-
-
-class RoleCut(Happening):
-    """A process did not end in its time and was killed; what it had not done is done at the next start."""
-
-    level: ClassVar[Level] = "warning"
-    role: str
-    after_s: float
 
 
 class Spec(NamedTuple):

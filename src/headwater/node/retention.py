@@ -7,23 +7,14 @@ destination, as their reports say. A report that is missing makes nothing safe; 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from headwater.config.report import Report
 from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit.disk import Disk
-from headwater.kit.happenings import Happening, Level
 from headwater.log import retain
 from headwater.log.files import Segment
 from headwater.ops import standing
-
-
-class HorizonShortened(Happening):
-    """Raw is over its quota: safe segments go before the time that they are wanted for replay."""
-
-    level: ClassVar[Level] = "warning"
-    raw_bytes: int
-    raw_bytes_max: int
 
 
 class Kept(NamedTuple):
@@ -35,9 +26,7 @@ class Kept(NamedTuple):
     shortened: bool
 
 
-def safe_vector(
-    reports: Mapping[str, Report], partitions: int, destinations: Iterable[str]
-) -> Vector:
+def safe_vector(reports: Mapping[str, Report], partitions: int, destinations: Iterable[str]) -> Vector:
     """The vector below which nobody will ask again; EMPTY while any partition or destination has not said."""
     delivered = standing.delivered(reports)
     stands = [standing.processed(reports).vectors]

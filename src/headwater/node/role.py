@@ -13,31 +13,16 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from headwater.kit.errors import HeadwaterError, Misconfigured
-from headwater.kit.happenings import Happening, Level
 from headwater.kit.signals import Signals, end_with_parent, is_parent
 from headwater.node import build
 from headwater.node.build import Context, Role
+from headwater.node.happenings import ReloadFailed, RoleFailed
 
 TICK_S = 0.1
 EXIT_CONFIG = 78
-
-
-class RoleFailed(Happening):
-    """A process of the node cannot go on."""
-
-    level: ClassVar[Level] = "error"
-    code: str
-    reason: str
-
-
-class ReloadFailed(Happening):
-    """A process could not take a new configuration over; it goes on with the old one."""
-
-    level: ClassVar[Level] = "error"
-    reason: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +62,7 @@ def run_loop(work: Coroutine[Any, Any, int]) -> int:
 async def live(context: Context, parent: int) -> int:
     """The life of a role."""
     with Signals() as signals:
-        role = await build.ROLES[context.role](context)
+        role = build.ROLES[context.role](context)
         try:
             await role.start()
             await until_asked(role, context, signals, parent)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar
 
 from headwater.config.control import ControlPage
 from headwater.config.report import Publisher, Report, read_reports
@@ -22,14 +21,22 @@ from headwater.config.running import config_path, node_path, write_private
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
 from headwater.kit.errors import HeadwaterError
-from headwater.kit.happenings import Happening, Happenings, Level
+from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log.recover import no_streams, raw_streams, recover_all
 from headwater.node import nodetime, reload, retention
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
-from headwater.node.retention import HorizonShortened
+from headwater.node.happenings import (
+    HorizonShortened,
+    NodeDraining,
+    NodeStarted,
+    NodeStopped,
+    Reloaded,
+    ReloadRefused,
+    TickFailed,
+)
 from headwater.node.settings import with_size
 from headwater.node.start import Prepared
 
@@ -38,47 +45,6 @@ KEEP_INTERVAL_S = 2.0
 CLOSE_MARGIN_S = 2.0
 """What a process gets beyond the time that a setting gives its work."""
 FAST_STOP_S = 2.0
-
-
-class NodeStarted(Happening):
-    """The supervisor has the lock, all logs of former starts have ends, processes are being started."""
-
-    version: str
-    start: int
-    data: str
-
-
-class NodeDraining(Happening):
-    """Asked to stop: /ping and /ready answer 503."""
-
-    by_signal: str
-    shutdown_delay_s: float
-
-
-class NodeStopped(Happening):
-    """The last line of a node."""
-
-    in_order: bool
-
-
-class Reloaded(Happening):
-    """SIGHUP took a changed configuration over."""
-
-    changed: list[str]
-
-
-class ReloadRefused(Happening):
-    """SIGHUP found a configuration that cannot be taken over; the old one stays."""
-
-    level: ClassVar[Level] = "error"
-    reason: str
-
-
-class TickFailed(Happening):
-    """The upkeep of the raw log failed; it is tried again."""
-
-    level: ClassVar[Level] = "error"
-    reason: str
 
 
 class Supervisor:

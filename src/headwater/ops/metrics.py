@@ -7,6 +7,7 @@ named in the configuration, never taken from events.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from headwater.config.report import Report, Sample
 from headwater.ops.reconcile import Ledger
@@ -26,6 +27,46 @@ HELP = {
     "headwater_destination_lag_rows": "Rows read ahead that wait for a destination.",
 }
 
+TOLD = {
+    "collect": {
+        "accepted_events": "headwater_collect_accepted_events_total",
+        "refused_events": "headwater_collect_refused_events_total",
+        "dropped_events": "headwater_collect_dropped_events_total",
+        "body_bytes": "headwater_collect_body_bytes_total",
+        "connections_opened": "headwater_collect_connections_opened_total",
+        "connections_refused": "headwater_collect_connections_refused_total",
+        "connections_open": "headwater_collect_connections_open",
+        "lost_answers": "headwater_collect_lost_answers_total",
+        "commits": "headwater_collect_commits_total",
+        "commit_ns": "headwater_collect_commit_seconds_total",
+        "pending_bytes": "headwater_collect_pending_bytes",
+    },
+    "process": {
+        "cuts": "headwater_process_cuts_total",
+        "fast_lines": "headwater_process_fast_lines_total",
+        "slow_lines": "headwater_process_slow_lines_total",
+        "learned_columns": "headwater_process_learned_columns",
+        "dedupe_ids": "headwater_process_dedupe_ids",
+        "dedupe_window_s": "headwater_process_dedupe_window_seconds",
+    },
+}
+"""Role → what its report's detail says → the metric. Nanoseconds become seconds."""
+
+
+def from_detail(role: str, detail: Mapping[str, Any]) -> Iterable[Sample]:
+    """The numbers of a role's detail."""
+    labels = {"role": role}
+    for name, metric in TOLD.get(role.partition("-")[0], {}).items():
+        if isinstance(value := detail.get(name), int | float):
+            yield Sample(metric, labels, value / 1e9 if name.endswith("_ns") else value)
+    for route, statuses in detail.get("requests", {}).items():
+        for status, count in statuses.items():
+            yield Sample(
+                "headwater_collect_requests_total", {**labels, "route": route, "status": status}, count
+            )
+    for reason, count in detail.get("refused", {}).items():
+        yield Sample("headwater_collect_refused_total", {**labels, "reason": reason}, count)
+
 
 def from_reports(reports: Mapping[str, Report], now_ns: int) -> Iterable[Sample]:
     """What every process says of itself."""
@@ -34,6 +75,7 @@ def from_reports(reports: Mapping[str, Report], now_ns: int) -> Iterable[Sample]
         yield Sample("headwater_report_age_seconds", {"role": role}, (now_ns - report.boot_ns) / 1e9)
         for sample in report.samples:
             yield Sample(sample.name, {"role": role, **sample.labels}, sample.value)
+        yield from from_detail(role, report.detail)
     if (node := reports.get("node")) is not None:
         for role, told in node.detail.get("roles", {}).items():
             yield Sample("headwater_restarts_total", {"role": role}, told.get("restarts", 0))

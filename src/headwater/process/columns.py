@@ -143,3 +143,25 @@ COLUMNS: tuple[Column, ...] = (
     Column("_unmapped", "json", "values without a column: name to value"),
 )
 COLUMN_KIND = {c.name: c.kind for c in COLUMNS}
+
+ORIGIN = [
+    pa.field(name, dtype, metadata={"kind": "integer", "origin": "standard"})
+    for name, dtype in (
+        ("_hw_writer", pa.uint64()),
+        ("_hw_log", pa.uint64()),
+        ("_hw_seq", pa.uint64()),
+        ("_hw_row", pa.uint32()),
+        ("_hw_partition", pa.uint16()),
+    )
+]
+"""Where a row comes from (protocol.md §17.7)."""
+
+
+def column_field(name: str, kind: str, origin: str) -> pa.Field:
+    """A column of the row set; the metadata tell a destination what the Arrow type cannot."""
+    return pa.field(name, TYPES[kind], metadata={"kind": kind, "origin": origin})
+
+
+def standard_schema() -> pa.Schema:
+    """The columns of the layout that are there whatever is sent."""
+    return pa.schema([*(column_field(c.name, c.kind, "standard") for c in COLUMNS), *ORIGIN])

@@ -104,6 +104,10 @@ class Reader:
     def _fast(self, lines: Sequence[bytes | memoryview]) -> Parsed | None:
         """The table of a chunk when every value in it is of the expected kind; None otherwise."""
         data = b"\n".join(lines)
+        if b"\0" in data:
+            return (
+                None  # no JSON; and arro3 0.9 aborts the process when a NUL stands in its own error message
+            )
         for _ in range(3):
             self._refresh()
             try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from headwater.event.commit import COUNTERS
@@ -80,7 +81,7 @@ class Runner:
         events = self.gatherer.gather(blocks)
         if not self.all:
             events = self._prefilter(events)
-        parsed = self.reader.read(events.lines)
+        parsed = self.reader.read(readable(events))
         message_ids = self._message_ids(events, parsed)
         partition = self._partitions(events, parsed, message_ids)
         if not self.all:
@@ -112,6 +113,8 @@ class Runner:
         """Each event's message id; one that has none gets the one that its position gives (protocol.md §17.14)."""
         column = parsed.columns.get("messageId")
         ids: list[str | None] = [None] * len(events) if column is None else column.to_pylist()
+        for number in events.refused:
+            ids[number] = id_in(events.lines[number])
         if column is not None and not column.null_count and "" not in ids:
             return ids  # type: ignore[return-value]
         for number, given in enumerate(ids):
@@ -190,6 +193,25 @@ class Runner:
                 counts[IN] += lost
                 counts[DAMAGED] += lost
         return changes
+
+
+def readable(events: Events) -> Sequence[bytes | memoryview]:
+    """The lines as reading may see them: what the door refused can be any bytes, and teaches no columns."""
+    if not events.refused:
+        return events.lines
+    lines = list(events.lines)
+    for number in events.refused:
+        lines[number] = b"{}"
+    return lines
+
+
+def id_in(line: bytes | memoryview) -> str | None:
+    """The message id of what was refused, where it can be read: dead letters are found by it."""
+    try:
+        found = orjson.loads(line).get("messageId")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def take(parsed: Parsed, where: Array) -> Parsed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from headwater.process.enrich.settings import EnrichSettings
+
 
 class ProcessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How events are processed. Only what says so reloads."""
@@ -24,5 +26,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Objects inside properties are flattened to this depth; below it they are kept as JSON."""
     dead_letters_max: int = 1_000_000
     """Dead letters kept for `headwater dead`; the oldest go first. They stay in the raw log until it is retired."""
+    enrich: EnrichSettings = EnrichSettings()
+    """What is looked up for each event: user agent, page, referrer, language, place, time. Reloads."""
     nice: int = 10
     """Niceness of processors, so that they never slow the door."""

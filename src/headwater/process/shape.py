@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.event.record import ADDRESS_HASH, ADDRESS_NONE, ADDRESS_V6, Head
-from headwater.process.columns import COLUMNS, TYPES
+from headwater.process.columns import COLUMNS, ORIGIN, TYPES, column_field
 from headwater.process.enrich import language, page, referrer, time, user_agent
 from headwater.process.enrich.geo import Geo
 from headwater.process.enrich.settings import EnrichSettings
@@ -69,8 +69,16 @@ class Shaper:
     """Builds row sets; keeps the memos of enrichment between cuts."""
 
     def __init__(
-        self, settings: EnrichSettings, schema: LearnedSchema, *, geo_folder: str | None = None
+        self,
+        settings: EnrichSettings,
+        schema: LearnedSchema,
+        *,
+        geo_folder: str | None = None,
+        server_keys: frozenset[str] = frozenset(),
     ) -> None:
+        """``server_keys``: ids of keys of the server kind. Their requests come from libraries, not from visitors: the
+        request's own user agent says nothing about the visitor, `context.ip` does, and their clocks are believed."""
+        self.server_keys = server_keys
         self.settings = settings
         self.schema = schema
         self.user_agent = user_agent.memo(settings.user_agent)
@@ -115,7 +123,8 @@ class Shaper:
             for number, text in events.sent_at.items():
                 batch[number] = text
             sent = pc.coalesce(sent, pa.array(batch, pa.string()))
-        historical = heads.column(lambda h: h.path.endswith("/import"), pa.bool_())
+        servers = self.server_keys
+        historical = heads.column(lambda h: h.key_id in servers or h.path.endswith("/import"), pa.bool_())
         times = time.canonical(
             received,
             get("timestamp"),
@@ -132,10 +141,12 @@ class Shaper:
     def _client(
         self, events: Events, get: Getter, heads: HeadColumns, done: dict[str, Any], now_s: float
     ) -> None:
-        agent = pc.coalesce(get("context.userAgent"), heads.header("user-agent"))
+        servers = self.server_keys
+        sent = heads.column(lambda h: None if h.key_id in servers else h.headers.get("user-agent", ""))
+        agent = pc.coalesce(get("context.userAgent"), sent)
         found = self.user_agent.apply(agent, *(heads.header(h) for h in HINTS))
         done |= {UA_NAMES.get(name, name): column for name, column in found.items()}
-        done["user_agent"] = agent
+        done["user_agent"] = pc.if_else(pc.equal(agent, ""), None, agent)
         own = address_column(events)
         told = pc.if_else(
             heads.column(lambda h: "origin" not in h.headers, pa.bool_()), get("context.ip"), None
@@ -165,22 +176,16 @@ class Shaper:
         arrays: list[Any] = []
         fields: list[pa.Field] = []
         for column in COLUMNS:
-            fields.append(_field(column.name, column.kind, "standard"))
-            arrays.append(done[column.name])
+            if done[column.name].null_count < len(events):  # what nobody has, the destination fills with NULL
+                fields.append(column_field(column.name, column.kind, "standard"))
+                arrays.append(done[column.name])
         for name in sorted(n for n in parsed.columns if n.startswith("@")):
-            fields.append(_field(name[1:], kind_of_name(name, self.schema), "learned"))
+            fields.append(column_field(name[1:], kind_of_name(name, self.schema), "learned"))
             arrays.append(parsed.columns[name])
         row = np.zeros(len(events), np.uint32)
-        origin = (
-            ("_hw_writer", events.writer, pa.uint64()),
-            ("_hw_log", events.log, pa.uint64()),
-            ("_hw_seq", events.seq, pa.uint64()),
-            ("_hw_row", row, pa.uint32()),
-            ("_hw_partition", partition, pa.uint16()),
-        )
-        for origin_name, values, dtype in origin:
-            fields.append(pa.field(origin_name, dtype, metadata={"kind": "integer", "origin": "standard"}))
-            arrays.append(pa.array(values, dtype))
+        own = (events.writer, events.log, events.seq, row, partition)
+        fields += ORIGIN
+        arrays += [pa.array(values, field.type) for values, field in zip(own, ORIGIN, strict=True)]
         return pa.table(arrays, schema=pa.schema(fields))
 
 
@@ -236,7 +241,3 @@ def _address_text(value: bytes) -> str | None:
     if kind & ADDRESS_V6:
         return socket.inet_ntop(socket.AF_INET6, address)
     return socket.inet_ntoa(address[12:])
-
-
-def _field(name: str, kind: str, origin: str) -> pa.Field:
-    return pa.field(name, TYPES[kind], metadata={"kind": kind, "origin": origin})

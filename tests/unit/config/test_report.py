@@ -1,10 +1,11 @@
 from headwater.config.report import Publisher, Report, Sample, read_report, read_reports
+from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 
 SECOND = 1_000_000_000
 
 
-class HandClock:
+class HandClock(SystemClock):
     def __init__(self):
         self.now = SECOND
 
@@ -54,6 +55,22 @@ def test_last_words_are_not_held_back(tmp_path):
     out.publish(report())
     assert not out.publish(report(state="draining"))
     assert out.publish(report(state="stopped"), at_once=True)
+
+
+def test_a_full_disk_costs_the_report_and_not_the_process(tmp_path):
+    out, clock = publisher(tmp_path)
+    out.publish(report())
+
+    class Full(SystemDisk):
+        def pwrite(self, file, data, offset):
+            return super().pwrite(file, data[:5], offset)
+
+    out.disk = Full()
+    assert not out.publish(report(state="draining"), at_once=True)
+    assert read_reports(SystemDisk(), str(tmp_path), 2)["collect-0"].state == "running"
+    out.disk = SystemDisk()
+    clock.now += SECOND
+    assert out.publish(report(state="stopped"))
 
 
 def test_reports_of_a_former_start_and_broken_ones_are_ignored(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import duckdb
@@ -16,7 +17,7 @@ from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
-from headwater.kit.errors import Misconfigured, Unavailable
+from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected, Unavailable
 from tests.chains import ListChain, chain
 
 PARTITIONS = (0, 1, 2, 3)
@@ -135,6 +136,49 @@ def test_a_table_that_refuses_rows_gets_the_others(tmp_path: Path) -> None:
     assert ids(tmp_path) == [f"m{n}" for n in range(20) if n not in (3, 17)]
 
 
+def test_it_opens_again_while_a_reader_still_reads(tmp_path: Path) -> None:
+    made, ready = destination(tmp_path), ListChain(chain([10], PARTITIONS))
+    one = deliverer(tmp_path, made, ready)
+    run(one)
+    ended: list[BaseException] = []
+    begun = threading.Event()
+
+    def read() -> None:
+        begun.set()
+        try:
+            made.sql.query(LONG, time_max_s=3)
+        except HeadwaterError as error:
+            ended.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    begun.wait()
+    SystemClock().block(0.1)
+    made.close()
+    ready.entries += chain([10], PARTITIONS, 10)
+    run(one)
+    assert code(one) is None
+    assert made.sql.query("select count(*) n from events").rows.to_pylist() == [{"n": 20}]
+    with pytest.raises(Rejected):
+        made.sql.query("from read_text('/etc/hostname')")
+    reader.join()
+    assert len(ended) == 1
+    one.close()
+
+
+def test_refused_rows_are_kept_from_another_thread(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as base:
+        base.execute("create table events (message_id varchar check (message_id <> 'm3'))")
+    one = deliverer(tmp_path, destination(tmp_path), ListChain(chain([10], PARTITIONS)))
+    thread = threading.Thread(target=run, args=(one,))
+    thread.start()
+    thread.join()
+    assert one.dead.count() == 1
+    assert code(one) is None
+    one.close()
+
+
+LONG = "select sum(a.range * b.range) from range(1000000) a, range(1000000) b"
 HOLD = "import duckdb, sys; base = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
 

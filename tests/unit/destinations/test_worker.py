@@ -122,6 +122,12 @@ async def test_it_delivers_answers_and_reports(tmp_path: Path) -> None:
     assert json.dumps(place.reports[-1])
 
 
+async def test_a_query_at_the_start_waits_for_the_file(tmp_path: Path) -> None:
+    async with running(tmp_path) as place:
+        _, body = await place.ask(op="sql", destination="warehouse", query="select 1 a")
+        assert json.loads(body) == [{"a": 1}]
+
+
 async def test_one_trouble_stays_its_own(tmp_path: Path) -> None:
     """INV-DST-3: the other destination goes on."""
     (tmp_path / "warehouse.duckdb").write_bytes(b"x" * 5000)

@@ -106,6 +106,12 @@ def test_a_line_that_is_no_event_is_dead_and_harms_no_other(tmp_path: Path) -> N
     assert set(parsed.dead) == {1, 2, 3}
 
 
+def test_a_line_with_a_nul_is_dead_and_does_not_end_the_process(tmp_path: Path) -> None:
+    parsed = reader(tmp_path).read([b'{"event":"a"}', bytes(20), b'{"event":"x\0"}', b'{"event":"b"}'])
+    assert cells(parsed) == [{"event": "a"}, {}, {}, {"event": "b"}]
+    assert set(parsed.dead) == {1, 2}
+
+
 def test_a_numeric_user_id_is_kept_as_text(tmp_path: Path) -> None:
     assert cells(reader(tmp_path).read([b'{"userId":123,"event":"x"}'])) == [{"userId": "123", "event": "x"}]
 

@@ -13,7 +13,7 @@ import pytest
 
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Position, WriterId, writer_id
-from headwater.event.record import SINGLE, STAMP, Head, encode_head, encode_payload
+from headwater.event.record import DEAD, SINGLE, STAMP, Head, encode_head, encode_payload
 from headwater.event.slots import slot_of
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
@@ -256,3 +256,24 @@ def test_a_dead_letter_keeps_bytes_and_reason_and_never_enters_seen(node: Node) 
     node.accept(event(2))
     drain(worker)
     assert node.ids() == ["m1", "m2"]
+
+
+@pytest.mark.parametrize("body", [b'{"messageId":"m2","rubbish":1}', bytes(40), b"\xff\xfe", b"[" * 10_000])
+def test_what_the_door_refused_is_dead_as_it_came_and_teaches_no_column(node: Node, body: bytes) -> None:
+    node.accept(event(1))
+    worker = node.processor()
+    worker.step()
+    stamp = STAMP.pack(1, bytes(16), len(body), 0, 1, 0, 5, DEAD, 0)
+    head = encode_head(Head("web", "plain", "POST", "/events", refusal="expected better|event"))
+    node.collectors[0].write(
+        encode_payload([stamp], [body], [head], [], {"web": (1, 2)}, 1), records=1, events=1
+    )
+    node.accept(event(3, properties={"rubbish": 2}))
+    drain(worker)
+    dead = [d for c in node.commits() if "dead" in c.sections
+            for d in pa.ipc.open_stream(c.sections["dead"]).read_all().to_pylist()]  # fmt: skip
+    assert [(d["body"], d["reason"], d["field"]) for d in dead] == [(body, "expected better", "event")]
+    assert (dead[0]["message_id"] == "m2") is (b"m2" in body)
+    (row,) = [r for r in node.rows() if r["message_id"] == "m3"]
+    assert row["rubbish"] == 2
+    assert "properties_rubbish" not in row

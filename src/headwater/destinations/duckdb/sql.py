@@ -49,6 +49,7 @@ class Sql:
         self.cursor = cursor
         self.settings = settings
         self.places = threading.BoundedSemaphore(settings.concurrent_max)
+        self.running: set[duckdb.DuckDBPyConnection] = set()
 
     def query(self, text: str, *, rows_max: int | None = None, time_max_s: float | None = None) -> Answer:
         """Rejected: not one reading statement, wrong, or too long. Busy: no place. Unavailable: not open."""
@@ -86,19 +87,30 @@ class Sql:
     def run(self, statement: duckdb.Statement, rows_max: int, time_max_s: float) -> Answer:
         """The answer, cut to its limits."""
         with reading(self.cursor()) as cursor, interrupting(cursor, time_max_s) as late:
+            self.running.add(cursor)
             try:
                 with cursor.sql(statement).to_arrow_reader(BATCH_ROWS) as stream:
                     return self.cut(stream, rows_max)
             except duckdb.InterruptException as error:
+                if not late.is_set():
+                    raise Unavailable("the warehouse is being closed", code="destination_closed") from error
                 raise Rejected(f"stopped after {time_max_s:g} s", code="sql_time") from error
             except duckdb.OutOfMemoryException as error:
                 raise Rejected(str(error), code="sql_memory", help="ask for less at a time") from error
-            except duckdb.FatalException as error:
+            except (duckdb.FatalException, duckdb.ConnectionException) as error:
                 raise Unavailable(str(error), code="sql_engine") from error
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 if late.is_set():
                     raise Rejected(f"stopped after {time_max_s:g} s", code="sql_time") from error
                 raise Rejected(str(error), code="sql_error") from error
+            finally:
+                self.running.discard(cursor)
+
+    def stop(self) -> None:
+        """End what runs; it answers Unavailable. From any thread."""
+        for cursor in list(self.running):
+            with contextlib.suppress(duckdb.Error):
+                cursor.interrupt()
 
     def cut(self, stream: pa.RecordBatchReader, rows_max: int) -> Answer:
         """Read until a limit; what is beyond is never computed where DuckDB can stop early."""

@@ -4,15 +4,12 @@ One process holds the file; one connection writes, and each reader has a cursor 
 SELECT FOR UPDATE, so a step compares twice: it reads the vectors first (MOVED costs nothing then), and moves them
 with one ``UPDATE … WHERE vector = from`` whose count must be the number of its partitions (protocol.md §17.19).
 
-The process has no access to the world outside the file: external access is off, extensions are never loaded or
-fetched, Python variables are no tables, and the configuration is locked. Loads come in as registered Arrow, which
-only the connection that registered them can see.
+Loads come in as registered Arrow, which only the connection that registered them can see.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import duckdb
@@ -21,6 +18,7 @@ import pyarrow as pa
 
 from headwater.destinations.duckdb import table as tables
 from headwater.destinations.duckdb.errors import translated
+from headwater.destinations.duckdb.file import DuckDbFile
 from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.duckdb.sql import Sql
 from headwater.destinations.port import (
@@ -33,7 +31,7 @@ from headwater.destinations.port import (
     Step,
 )
 from headwater.kit.clock import Clock
-from headwater.kit.errors import Misconfigured, Rejected, Unavailable
+from headwater.kit.errors import Rejected
 
 POSITIONS = "headwater_positions"
 POSITIONS_DDL = f"""CREATE TABLE IF NOT EXISTS {POSITIONS}(
@@ -61,119 +59,37 @@ MOVE = f"""UPDATE {POSITIONS} AS p SET vector = n.vector, "rows" = n."rows", dea
 PLACE = f"""INSERT OR REPLACE INTO {POSITIONS}
   SELECT ?, partition, vector, "rows", dead, erased, "out", counters, config_epoch, owner, make_timestamptz(?)
   FROM hw_positions"""
-CLOSED = ("TimeZone = 'UTC'", "enable_external_access = false", "lock_configuration = true")
 FITTINGS_MAX = 256
 LOAD, MOVED_ROWS = "hw_load", "hw_positions"
 
 counters_decoder = msgspec.json.Decoder(dict[str, dict[str, int]])
 
 
-class DuckDbDestination:
+class DuckDbDestination(DuckDbFile):
     """See port.Destination. ``folder`` is for spilled data; the file is made only by ``open(create=True)``."""
 
     capabilities = Capabilities("T", "exactly once", sql=True, updates=True)
 
     def __init__(self, settings: DuckDbSettings, path: str, folder: str, clock: Clock) -> None:
-        self.settings = settings
-        self.path = path
-        self.folder = folder
+        super().__init__(settings, path, folder)
         self.clock = clock
-        self.base: duckdb.DuckDBPyConnection | None = None
-        self.inode = 0
         self.columns: dict[str, dict[str, str]] = {}
         """Table → lower-case column → type, as read after the last change."""
         self.fittings: dict[tuple[str, bytes], tables.Fitting] = {}
         self.drifts: dict[tuple[str, str], Drift] = {}
         self.sql = Sql(self.cursor, settings.sql)
 
-    # -- the file
-
     def open(self, *, create: bool) -> None:
-        if self.base is not None:
+        if self.is_open:
             self.check_file()
             return
-        if not create and not os.path.exists(self.path):
-            raise self.gone()
-        try:
-            self.base = duckdb.connect(self.path, config=self.config())
-            self.base.execute(POSITIONS_DDL)
-            for (
-                setting
-            ) in CLOSED:  # after connecting: the folder for spilled data could not be named otherwise
-                self.base.execute(f"SET GLOBAL {setting}")
-            self.read_columns()
-        except duckdb.Error as error:
-            self.close()
-            raise translated(error, self.path) from error
-        self.inode = os.stat(self.path).st_ino
-
-    def config(self) -> dict[str, str | bool | int | float | list[str]]:
-        """What the database is opened with."""
-        settings = self.settings
-        return {
-            "threads": str(settings.threads),
-            "memory_limit": f"{settings.memory_mib_max}MiB",
-            "temp_directory": os.path.join(self.folder, "spill"),
-            "max_temp_directory_size": f"{settings.temp_mib_max}MiB",
-            "checkpoint_threshold": f"{settings.checkpoint_mib}MiB",
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "allow_community_extensions": "false",
-            "python_enable_replacements": "false",
-        }
+        self.open_file(create=create, first=POSITIONS_DDL)
+        self.read_columns()
 
     def close(self) -> None:
-        base, self.base = self.base, None
         self.fittings.clear()
-        if base is not None:
-            with contextlib.suppress(duckdb.Error):
-                base.close()
-
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection for one reader. Unavailable while the file is not open."""
-        if self.base is None:
-            raise Unavailable("the warehouse is not open", code="destination_closed")
-        return self.base.cursor()
-
-    @property
-    def write(self) -> duckdb.DuckDBPyConnection:
-        """The writing connection."""
-        if self.base is None:
-            raise Unavailable("the warehouse is not open", code="destination_closed")
-        return self.base
-
-    @contextlib.contextmanager
-    def translating(self) -> Iterator[None]:
-        """DuckDB's errors become ours; a transaction that is open is rolled back."""
-        try:
-            yield
-        except duckdb.Error as error:
-            self.roll_back()
-            raise translated(error, self.path) from error
-
-    def roll_back(self) -> None:
-        """End a transaction if there is one."""
-        if self.base is not None:
-            with contextlib.suppress(duckdb.Error):
-                self.base.execute("ROLLBACK")
-
-    def gone(self) -> Misconfigured:
-        """The file is not where it was."""
-        return Misconfigured(
-            f"{self.path} is not there, though it was delivered to before",
-            code="destination_missing",
-            help="put it back where it was",
-        )
-
-    def check_file(self) -> None:
-        """The open file must still be the one at its path: rows in an unlinked file are lost at the next start."""
-        try:
-            same = os.stat(self.path).st_ino == self.inode
-        except FileNotFoundError:
-            same = False
-        if not same:
-            self.close()
-            raise self.gone()
+        self.sql.stop()
+        self.close_file()
 
     # -- positions
 

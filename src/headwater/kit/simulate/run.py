@@ -17,6 +17,7 @@ import importlib
 import inspect
 import os
 import random
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -104,7 +105,7 @@ def seeds(count: int) -> range:
 def replay(scenario: Scenario, seed: int) -> str:
     """The command."""
     name = f"{scenario.__module__}:{scenario.__qualname__}"
-    return f"PYTHONPATH=src python -m headwater.kit.simulate {name} --seed {seed}"
+    return f"PYTHONPATH=src {sys.executable} -m headwater.kit.simulate {name} --seed {seed}"
 
 
 def find(name: str) -> Scenario:

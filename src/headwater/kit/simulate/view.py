@@ -140,7 +140,7 @@ class ProcessDisk:
         self.end(dying)
         return bytes(image[offset : offset + length])
 
-    def pwrite(self, file: int, data: bytes, offset: int) -> int:
+    def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int:
         descriptor = self.at(file)
         dying = self.begin("pwrite", descriptor.path, f"{offset}+{len(data)} {xxh3_64(data).hexdigest()[:8]}")
         if not descriptor.write:
@@ -153,11 +153,13 @@ class ProcessDisk:
                 raise OSError(fault.error, os.strerror(fault.error), descriptor.path)
             length = int(length * fault.part)
             self.disk.note(f"  short: {length}")
-        room = self.disk.capacity_bytes - self.disk.used_bytes()
-        while length and descriptor.file.pages_needed(offset, length) * PAGE_BYTES > room:
-            length = max(0, (offset + length - 1) // PAGE_BYTES * PAGE_BYTES - offset)
+        if descriptor.file.pages_needed(offset, length):
+            room = self.disk.capacity_bytes - self.disk.used_bytes()
+            while length and descriptor.file.pages_needed(offset, length) * PAGE_BYTES > room:
+                length = max(0, (offset + length - 1) // PAGE_BYTES * PAGE_BYTES - offset)
+            if length < len(data):
+                self.disk.note(f"  ENOSPC after {length}")
         if data and not length:
-            self.disk.note("  ENOSPC")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), descriptor.path)
         if dying and self.disk.random.random() < 0.5:
             length = self.disk.random.randint(0, length)

@@ -27,8 +27,9 @@ Texts: ISO 8601 / RFC 3339 with `T` or space, with or without fraction (cut to �
 `±hh` or none (UTC), a date alone; a number as text is an epoch time, its unit by its size: below 10¹¹
 seconds, 10¹⁴ ms, 10¹⁷ µs, else ns.  Years 1 to 9999.
 
-Work is vectorised: one Arrow cast for a column of ordinary ISO texts with zone (0.02 µs per event), one match
-and one cast per further form, and Python (`parse`, 1–2 µs) for the distinct rest.
+Work is vectorised: one Arrow cast for a column of ISO texts that all have a zone, or all none (0.11 µs per
+event for all of `canonical`).  A mixed column is sorted by form with one match and one cast for each (0.4
+µs); the distinct rest goes to Python (`parse`, 3–4 µs each).
 """
 
 from __future__ import annotations
@@ -126,10 +127,12 @@ def canonical(
 def parse_column(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """`timestamp[us, UTC]` of each text; null where it is null or unreadable.  Never raises."""
     texts = distinct.plain(column)
-    try:
-        return _bounded(texts.cast(MICROSECONDS))
-    except pa.ArrowInvalid:
-        pass
+    for whole in (_zoned, _naive):
+        try:
+            whole(texts[:8])  # a cast that fails costs 1 µs for each failing row: try a few first
+            return _bounded(whole(texts))
+        except pa.ArrowInvalid:
+            continue
     times = pa.nulls(len(texts), MICROSECONDS)
     nothing = pa.scalar(None, pa.string())
     for pattern, convert in _FORMS:

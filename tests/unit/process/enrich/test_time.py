@@ -114,6 +114,17 @@ def test_one_junk_value_spoils_no_other():
     assert [moment is None for moment in moments] == [True, False, True, True, False, False]
 
 
+@pytest.mark.parametrize("zone", ["Z", "+01:00", ""])
+def test_days_that_no_month_has_are_unreadable_and_spoil_no_other(zone):
+    days = [f"2023-{month:02}-{day:02}" for month in range(1, 13) for day in range(1, 32)]
+    texts = [f"{day} 12:00:00{zone}" for day in days]
+    moments = time.parse_column(pa.array(texts)).to_pylist()
+    for text, moment in zip(texts, moments, strict=True):
+        number = time.parse(text)
+        assert moment == (None if number is None else EPOCH + timedelta(microseconds=number))
+    assert sum(moment is not None for moment in moments) == 365
+
+
 def test_clock_that_is_wrong_by_years_is_corrected():
     times = canonical("2001-01-01T00:00:00Z", "2001-01-01T00:00:05Z")
     assert times["timestamp"] == RECEIVED - timedelta(seconds=5)

@@ -1,0 +1,96 @@
+"""What can happen to a node, each with its log line and its counter (kit/happenings.py)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from headwater.kit.happenings import Happening, Level
+
+
+class NodeStarted(Happening):
+    """The supervisor has the lock, all logs of former starts have ends, processes are being started."""
+
+    version: str
+    start: int
+    data: str
+
+
+class NodeDraining(Happening):
+    """Asked to stop: /ping and /ready answer 503."""
+
+    by_signal: str
+    shutdown_delay_s: float
+
+
+class NodeStopped(Happening):
+    """The last line of a node."""
+
+    in_order: bool
+
+
+class Reloaded(Happening):
+    """SIGHUP took a changed configuration over."""
+
+    changed: list[str]
+
+
+class ReloadRefused(Happening):
+    """SIGHUP found a configuration that cannot be taken over; the old one stays."""
+
+    level: ClassVar[Level] = "error"
+    reason: str
+
+
+class TickFailed(Happening):
+    """The upkeep of the raw log failed; it is tried again."""
+
+    level: ClassVar[Level] = "error"
+    reason: str
+
+
+class RoleEnded(Happening):
+    """A process of the node ended unasked; it is started again."""
+
+    level: ClassVar[Level] = "warning"
+    role: str
+    exit_code: int
+    again_in_s: float
+
+
+class RoleNotPrepared(Happening):
+    """A process cannot be started, since what must be done before failed."""
+
+    level: ClassVar[Level] = "error"
+    role: str
+    reason: str
+
+
+class RoleCut(Happening):
+    """A process did not end in its time and was killed; what it had not done is done at the next start."""
+
+    level: ClassVar[Level] = "warning"
+    role: str
+    after_s: float
+
+
+class HorizonShortened(Happening):
+    """Raw is over its quota: safe segments go before the time that they are wanted for replay."""
+
+    level: ClassVar[Level] = "warning"
+    raw_bytes: int
+    raw_bytes_max: int
+
+
+class RoleFailed(Happening):
+    """A process of the node cannot go on."""
+
+    level: ClassVar[Level] = "error"
+    code: str
+    reason: str
+
+
+class ReloadFailed(Happening):
+    """A process could not take a new configuration over; it goes on with the old one."""
+
+    level: ClassVar[Level] = "error"
+    reason: str

@@ -1,0 +1,1 @@
+"""What each process of a node is made of; build.py lists them."""

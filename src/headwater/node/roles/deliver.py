@@ -1,0 +1,105 @@
+"""The deliver process: ready → one destination; answers SQL where the destination can."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from headwater.config.report import read_reports
+from headwater.destinations import registry
+from headwater.destinations.deliver import Deliverer
+from headwater.destinations.refused import DeadLetters
+from headwater.destinations.remember import Memory
+from headwater.destinations.worker import DeliverWorker
+from headwater.event.position import Position, WriterId
+from headwater.kit import ask
+from headwater.kit.errors import Misconfigured
+from headwater.log.ready import ReadyReader
+from headwater.node.context import Context
+from headwater.node.settings import Settings
+from headwater.ops import standing
+from headwater.process.columns import standard_schema
+
+DELIVERED_POLL_S = 0.05
+
+
+class DeliverRole:
+    """ready → destination; answers SQL where the destination can."""
+
+    def __init__(self, context: Context) -> None:
+        name = context.instance
+        settings = context.settings.destinations.get(name)
+        if settings is None:
+            raise Misconfigured(f"destinations.{name} is not in the configuration", code="destination_name")
+        folder = context.path("state", context.name)
+        context.disk.mkdir(folder)
+        self.context = context
+        self.told: dict[str, Any] = {}
+        self.running: asyncio.Task[None] | None = None
+        self.deliverer = Deliverer(
+            name,
+            registry.make(settings, registry.Place(context.data, folder, context.clock)),
+            {str(n): ready_opener(context, n) for n in ready_folders(context)},
+            Memory(context.disk, f"{folder}/state.json", f"{context.node.folder_id}/{name}/main"),
+            DeadLetters(f"{folder}/dead.sqlite", name),
+            settings,
+            context.clock,
+            partitions=context.node.partitions,
+            owner=context.node.folder_id,
+            node_ns=context.node_ns,
+            layouts={"events": standard_schema()},
+        )
+        socket = context.path("run", f"{context.name}.sock")
+        self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)
+
+    async def start(self) -> None:
+        self.running = asyncio.get_running_loop().create_task(self.worker.run(ask.serve))
+
+    def tell(self, told: dict[str, Any]) -> None:
+        self.told = told
+
+    async def tick(self) -> None:
+        if self.running is not None and self.running.done():
+            self.running.result()
+
+    async def reload(self, settings: Settings) -> None:
+        pass  # a changed destination is a new process
+
+    async def drain(self) -> None:
+        """Until everything committed is in the destination, it is paused, or the supervisor cuts it."""
+        reports = read_reports(
+            self.context.disk, self.context.path("run", "reports"), self.context.control.start
+        )
+        committed = standing.processed(reports).vectors
+        while not self.delivered(committed):
+            await self.tick()
+            await self.context.clock.sleep(DELIVERED_POLL_S)
+
+    def delivered(self, committed: standing.Vectors) -> bool:
+        """Whether nothing is left that could be delivered now."""
+        one = standing.delivered_by(self.worker.status())[self.context.instance]
+        return one.state == "paused" or standing.covers(one.vectors, committed)
+
+    async def stop(self) -> None:
+        if self.running is not None:
+            self.running.cancel()
+            await asyncio.wait((self.running,))
+
+    def reasons(self) -> list[str]:
+        return []  # a destination's trouble never makes the node unready (INV-DST-3); status tells it
+
+    def detail(self) -> dict[str, Any]:
+        return self.told
+
+
+def ready_folders(context: Context) -> list[int]:
+    """Every processor that is, or was: what a former one committed is delivered too."""
+    known = [int(name) for name in context.disk.listdir(context.path("ready")) if name.isdigit()]
+    return sorted({*known, *range(context.settings.process.workers)})
+
+
+def ready_opener(context: Context, processor: int) -> Callable[[Position], ReadyReader]:
+    """Opens a processor's commits behind a position."""
+    folder = context.path("ready", str(processor))
+    return lambda at: ReadyReader(context.disk, folder, WriterId(processor), at)

@@ -1,0 +1,203 @@
+"""The process process: raw → run → ready, niced, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from headwater.config.control import ControlPage
+from headwater.config.report import read_reports
+from headwater.dialects.registry import DIALECTS, Dialect
+from headwater.event.position import ZERO, Position, WriterId
+from headwater.kit.errors import Rejected
+from headwater.kit.threads import Thread
+from headwater.log import retain
+from headwater.log.ready import ReadyWriter
+from headwater.log.write import BlockWriter
+from headwater.node.context import Context
+from headwater.node.settings import Settings
+from headwater.ops import standing
+from headwater.process.enrich.settings import EnrichSettings
+from headwater.process.gather import Gatherer
+from headwater.process.read import Reader
+from headwater.process.run import Runner
+from headwater.process.schema import LearnedSchema
+from headwater.process.shape import Shaper
+from headwater.process.worker import ProcessWorker
+
+READY_RETIRE_INTERVAL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTime:
+    """What a processor needs of the control page."""
+
+    control: ControlPage
+
+    def start(self) -> int:
+        return self.control.start
+
+    def offset_ns(self) -> int:
+        return self.control.offset_ns
+
+
+class ProcessRole:
+    """raw → run → ready."""
+
+    def __init__(self, context: Context) -> None:
+        settings = context.settings
+        os.nice(settings.process.nice)
+        self.context = context
+        self.told: dict[str, Any] = {}
+        self.failure: BaseException | None = None
+        self.stopping = threading.Event()
+        self.retired_ns = 0
+        self.server_keys = server_keys(settings)
+        self.enrich = enrichment(context, settings)
+        self.schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
+        self.syncing = Thread("prepare-ready")
+        self.folder = context.path("ready", context.instance)
+        self.worker = ProcessWorker(
+            context.number,
+            settings.process,
+            context.data,
+            context.disk,
+            context.clock,
+            NodeTime(context.control),
+            ReadyWriter(self.blocks()),
+            self.runner,
+            self.tell,
+            partitions=context.node.partitions,
+            config_epoch=context.node.start,
+        )
+        self.thread = threading.Thread(target=self.turn, name="process", daemon=True)
+
+    def blocks(self) -> BlockWriter:
+        """The ready log of this start."""
+        context, settings = self.context, self.context.settings
+        return BlockWriter(
+            context.disk,
+            context.clock,
+            self.folder,
+            WriterId(context.number),
+            context.log_id,
+            start=context.control.start,
+            offset_ns=context.control.offset_ns,
+            segment_bytes=settings.log.ready_segment_bytes,
+            submit=self.syncing,
+            allowed=lambda: retain.folder_bytes(context.disk, self.folder) < settings.ready_bytes_max,
+        )
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.worker.recover)
+        self.thread.start()
+
+    def turn(self) -> None:
+        """The thread: until stopped and nothing is left to process."""
+        try:
+            self.worker.run(self.stopping.is_set)
+        except BaseException as error:
+            self.failure = error
+
+    def tell(self, told: dict[str, Any]) -> None:
+        self.told = told
+
+    async def tick(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        now_ns = self.context.clock.boot_ns()
+        if now_ns - self.retired_ns > READY_RETIRE_INTERVAL_S * 1e9:
+            self.retired_ns = now_ns
+            await asyncio.to_thread(self.retire)
+
+    def retire(self) -> None:
+        """Give back the commits that are folded and that every destination has."""
+        context = self.context
+        reports = read_reports(context.disk, context.path("run", "reports"), context.control.start)
+        passed = {name: one.ready_passed for name, one in standing.delivered(reports).items()}
+        safe = ready_safe(self.told, passed, context.settings.destinations, context.instance)
+        retain.retire(
+            context.disk,
+            self.folder,
+            safe,
+            wanted=lambda segment: False,
+            segment_bytes=context.settings.log.ready_segment_bytes,
+            spares_max=1,
+        )
+
+    async def reload(self, settings: Settings) -> None:
+        """Enrichment, from the next cut on."""
+        self.enrich = enrichment(self.context, settings)
+        self.server_keys = server_keys(settings)
+        for group in self.worker.groups:
+            group.runner.shaper = self.shaper()
+
+    def shaper(self) -> Shaper:
+        """With today's enrichment."""
+        return Shaper(self.enrich, self.schema, server_keys=self.server_keys)
+
+    def runner(self, owned: Sequence[int]) -> Runner:
+        """The runner of a group of partitions."""
+        return Runner(
+            Gatherer(meaning),
+            Reader(self.schema, depth_max=self.context.settings.process.nested_depth_max),
+            self.shaper(),
+            owned=owned,
+            partitions=self.context.node.partitions,
+            damage_here=self.context.number == 0,
+        )
+
+    async def drain(self) -> None:
+        self.stopping.set()
+        while self.thread.is_alive():
+            await self.context.clock.sleep(0.01)
+        if self.failure is not None:
+            raise self.failure
+
+    async def stop(self) -> None:
+        self.stopping.set()
+        self.syncing.close()
+
+    def reasons(self) -> list[str]:
+        return [self.told["trouble"]] if self.told.get("trouble") else []
+
+    def detail(self) -> dict[str, Any]:
+        return self.told
+
+
+def enrichment(context: Context, settings: Settings) -> EnrichSettings:
+    """The settings of enrichment, paths of databases below the data folder."""
+    enrich = settings.process.enrich
+    databases = tuple(os.path.join(context.data, path) for path in enrich.geo.databases)
+    return msgspec.structs.replace(enrich, geo=msgspec.structs.replace(enrich.geo, databases=databases))
+
+
+def meaning(name: str) -> Dialect:
+    """The dialect of a record; Rejected where this version does not know it."""
+    if name not in DIALECTS:
+        raise Rejected(f"records of the dialect {name!r}, which this version does not know", code="dialect")
+    return DIALECTS[name]
+
+
+def ready_safe(
+    told: Mapping[str, Any],
+    passed: Mapping[str, Mapping[str, Position]],
+    destinations: Iterable[str],
+    ready: str,
+) -> Position:
+    """The position below which nobody needs this ready log any more; ZERO while a destination has not said."""
+    safe = Position(*told.get("folded", ZERO))
+    for name in destinations:
+        safe = min(safe, passed.get(name, {}).get(ready, ZERO))
+    return safe
+
+
+def server_keys(settings: Settings) -> frozenset[str]:
+    """Ids of the keys that servers use, not browsers."""
+    return frozenset(key.id for key in settings.keys if not key.browser)

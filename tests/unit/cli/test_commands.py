@@ -1,0 +1,269 @@
+"""The command line without a node, and against one that is played: exit codes, outputs, help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingUnixStreamServer
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from headwater.cli.main import COMMANDS, main
+
+STREAM = dict.fromkeys(
+    ("accepted", "delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged"), 0
+)
+
+
+def run(*words, **options):
+    return CliRunner().invoke(main, [str(word) for word in words], **options)
+
+
+class Played:
+    """What the ops socket of a node answers, by path."""
+
+    def __init__(self, data):
+        self.data = f"--data={data}"
+        self.answers: dict[str, tuple[int, object]] = {}
+        self.asked: list[tuple[str, object]] = []
+        played = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def address_string(self):
+                return "unix"
+
+            def log_message(self, format, *args):
+                pass
+
+            def do_GET(self):
+                length = int(self.headers.get("content-length") or 0)
+                played.asked.append((self.path, json.loads(self.rfile.read(length) or b"null")))
+                status, value = played.answers[self.path.partition("?")[0]]
+                body = json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET
+
+        (data / "run").mkdir()
+        self.server = ThreadingUnixStreamServer(str(data / "run/ops.sock"), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
+
+
+@pytest.fixture
+def node(tmp_path):
+    played = Played(tmp_path)
+    yield played
+    played.server.shutdown()
+    played.server.server_close()
+
+
+def test_help_names_every_command_and_imports_nothing_heavy():
+    heavy = ("pyarrow", "duckdb", "numpy", "uvicorn", "starlette", "rich")
+    code = (
+        "import sys\nfrom headwater.cli.main import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+
+
+def commands(group, path=()):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands(main)], ids=" ".join)
+def test_every_command_has_help_and_an_example(path):
+    done = run(*path, "--help")
+    assert done.exit_code == 0
+    command = dict(commands(main))[path]
+    if not isinstance(command, click.Group) and path not in (
+        ("version",),
+        ("keys", "list"),
+        ("keys", "rotate"),
+    ):
+        assert f"headwater {' '.join(path)}" in done.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("sql", "select 1"), ("status",), ("reconcile",), ("where", "x"), ("dead", "list"), ("keys", "list")],
+)
+def test_without_a_node_the_exit_code_is_3_and_the_folder_is_named(tmp_path, words):
+    done = run(*words, f"--data={tmp_path}")
+    assert done.exit_code == 3
+    assert f"no node answers on {tmp_path}" in done.output
+
+
+@pytest.mark.parametrize(
+    "words", [("nonsense",), ("sql",), ("sql", "x", "--json", "--csv"), ("sql", "x", "--limit", "0")]
+)
+def test_wrong_usage_is_2(words):
+    assert run(*words).exit_code == 2
+
+
+def test_sql_as_table_json_and_csv(node):
+    node.answers["/api/sql"] = (200, {"columns": [{"name": "event"}, {"name": "n"}], "truncated": "",
+                                      "rows": [{"event": "a,b", "n": 1}, {"event": None, "n": 2}]})  # fmt: skip
+    table = run("sql", "q", node.data)
+    assert table.exit_code == 0
+    assert "event" in table.output and "a,b" in table.output
+    assert json.loads(run("sql", "--json", "q", node.data).output) == [
+        {"event": "a,b", "n": 1},
+        {"event": None, "n": 2},
+    ]
+    assert run("sql", "--csv", "q", node.data).output.splitlines() == ["event,n", '"a,b",1', ",2"]
+    assert node.asked[0] == ("/api/sql", {"query": "q", "limit": 1000, "destination": None})
+
+
+def test_a_cut_answer_is_told_on_stderr(node):
+    node.answers["/api/sql"] = (200, {"columns": [{"name": "n"}], "truncated": "rows", "rows": [{"n": 1}]})
+    done = run("sql", "--json", "q", node.data)
+    assert json.loads(done.stdout) == [{"n": 1}]
+    assert "cut after 1 rows" in done.stderr
+
+
+def test_an_error_of_the_node_is_one_line_and_its_exit_code(node):
+    node.answers["/api/sql"] = (
+        400,
+        {"error": {"kind": "Rejected", "code": "sql_error", "message": "no table x"}},
+    )
+    done = run("sql", "from x", node.data)
+    assert (done.exit_code, done.output) == (2, "headwater: no table x\n")
+    node.answers["/api/sql"] = (
+        503,
+        {"error": {"kind": "Unavailable", "code": "no_answer", "message": "gone"}},
+    )
+    assert run("sql", "from x", node.data).exit_code == 3
+
+
+@pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
+def test_reconcile_says_no_with_1(node, holds, code):
+    ledger = {
+        "stream": "web",
+        **STREAM,
+        "holds": holds,
+        "problems": [] if holds else ["one is lost"],
+        "destinations": {},
+    }
+    node.answers["/api/reconcile"] = (200, [ledger])
+    done = run("reconcile", node.data)
+    assert done.exit_code == code
+    assert ("web: one is lost" in done.output) is not holds
+    assert json.loads(run("reconcile", "--json", node.data).stdout)[0]["holds"] is holds
+
+
+@pytest.mark.parametrize(("arrived", "code"), [(True, 0), (False, 1)])
+def test_where_says_not_yet_with_1(node, arrived, code):
+    told = {"receipt": "r", "acknowledged": True, "processed": True, "destinations": {"w": arrived}}
+    node.answers["/api/where"] = (200, told)
+    assert run("where", "r", node.data).exit_code == code
+    assert json.loads(run("where", "r", "--json", node.data).stdout) == told
+    assert node.asked[0][0] == "/api/where?receipt=r"
+
+
+@pytest.mark.parametrize(("ready", "code"), [(True, 0), (False, 1)])
+def test_status_says_not_ready_with_1(node, ready, code):
+    node.answers["/api/status"] = (200, {
+        "node": {"version": "1", "collector": "c", "ops": "o"}, "state": "running", "ready": ready,
+        "reasons": [] if ready else ["draining"], "warnings": [], "streams": [],
+        "roles": {"collect-0": {"state": "running", "pid": 1, "restarts": 0, "reasons": []}},
+        "destinations": {"w": {"state": "paused", "reason": "gone", "command": "headwater destination adopt w"}},
+    })  # fmt: skip
+    done = run("status", node.data)
+    assert done.exit_code == code
+    assert "mend it with: headwater destination adopt w" in done.output
+
+
+def test_dead_letters_are_listed_and_shown(node):
+    node.answers["/api/dead"] = (200, [{"origin": "a-b-1", "stream": "web", "reason": "why"}])
+    node.answers["/api/dead/a-b-1"] = (200, {"origin": "a-b-1", "body": "{"})
+    assert "a-b-1" in run("dead", "list", node.data).output
+    assert json.loads(run("dead", "show", "--json", "a-b-1", node.data).output)["body"] == "{"
+    node.answers["/api/dead/none"] = (
+        404,
+        {"error": {"kind": "Rejected", "code": "not_found", "message": "no letter"}},
+    )
+    assert run("dead", "show", "none", node.data).exit_code == 1
+
+
+def test_adopt_asks_for_a_decision(node):
+    node.answers["/api/destinations/w/adopt"] = (200, {"partitions": 64})
+    assert run("destination", "adopt", "w", node.data).exit_code == 2
+    assert run("destination", "adopt", "w", "--from", "now", node.data).exit_code == 0
+    assert node.asked == [("/api/destinations/w/adopt", {"from": "now"})]
+
+
+# -- without a node
+
+
+def configuration(tmp_path, text):
+    path = tmp_path / "headwater.yaml"
+    path.write_text(text)
+    return f"--config={path}"
+
+
+def test_explain_tells_value_place_and_meaning(tmp_path):
+    config = configuration(tmp_path, "collect:\n  workers: 3\n")
+    done = run("config", "explain", "collect.workers", config, f"--data={tmp_path}")
+    assert done.exit_code == 0
+    assert "collect.workers = 3" in done.output
+    assert "from headwater.yaml:2; default 1; integer" in done.output
+    wrong = run("config", "explain", "collect.wrkers", config, f"--data={tmp_path}")
+    assert (wrong.exit_code, "did you mean `collect.workers`" in wrong.output) == (2, True)
+
+
+def test_check_says_no_with_1(tmp_path):
+    bad = configuration(tmp_path, "collect: {workrs: 3}\n")
+    done = run("check", bad, f"--data={tmp_path}/data")
+    assert (done.exit_code, "did you mean `workers`" in done.output) == (1, True)
+
+
+def test_check_looks_at_the_machine(tmp_path):
+    done = run(
+        "check",
+        "--json",
+        configuration(tmp_path, 'collect: {listen: "127.0.0.1:0"}\n'),
+        f"--data={tmp_path}/data",
+    )
+    found = {one["what"]: one["result"] for one in json.loads(done.output)}
+    assert found["configuration"] == "fine"
+    assert {"data folder", "room", "disk", "collect.listen", "ops.listen", "open files"} <= set(found)
+    assert not (tmp_path / "data").exists(), "a check changes nothing"
+
+
+def test_a_new_key_is_written_and_told(tmp_path):
+    from headwater.kit.disk import SystemDisk
+    from headwater.kit.rng import SystemRng
+    from headwater.node.folder import make_folder
+
+    make_folder(str(tmp_path), SystemDisk(), SystemRng())
+    done = run("keys", "new", "shop", "--origin", "https://a.example", f"--data={tmp_path}")
+    assert done.exit_code == 0
+    assert "secret_file: keys/shop.secret" in done.output
+    assert (tmp_path / "keys/shop.secret").stat().st_mode & 0o777 == 0o600
+    assert run("keys", "new", "shop", f"--data={tmp_path}").exit_code == 2
+    assert run("keys", "new", "../x", f"--data={tmp_path}").exit_code == 2
+
+
+def test_version_is_printed():
+    import headwater
+
+    assert json.loads(run("version", "--json").output)["headwater"] == headwater.__version__

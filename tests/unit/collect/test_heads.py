@@ -1,0 +1,167 @@
+"""Heads: remembered by their bytes, with the same meaning as when they are parsed; strict about what is HTTP."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.collect.heads import ENTRY_BYTES, Cache, Entry, Head, Heads
+from headwater.kit.errors import Rejected
+
+
+def heads(bytes_max: int = 1 << 20) -> Heads[Head]:
+    """Whose plan is the head itself."""
+    return Heads(lambda head: (head, None, True), bytes_max=bytes_max)
+
+
+def meaning(found: Heads[Head], head: bytes, trusted: bool = False) -> Any:
+    """All that a head says, or the refusal."""
+    try:
+        entry, length = found.look(head + b"\r\n\r\n", 0, len(head), trusted)
+    except Rejected as rejected:
+        return rejected.fields.get("status", 400)
+    return entry.plan, entry.kept, entry.forwarded, length
+
+
+NAMES = st.sampled_from(
+    ["Content-Length", "content-length", "CONTENT-LENGTH", "Host", "host", "X-Wavelength", "Length", "User-Agent",
+     "Origin", "Transfer-Encoding", "Connection", "X-Forwarded-For", "X-Write-Key", "DNT", "Cookie", "Expect"]
+)  # fmt: skip
+VALUES = st.sampled_from(
+    ["0", "1", "12", "007", "5 ", " 5", "+5", "-1", "", "5,5", "0x5", "99999999999", "x", "chunked", "close", "a: b",
+     "Content-Length: 7", "ength: 9", "keep-alive", "gzip, chunked", "1.2.3.4"]
+)  # fmt: skip
+SEPARATORS = st.sampled_from([": ", ":", ":  ", " : ", ": \t"])
+LINES = st.lists(st.tuples(NAMES, SEPARATORS, VALUES).map("".join), max_size=6)
+STARTS = st.sampled_from(
+    ["POST /v1/t HTTP/1.1", "GET /ping HTTP/1.1", "POST /ength: 5 HTTP/1.1", "GET / HTTP/1.0", "GET / HTTP/2.0",
+     "POST /ength:%205 HTTP/1.1", "get / HTTP/1.1", "GET /", "", "CONNECT a:1 HTTP/1.1"]
+)  # fmt: skip
+HEADS = st.tuples(STARTS, LINES).map(lambda pair: "\r\n".join([pair[0], "Host: x", *pair[1]]).encode())
+
+
+@given(st.lists(st.tuples(HEADS, st.booleans()), min_size=1, max_size=12))
+def test_remembered_heads_mean_what_parsed_ones_mean(seen: list[tuple[bytes, bool]]) -> None:
+    remembering = heads()
+    for head, trusted in [*seen, *seen, *seen]:
+        assert meaning(remembering, head, trusted) == meaning(heads(), head, trusted), head
+
+
+@given(HEADS, st.integers(0, 10**9), st.integers(0, 10**9))
+def test_only_the_length_differs_between_two_lengths(head: bytes, one: int, other: int) -> None:
+    remembering = heads()
+    for length in (one, one, one, other):
+        with_length = head + b"\r\nContent-Length: %d" % length
+        assert meaning(remembering, with_length) == meaning(heads(), with_length)
+
+
+def test_repeated_head_is_parsed_twice_only() -> None:
+    found = heads()
+    for length in range(100):
+        assert meaning(found, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d" % length)[3] == length
+    assert found.parsed == 2
+
+
+def test_head_that_comes_once_is_not_kept() -> None:
+    found = heads()
+    for number in range(100):
+        meaning(found, b"GET / HTTP/1.1\r\nHost: x\r\nCookie: %d" % number)
+    assert not found.cache.young
+
+
+def test_empty_length_is_refused_though_the_rest_is_remembered() -> None:
+    found = heads()
+    for _ in range(3):
+        meaning(found, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5")
+    assert meaning(found, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ") == 400
+
+
+def test_what_a_trusted_proxy_says_is_not_believed_of_others() -> None:
+    found = heads()
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https"
+    for _ in range(4):
+        assert meaning(found, head, trusted=True)[2] is not None
+        assert meaning(found, head, trusted=True)[0].https
+        assert meaning(found, head, trusted=False)[2] is None
+        assert not meaning(found, head, trusted=False)[0].https
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 5\r\nContent-Length: 5",
+        b"Content-Length: 5\r\nContent-Length: 6",
+        b"Content-Length: 5\r\ncontent-length: 5",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked, identity",
+        b"Transfer-Encoding: xchunked",
+        b"Transfer-Encoding : chunked",
+        b"Content-Length: 5\r\n folded: 1",
+        b"X: 1\r\n\tfolded",
+        b"X: a\nContent-Length: 5",
+        b"X: a\rContent-Length: 5",
+        b"X: a\0b",
+        b"X Y: 1",
+        b": 1",
+        b"no colon",
+        b"Host: other",
+        b"Content-Length: 5, 5",
+        b"Content-Length: 0x5",
+        b"Content-Length: +5",
+        b"Content-Length: -5",
+        b"X-Write-Key: a\r\nX-Write-Key: b",
+    ],
+)
+def test_smuggling_shapes_are_refused(lines: bytes) -> None:
+    found = heads()
+    for _ in range(3):
+        assert meaning(found, b"POST / HTTP/1.1\r\nHost: x\r\n" + lines) == 400
+
+
+def test_lists_that_come_on_several_lines_are_joined() -> None:
+    lines = b"\r\nX-Forwarded-For: 1.1.1.1\r\nx-forwarded-for: 2.2.2.2\r\nX-Forwarded-For: 3.3.3.3"
+    forwarded = meaning(heads(), b"GET / HTTP/1.1\r\nHost: x" + lines, trusted=True)[2]
+    assert forwarded.x_forwarded_for == "1.1.1.1, 2.2.2.2, 3.3.3.3"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nA: b", 400),
+        (b"GET / HTTP/2.0\r\nHost: x", 505),
+        (b"GET /", 505),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked", 501),
+        (b"GET / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked", 501),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999", 413),
+    ],
+)
+def test_what_cannot_be_answered_has_its_status(head: bytes, status: int) -> None:
+    assert meaning(heads(), head) == status
+
+
+def test_parser_goes_on_after_a_refusal_and_after_an_upgrade() -> None:
+    found = heads()
+    good = b"GET /a HTTP/1.1\r\nHost: x"
+    for bad in (
+        b"nonsense",
+        good + b"\r\nUpgrade: h2c\r\nConnection: Upgrade",
+        good + b"\r\nTransfer-Encoding: chunked",
+    ):
+        meaning(found, bad)
+        plan, *_ = meaning(found, good)
+        assert plan.target == b"/a" and plan.facts == {"host": b"x"}
+
+
+def test_cache_is_bounded_and_keeps_what_is_used() -> None:
+    cache: Cache[int] = Cache(10 * (100 + ENTRY_BYTES))
+    used = b"u" * 100
+    cache.put(used, Entry(1, None, None, {}, False))
+    for number in range(1000):
+        cache.put(b"%0100d" % number, Entry(number, None, None, {}, False))
+        assert cache.get(used) is not None
+        assert len(cache.young) <= 10 and len(cache.old) <= 10
+    cache.put(b"x" * 100_000, Entry(1, None, None, {}, False))
+    assert cache.get(b"x" * 100_000) is None

@@ -1,0 +1,106 @@
+from headwater.event.position import ZERO, Position, WriterId
+from headwater.event.record import Head, encode_head, encode_payload
+from headwater.kit.simulate.clock import SimClock, Time
+from headwater.kit.simulate.disk import SimDisk
+from headwater.kit.threads import inline
+from headwater.log import block, files, recover
+from headwater.log.read import LogReader
+from headwater.log.write import BlockWriter
+
+FOLDER = "/raw/0"
+WRITER = WriterId(0)
+LOG = 9
+EVERYTHING = (1 << 62, 1 << 62)
+
+
+def payload(body: bytes) -> bytes:
+    stamp = bytes(24) + len(body).to_bytes(4, "little") + bytes(4) + (1).to_bytes(4, "little") + bytes(12)
+    head = encode_head(Head("web", "native", "POST", "/events"))
+    return encode_payload([stamp], [body], [head], [], {"web": (1, 1)}, 1)
+
+
+def open_log(disk: SimDisk, log: int = LOG) -> BlockWriter:
+    return BlockWriter(
+        disk.process("worker"),
+        SimClock(Time()),
+        FOLDER,
+        WRITER,
+        log,
+        start=1,
+        offset_ns=0,
+        segment_bytes=16 * 4096,
+        submit=inline,
+    )
+
+
+def write(log: BlockWriter, *bodies: bytes) -> None:
+    for body in bodies:
+        log.write(payload(body), records=1, events=1)
+
+
+def forged(seq: int) -> bytes:
+    """A body with a whole, right block of this log inside, on a page of the file."""
+    inside = block.encode(
+        [payload(b'"forged"')],
+        log_id=LOG,
+        first_seq=seq,
+        events=1,
+        records=1,
+        node_time_ns=0,
+        boot_ns=0,
+        start=1,
+    )
+    front = len(payload(b"")) - 1 + block.HEADER_BYTES
+    return bytes(4096 - front) + inside
+
+
+def bodies(disk: SimDisk, at: Position = ZERO) -> list[bytes | None]:
+    reader = LogReader(disk.process("processor"), FOLDER, WRITER, at)
+    reader.fill(1 << 20)
+    return [
+        None if b.payload is None else bytes(b.payload).rpartition(b"\n")[0][-6:]
+        for b in reader.take(EVERYTHING)
+    ]
+
+
+def test_a_block_inside_a_body_is_never_taken_for_a_block_of_the_log() -> None:
+    disk = SimDisk()
+    write(open_log(disk), forged(2), b'"true1"', b'"true2"')
+    assert bodies(disk, Position(LOG, 2)) == [b'true2"']
+
+
+def test_a_block_inside_a_torn_block_is_never_taken_for_what_follows() -> None:
+    disk = SimDisk()
+    log = open_log(disk)
+    write(log, b'"true0"', forged(5))
+    path = files.segments(disk.process("look"), FOLDER)[0].path
+    view = disk.process("fault")
+    file = view.open(path, write=True)
+    view.pwrite(file, b"torn", 4096 + 100)  # the header of the second block stands, its bytes do not
+    assert recover.recover(disk.process("supervisor"), FOLDER, LOG, recover.no_streams).seq == 1
+
+
+def test_where_the_first_segments_are_gone_reading_goes_on_with_the_first_that_is_there() -> None:
+    disk = SimDisk()
+    log = open_log(disk)
+    write(log, *[b'"a%04d"' % n for n in range(20)])
+    view = disk.process("retention")
+    view.unlink(files.segments(view, FOLDER)[0].path)
+    assert bodies(disk) == [None, b'a0016"', b'a0017"', b'a0018"', b'a0019"']
+
+
+def test_a_reader_ahead_of_a_restored_folder_goes_on_with_its_next_log() -> None:
+    disk = SimDisk()
+    write(open_log(disk), b'"old00"')
+    recover.recover(disk.process("supervisor"), FOLDER, LOG, recover.no_streams)
+    write(open_log(disk, 20), b'"new00"')
+    assert bodies(disk, Position(15, 3)) == [b'new00"']
+
+
+def test_a_watermark_that_is_being_made_shows_nothing() -> None:
+    disk = SimDisk()
+    write(open_log(disk), b'"first"')
+    view = disk.process("fault")
+    file = view.open(files.watermark_path(FOLDER, LOG), write=True)
+    view.truncate(file, 0)
+    assert bodies(disk) == []

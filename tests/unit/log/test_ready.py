@@ -1,0 +1,58 @@
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+
+from headwater.event.commit import Commit
+from headwater.event.position import Vector, WriterId
+from headwater.kit.errors import Busy
+from headwater.kit.simulate.clock import SimClock, Time
+from headwater.kit.simulate.disk import SimDisk
+from headwater.kit.threads import inline
+from headwater.log import ready
+from headwater.log.ready import ReadyReader, ReadyWriter
+from headwater.log.write import BlockWriter
+
+FOLDER = "/ready/0"
+
+
+@pytest.fixture(autouse=True)
+def small_parts() -> Iterator[None]:
+    with mock.patch.object(ready, "PART_BYTES", 4096 - 64):
+        yield
+
+
+def blocks(disk: SimDisk, allowed: list[bool]) -> BlockWriter:
+    return BlockWriter(
+        disk.process("processor"),
+        SimClock(Time()),
+        FOLDER,
+        WriterId(0),
+        7,
+        start=1,
+        offset_ns=0,
+        segment_bytes=4 * 4096,
+        submit=inline,
+        allowed=lambda: allowed[0],
+    )
+
+
+def entry(size: int) -> Commit:
+    return Commit((0,), Vector(), Vector(clock=size), 1, 0, {}, {"facts": memoryview(bytes(size))})
+
+
+def test_a_commit_that_met_a_full_log_halfway_is_read_once_after_it_was_tried_again() -> None:
+    disk, allowed = SimDisk(), [True]
+    writer = ReadyWriter(blocks(disk, allowed))
+    writer.append(entry(10))
+    writer.append(entry(10))
+    writer.append(entry(10))  # one block is left in the segment, and the next one is not allowed any more
+    writer.blocks.segments.ready = False
+    allowed[0] = False
+    with pytest.raises(Busy):
+        writer.append(entry(5000))
+    allowed[0] = True
+    writer.blocks.ahead_bytes()
+    writer.append(entry(6000))
+    reader = ReadyReader(disk.process("deliverer"), FOLDER, WriterId(0))
+    assert [commit.target.clock for commit, _ in reader.read(1 << 20)] == [10, 10, 10, 6000]

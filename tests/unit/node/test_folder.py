@@ -1,0 +1,123 @@
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from headwater.kit.clock import SystemClock
+from headwater.kit.disk import SystemDisk
+from headwater.kit.errors import Misconfigured
+from headwater.kit.rng import SeededRng
+from headwater.node import first
+from headwater.node.folder import make_folder, open_folder, take_lock
+
+disk = SystemDisk()
+
+
+class StoppedClock(SystemClock):
+    def __init__(self, wall_ns=0):
+        self.wall = wall_ns
+
+    def wall_ns(self):
+        return self.wall
+
+    def boot_ns(self):
+        return 0
+
+
+def make(path):
+    return make_folder(str(path), disk, SeededRng(1))
+
+
+def test_a_new_folder_has_an_id_with_room_for_workers(tmp_path):
+    folder = make(tmp_path / "data")
+    assert folder.id and folder.id & 0xFFFF == 0
+    assert folder.writer(3) == folder.id | 3
+    assert folder.identity.partitions == 64
+    assert {"raw", "ready", "state", "run", "keys"} <= set(os.listdir(tmp_path / "data"))
+
+
+def test_a_folder_keeps_its_id_and_counts_its_starts(tmp_path):
+    first_time = make(tmp_path)
+    assert first_time.count_start() == 1
+    again = make(tmp_path)
+    assert (again.id, again.count_start()) == (first_time.id, 2)
+
+
+def test_log_ids_grow_whatever_the_clock_does(tmp_path):
+    folder = make(tmp_path)
+    rng = SeededRng(2)
+    ids = [
+        folder.next_log_id(StoppedClock(wall_ns), rng) for wall_ns in (10**18, 10**18, 5, 0, 2 * 10**18, 7)
+    ]
+    ids.append(open_folder(str(tmp_path), disk).next_log_id(StoppedClock(0), rng))
+    assert ids == sorted(set(ids))
+    assert ids[0] >> 22 == 10**12
+
+
+def test_another_format_is_refused_with_what_to_do(tmp_path):
+    make(tmp_path)
+    path = tmp_path / "headwater.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(Misconfigured, match="has format 2; this version of Headwater reads 1"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', '{"format": 1, "folder_id": 3}'])
+def test_an_unreadable_identity_is_refused(tmp_path, text):
+    (tmp_path / "headwater.json").write_text(text)
+    with pytest.raises(Misconfigured):
+        open_folder(str(tmp_path), disk)
+
+
+def test_somebody_elses_folder_is_refused(tmp_path):
+    (tmp_path / "thesis.doc").write_text("x")
+    with pytest.raises(Misconfigured, match=r"not empty: it holds thesis\.doc"):
+        make(tmp_path)
+
+
+def test_no_folder_is_refused(tmp_path):
+    with pytest.raises(Misconfigured, match="is not a data folder"):
+        open_folder(str(tmp_path), disk)
+
+
+def test_a_second_lock_says_who_holds_the_first(tmp_path):
+    lock = take_lock(str(tmp_path), SystemClock())
+    with pytest.raises(Misconfigured, match=f"in use by process {os.getpid()}"):
+        take_lock(str(tmp_path), SystemClock())
+    lock.release()
+    take_lock(str(tmp_path), SystemClock()).release()
+
+
+def test_the_lock_is_held_until_the_last_process_that_inherited_it_is_gone(tmp_path):
+    lock = take_lock(str(tmp_path), SystemClock())
+    child = subprocess.Popen(
+        [sys.executable, "-c", "input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[lock.file],
+    )
+    (tmp_path / "lock").write_text("999999999\n")  # the supervisor itself is gone
+    lock.release()
+    with pytest.raises(Misconfigured, match="in use"):
+        take_lock(str(tmp_path), SystemClock(), wait_s=0.1)
+    child.communicate(b"\n")
+    take_lock(str(tmp_path), SystemClock(), wait_s=0.1).release()
+
+
+def test_a_generated_secret_is_its_owners_alone_and_never_replaced(tmp_path):
+    path = first.write_secret(str(tmp_path), "web", SeededRng(1))
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    with pytest.raises(Misconfigured, match="exists already"):
+        first.write_secret(str(tmp_path), "web", SeededRng(2))
+
+
+def test_the_default_configuration_never_replaces_one(tmp_path):
+    path = tmp_path / "headwater.yaml"
+    first.write_configuration(str(path), disk)
+    assert "warehouse" in path.read_text()
+    path.write_text("mine")
+    first.write_configuration(str(path), disk)
+    assert path.read_text() == "mine"

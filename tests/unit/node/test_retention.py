@@ -1,0 +1,53 @@
+from headwater.config.report import Report
+from headwater.event.position import EMPTY, Position, Vector, WriterId
+from headwater.node import nodetime
+from headwater.node.retention import room_each, safe_vector
+
+W = WriterId(7)
+
+
+def at(seq):
+    return Vector({W: Position(1, seq)})
+
+
+def hexed(seq):
+    return at(seq).encode().hex()
+
+
+def process(**groups):
+    vectors = [{"partitions": parts, "vector": hexed(int(seq[1:]))} for seq, parts in groups.items()]
+    return Report(role="process-0", pid=1, start=1, detail={"vectors": vectors})
+
+
+def deliver(**destinations):
+    told = {
+        name: {"vectors": {hexed(seq): parts for seq, parts in v.items()}} for name, v in destinations.items()
+    }
+    return Report(role="deliver-x", pid=1, start=1, detail={"destinations": told})
+
+
+def test_safe_is_what_everybody_has_passed():
+    reports = {"p": process(s9=[0], s5=[1]), "d": deliver(a={4: [0, 1]}, b={8: [0, 1]})}
+    assert safe_vector(reports, 2, ["a", "b"]) == at(4)
+    assert safe_vector(reports, 2, ["b"]) == at(5)
+    assert safe_vector(reports, 2, []) == at(5)
+
+
+def test_nothing_is_safe_while_anybody_has_not_said_where_they_stand():
+    assert safe_vector({}, 2, []) == EMPTY
+    assert safe_vector({"p": process(s9=[0])}, 2, []) == EMPTY  # partition 1 is missing
+    assert safe_vector({"p": process(s9=[0, 1])}, 2, ["a"]) == EMPTY
+    assert safe_vector({"p": process(s9=[0, 1]), "d": deliver(a={4: [0]})}, 2, ["a"]) == EMPTY
+
+
+def test_room_is_shared_and_never_negative():
+    assert room_each(10, 110, 1000, 100, 2) == 50
+    assert room_each(10, 110, 120, 100, 2) == 10
+    assert room_each(200, 110, 1000, 100, 2) == 0
+
+
+def test_node_time_is_slewed_by_500_ppm_and_never_stepped():
+    second = 10**9
+    assert nodetime.slewed_ns(0, wall_ns=86_400 * second, boot_ns=0, elapsed_ns=second) == 500_000
+    assert nodetime.slewed_ns(0, wall_ns=-86_400 * second, boot_ns=0, elapsed_ns=second) == -500_000
+    assert nodetime.slewed_ns(100, wall_ns=250, boot_ns=100, elapsed_ns=second) == 150

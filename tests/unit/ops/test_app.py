@@ -1,0 +1,262 @@
+import asyncio
+import json
+
+import pytest
+
+from headwater.config.control import ControlPage
+from headwater.config.report import Report, replace
+from headwater.config.running import NodeInfo
+from headwater.event.position import Position, Vector, WriterId
+from headwater.kit import ask
+from headwater.kit.clock import SystemClock
+from headwater.kit.disk import SystemDisk
+from headwater.kit.errors import Busy, Rejected
+from headwater.ops import app
+from headwater.ops.guard import Guard
+from headwater.ops.look import Look, Parts
+from headwater.ops.settings import OpsSettings
+
+WRITER = WriterId(0xAB0000)
+RECEIPT = f"{WRITER:016x}-{5:016x}-1"
+TOKEN = "t" * 20
+
+
+class NoLetters:
+    def list(self, limit, stream):
+        return [{"origin": "a-b-1", "stream": stream, "limit": limit}]
+
+    def show(self, origin):
+        return {"origin": origin} if origin == "a-b-1" else None
+
+
+class Node:
+    """A data folder of a running node, without processes."""
+
+    def __init__(self, path, **settings):
+        self.path = str(path)
+        for name in ("raw", "run/reports"):
+            (path / name).mkdir(parents=True)
+        self.clock, self.disk = SystemClock(), SystemDisk()
+        self.control = ControlPage.create(f"{path}/run/control", offset_ns=0, start=1)
+        self.control.set_alive_boot_ns(self.clock.boot_ns())
+        info = NodeInfo(
+            pid=1, start=1, version="0", folder_id="0", partitions=1, started_wall_ns=0,
+            collector="http://127.0.0.1:8420", ops="http://127.0.0.1:8421", configuration="x",
+        )  # fmt: skip
+        self.settings = OpsSettings(**settings)
+        parts = Parts(roles=["collect-0"], destinations=["w"], keys=[{"id": "web"}], demo_key="wk")
+        look = Look(info, self.path, self.disk, self.clock, self.control, lambda: parts, NoLetters())
+        self.application = app.make(look, self.settings)
+        self.say("collect-0")
+
+    def say(self, role, **detail):
+        report = Report(role=role, pid=1, start=1, boot_ns=self.clock.boot_ns(), detail=detail)
+        import msgspec
+
+        replace(self.disk, f"{self.path}/run/reports/{role}.json", msgspec.json.encode(report))
+
+    async def request(self, method, path, body=b"", *, trusted=False, host="127.0.0.1:8421", **headers):
+        guard = Guard(self.application, ["ops.example"], self.settings.token, trusted=trusted)
+        return await call(guard, method, path, body, [("host", host), *headers.items()])
+
+    async def get(self, path, **options):
+        return await self.request("GET", path, **options)
+
+    async def post(self, path, value, **options):
+        headers = {"content-type": "application/json", **options}
+        return await self.request("POST", path, json.dumps(value).encode(), **headers)
+
+
+async def call(application, method, path, body, headers):
+    """One request through ASGI: status, headers, body."""
+    plain, _, query = path.partition("?")
+    scope = {
+        "type": "http", "method": method, "path": plain, "raw_path": plain.encode(), "query_string": query.encode(),
+        "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers], "http_version": "1.1",
+        "scheme": "http", "client": None, "server": ("127.0.0.1", 8421), "root_path": "", "extensions": {},
+    }  # fmt: skip
+    sent, done = [], asyncio.Event()
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    await application(scope, receive, send)
+    done.set()
+    text = b"".join(m.get("body", b"") for m in sent[1:])
+    return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}, text
+
+
+@pytest.fixture
+def node(tmp_path):
+    return Node(tmp_path)
+
+
+async def test_ping_and_ready_fail_first_when_the_node_drains(node):
+    assert (await node.get("/ping"))[0] == 200
+    assert (await node.get("/ready"))[0] == 200
+    node.control.set_draining()
+    assert (await node.get("/ping"))[0] == 503
+    status, _, text = await node.get("/ready")
+    assert (status, json.loads(text)["reasons"]) == (503, ["draining: the node is about to stop"])
+    assert (await node.get("/health"))[0] == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "a b"])
+async def test_a_request_for_another_name_is_refused(node, host):
+    assert (await node.get("/api/status", host=host))[0] == 421
+    assert (await node.get("/api/status", host=host, trusted=True))[0] == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8421", "OPS.example:80"])
+async def test_the_names_of_this_listener_are_let_in(node, host):
+    assert (await node.get("/api/status", host=host))[0] == 200
+
+
+async def test_a_token_is_asked_for_everywhere_but_where_load_balancers_look(tmp_path):
+    node = Node(tmp_path, token=TOKEN)
+    for path in ("/ping", "/health", "/ready"):
+        assert (await node.get(path))[0] == 200
+    for path in ("/metrics", "/api/status", "/demo", "/nowhere"):
+        assert (await node.get(path))[0] == 401
+        assert (await node.get(path, authorization="Bearer wrong"))[0] == 401
+    assert (await node.get("/metrics", authorization=f"Bearer {TOKEN}"))[0] == 200
+    assert (await node.get("/metrics", trusted=True))[0] == 200
+
+
+async def test_pages_of_other_origins_get_nothing(node):
+    query = {"query": "select 1"}
+    assert (await node.post("/api/sql", query, origin="http://evil.example"))[0] == 403
+    assert (await node.request("POST", "/api/sql", b"{}", **{"content-type": "text/plain"}))[0] == 415
+    assert (await node.get("/api/status", **{"sec-fetch-site": "cross-site"}))[0] == 403
+    status, headers, _ = await node.get("/api/status", origin="http://127.0.0.1:8421")
+    assert status == 200
+    assert "access-control-allow-origin" not in headers
+
+
+async def test_every_answer_has_the_strict_headers(node):
+    for path in ("/ping", "/api/status", "/nowhere"):
+        _, headers, _ = await node.get(path)
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+async def test_sql_is_asked_of_the_process_that_holds_the_warehouse(node):
+    async def answer(request):
+        if "boom" in request["query"]:
+            raise Rejected("no such table: boom", code="sql_error")
+        if "busy" in request["query"]:
+            raise Busy("later", retry_after_s=7)
+        assert request["rows_max"] == 5
+        return {
+            "columns": [{"name": "a", "type": "INTEGER"}],
+            "rows": 1,
+            "truncated": "",
+            "ms": 1.0,
+        }, b'[{"a":1}]'
+
+    server = await ask.serve(f"{node.path}/run/deliver-w.sock", answer)
+    status, _, text = await node.post("/api/sql", {"query": "select 1 as a", "limit": 5})
+    assert (status, json.loads(text)["rows"]) == (200, [{"a": 1}])
+    status, _, text = await node.post("/api/sql", {"query": "from boom"})
+    assert (status, json.loads(text)["error"]["message"]) == (400, "no such table: boom")
+    status, headers, _ = await node.post("/api/sql", {"query": "busy"})
+    assert (status, headers["retry-after"]) == (503, "7")
+    await server.close()
+    assert (await node.post("/api/sql", {"query": "select 1"}))[0] == 503
+
+
+@pytest.mark.parametrize("body", [{}, {"query": ""}, {"query": 3}, {"query": "x", "limit": 0}, [1],
+                                  {"query": "x", "destination": "none"}])  # fmt: skip
+async def test_a_wrong_request_for_sql_is_refused_in_words(node, body):
+    status, _, text = await node.post("/api/sql", body)
+    assert status == 400
+    assert json.loads(text)["error"]["message"]
+
+
+async def test_a_large_body_is_refused(tmp_path):
+    node = Node(tmp_path, request_bytes_max=100)
+    status, _, text = await node.post("/api/sql", {"query": "x" * 200})
+    assert (status, json.loads(text)["error"]["code"]) == (400, "body_size")
+
+
+async def test_adopt_is_for_the_trusted_only(node):
+    asked = []
+
+    async def answer(request):
+        asked.append(request)
+        return {"partitions": 64}, b""
+
+    server = await ask.serve(f"{node.path}/run/deliver-w.sock", answer)
+    assert (await node.post("/api/destinations/w/adopt", {"from": "now"}))[0] == 403
+    assert asked == []
+    assert (await node.post("/api/destinations/w/adopt", {"from": "now"}, trusted=True))[0] == 200
+    assert asked == [{"op": "adopt", "destination": "w", "from": "now"}]
+    await server.close()
+
+
+async def test_where_follows_a_receipt(node):
+    assert (await node.get("/api/where?receipt=nonsense"))[0] == 400
+    status, _, text = await node.get(f"/api/where?receipt={RECEIPT}")
+    assert (status, json.loads(text)["acknowledged"]) == (200, False)
+
+
+async def test_dead_letters_are_listed_and_shown(node):
+    assert json.loads((await node.get("/api/dead?limit=3&stream=web"))[2])[0]["limit"] == 3
+    assert (await node.get("/api/dead?limit=0"))[0] == 400
+    assert (await node.get("/api/dead/a-b-1"))[0] == 200
+    assert (await node.get("/api/dead/none"))[0] == 404
+
+
+async def test_the_demo_page_may_load_from_the_collector_only(node):
+    told = json.loads((await node.get("/demo/config.json"))[2])
+    assert told == {"collector": "http://127.0.0.1:8420", "key": "wk",
+                    "tag": "http://127.0.0.1:8420/headwater.js", "destination": "w"}  # fmt: skip
+
+
+async def test_the_demo_reads_the_row_back_once_it_is_there(node):
+    async def answer(request):
+        assert request["query"] == "select * from events where message_id = 'm-1'"
+        return {"columns": []}, b'[{"message_id":"m-1"}]'
+
+    vector = Vector({WRITER: Position(5, 1)}).encode().hex()
+    folder = f"{node.path}/raw/{WRITER:016x}"
+    node.disk.mkdir(folder)
+    cell = node.disk.cell(f"{folder}/{5:016x}.wm", write=True)
+    cell.set(1)
+    server = await ask.serve(f"{node.path}/run/deliver-w.sock", answer)
+    path = f"/demo/journey?receipt={RECEIPT}&message_id=m-1"
+    told = json.loads((await node.get(path))[2])
+    assert (told["acknowledged"], told["processed"], told["row"]) == (True, False, None)
+    node.say("deliver-w", destinations={"w": {"state": "delivering", "vectors": {vector: [0]}}})
+    told = json.loads((await node.get(path))[2])
+    assert (told["processed"], told["destinations"], told["row"]) == (
+        True,
+        {"w": True},
+        {"message_id": "m-1"},
+    )
+    await server.close()
+
+
+@pytest.mark.parametrize("message_id", ["", "a'--", "x" * 300, "a b"])
+async def test_a_strange_message_id_never_reaches_sql(node, message_id):
+    from urllib.parse import quote
+
+    assert (await node.get(f"/demo/journey?receipt={RECEIPT}&message_id={quote(message_id)}"))[0] == 400
+
+
+async def test_the_demo_can_be_turned_off(tmp_path):
+    assert (await Node(tmp_path, demo=False).get("/demo/config.json"))[0] == 404
+
+
+async def test_metrics_and_status_answer(node):
+    status, headers, text = await node.get("/metrics")
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert b'headwater_up{role="collect-0"} 1' in text
+    assert json.loads((await node.get("/api/status"))[2])["ready"] is True
+    assert json.loads((await node.get("/api/reconcile"))[2]) == []
+    assert json.loads((await node.get("/api/keys"))[2]) == [{"id": "web"}]
