@@ -12,8 +12,10 @@ the one command that mends it, and is looked at again every ``retry_interval_s``
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+
+import pyarrow as pa
 
 from headwater.destinations import load, plan, refused, stand
 from headwater.destinations.chain import Chain
@@ -60,6 +62,7 @@ class Deliverer:
         partitions: int,
         owner: str,
         node_ns: Callable[[], int],
+        layout: Mapping[str, Sequence[pa.Schema]] | None = None,
         tell: Tell = lambda name, fields: None,
     ) -> None:
         self.name = name
@@ -73,6 +76,8 @@ class Deliverer:
         self.partitions = partitions
         self.owner = owner
         self.node_ns = node_ns
+        self.layout = layout or {}
+        """Tables that are there before any row: a question before the first event has an answer."""
         self.tell = tell
         self.lock = threading.RLock()
         self.rows: dict[int, PositionRow] | None = None
@@ -138,6 +143,7 @@ class Deliverer:
         rows = self.destination.positions(self.memory.pipeline)
         if not rows and not self.memory.vectors:
             rows = self.begin()
+        self.destination.fit(self.layout)
         vectors = {p: Vector.decode(row.vector) for p, row in rows.items()}
         if wrong := plan.examine(vectors, self.memory.vectors, self.partitions):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})

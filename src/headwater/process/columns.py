@@ -143,3 +143,22 @@ COLUMNS: tuple[Column, ...] = (
     Column("_unmapped", "json", "values without a column: name to value"),
 )
 COLUMN_KIND = {c.name: c.kind for c in COLUMNS}
+ORIGIN: dict[str, pa.DataType] = {
+    "_hw_writer": pa.uint64(),
+    "_hw_log": pa.uint64(),
+    "_hw_seq": pa.uint64(),
+    "_hw_row": pa.uint32(),
+    "_hw_partition": pa.uint16(),
+}
+"""Where a row came from; the last columns of every row set."""
+
+
+def standard_field(name: str) -> pa.Field:
+    """A standard or origin column, as row sets carry it."""
+    kind = COLUMN_KIND.get(name, "integer")
+    return pa.field(name, ORIGIN.get(name) or TYPES[kind], metadata={"kind": kind, "origin": "standard"})
+
+
+def standard_schema() -> pa.Schema:
+    """A row set of which nothing is learned yet: what a destination's table begins as."""
+    return pa.schema([standard_field(name) for name in (*COLUMN_KIND, *ORIGIN)])

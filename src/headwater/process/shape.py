@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.event.record import ADDRESS_HASH, ADDRESS_NONE, ADDRESS_V6, Head
-from headwater.process.columns import COLUMNS, TYPES
+from headwater.process.columns import COLUMNS, ORIGIN, TYPES, standard_field
 from headwater.process.enrich import language, page, referrer, time, user_agent
 from headwater.process.enrich.geo import Geo
 from headwater.process.enrich.settings import EnrichSettings
@@ -176,22 +176,16 @@ class Shaper:
         arrays: list[Any] = []
         fields: list[pa.Field] = []
         for column in COLUMNS:
-            fields.append(_field(column.name, column.kind, "standard"))
+            fields.append(standard_field(column.name))
             arrays.append(done[column.name])
         for name in sorted(n for n in parsed.columns if n.startswith("@")):
             fields.append(_field(name[1:], kind_of_name(name, self.schema), "learned"))
             arrays.append(parsed.columns[name])
         row = np.zeros(len(events), np.uint32)
-        origin = (
-            ("_hw_writer", events.writer, pa.uint64()),
-            ("_hw_log", events.log, pa.uint64()),
-            ("_hw_seq", events.seq, pa.uint64()),
-            ("_hw_row", row, pa.uint32()),
-            ("_hw_partition", partition, pa.uint16()),
-        )
-        for origin_name, values, dtype in origin:
-            fields.append(pa.field(origin_name, dtype, metadata={"kind": "integer", "origin": "standard"}))
-            arrays.append(pa.array(values, dtype))
+        values = (events.writer, events.log, events.seq, row, partition)
+        for (name, dtype), numbers in zip(ORIGIN.items(), values, strict=True):
+            fields.append(standard_field(name))
+            arrays.append(pa.array(numbers, dtype))
         return pa.table(arrays, schema=pa.schema(fields))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from headwater.config.report import read_reports
 from headwater.destinations import registry
-from headwater.destinations.deliver import Deliverer
+from headwater.destinations.deliver import LAYOUT, Deliverer
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.worker import DeliverWorker
@@ -19,6 +19,7 @@ from headwater.log.ready import ReadyReader
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 from headwater.ops import standing
+from headwater.process.columns import standard_schema
 
 DELIVERED_POLL_S = 0.05
 
@@ -47,6 +48,7 @@ class DeliverRole:
             partitions=context.node.partitions,
             owner=context.node.folder_id,
             node_ns=context.node_ns,
+            layout={LAYOUT: [standard_schema()]},
         )
         socket = context.path("run", f"{context.name}.sock")
         self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)
