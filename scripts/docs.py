@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import click
 
+from scripts import invariants
 from tests.parts import PARTS, ROOT, Part
 
 MADE_BY = "<!-- Made by `make docs`; do not edit. -->\n\n"
@@ -72,6 +73,7 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
 DOCUMENTS: dict[str, Callable[[], str | None]] = {
     "docs/commands.md": commands,
     "docs/configuration.md": configuration,
+    "docs/invariants.md": lambda: invariants.document(ROOT),
     "docs/metrics.md": metrics,
     "docs/parts.md": parts,
 }

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from headwater.event.position import Position, WriterId
 from headwater.kit.clock import Clock
-from headwater.kit.disk import Cell, Disk
+from headwater.kit.disk import Cell, Disk, make_folder
 from headwater.kit.errors import Busy, Unavailable
 from headwater.kit.threads import Submit
 from headwater.log import block, files
@@ -41,7 +41,7 @@ class Segments:
         self.allowed = allowed
         self.preparing = False
         self.trouble = ""
-        disk.mkdir(folder)
+        make_folder(disk, folder)
         self.ready = self._usable(f"{folder}/{files.NEXT}")
 
     def prepare(self) -> None:

@@ -77,9 +77,10 @@ def test_empty_length_is_refused_though_the_rest_is_remembered() -> None:
     assert meaning(found, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ") == 400
 
 
-def test_what_a_trusted_proxy_says_is_not_believed_of_others() -> None:
+@pytest.mark.parametrize("length", [b"", b"\r\nContent-Length: 5"])
+def test_what_a_trusted_proxy_says_is_not_believed_of_others(length: bytes) -> None:
     found = heads()
-    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https"
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https" + length
     for _ in range(4):
         assert meaning(found, head, trusted=True)[2] is not None
         assert meaning(found, head, trusted=True)[0].https

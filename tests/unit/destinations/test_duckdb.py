@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from headwater.destinations.deliver import Deliverer
@@ -59,6 +60,7 @@ def deliverer(folder: Path, made: DuckDbDestination, ready: ListChain) -> Delive
         partitions=len(PARTITIONS),
         owner="me",
         node_ns=SystemClock().boot_ns,
+        layouts={"events": pa.schema([("message_id", pa.string()), ("_hw_seq", pa.uint64())])},
     )
 
 
@@ -100,6 +102,13 @@ def test_inv_dst_1_a_second_writer_of_the_same_file_is_moved(tmp_path: Path) -> 
     a.close()
     b.close()
     assert ids(tmp_path) == [f"m{n}" for n in range(30)]
+
+
+def test_the_table_is_there_before_the_first_row(tmp_path: Path) -> None:
+    made = destination(tmp_path)
+    run(deliverer(tmp_path, made, ListChain()), 1)
+    made.close()
+    assert ids(tmp_path) == []
 
 
 def test_a_file_that_vanishes_while_open_pauses(tmp_path: Path) -> None:
