@@ -16,7 +16,6 @@ from headwater.event.position import Vector, WriterId
 from headwater.kit.disk import Disk
 from headwater.log.read import Block, LogReader
 
-
 WRITER = re.compile(r"^[0-9a-f]{16}$")
 
 

@@ -168,7 +168,9 @@ class GroupCommit(Generic[W]):
             self.so_far = {stream: total for stream, (_, total) in streams.items()}
         except HeadwaterError as caught:
             error = caught
-        except Exception as caught:  # a mistake of ours: nobody may be left waiting, and the log must not go on
+        except (
+            Exception
+        ) as caught:  # a mistake of ours: nobody may be left waiting, and the log must not go on
             self.blocks.ended = f"{type(caught).__name__}: {caught}"
             error = Broken(f"a block could not be written: {self.blocks.ended}", code="commit_broken")
         self.loop.call_soon_threadsafe(self._committed, batch, error)
