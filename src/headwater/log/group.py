@@ -78,7 +78,7 @@ class GroupCommit(Generic[W]):
             return Busy(f"the log has ended: {self.blocks.ended}", retry_after_s=1, code="log_ended")
         if self.pending_bytes > self.pending_bytes_max:
             return Busy("the disk is behind", retry_after_s=1, code="log_behind")
-        if self.blocks.ahead_bytes() < 2 * self.pending_bytes + 2 * BLOCK_BYTES_MAX:
+        if not self.blocks.has_room(2 * self.pending_bytes + BLOCK_BYTES_MAX):
             if self.blocks.segments.ready or self.blocks.segments.preparing:
                 return Busy("the next segment is being prepared", retry_after_s=1, code="log_preparing")
             return Busy(

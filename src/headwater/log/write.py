@@ -146,13 +146,14 @@ class BlockWriter:
         self.ended: str = ""
         """Why nothing can be appended any more; empty while the log is open."""
 
-    def ahead_bytes(self) -> int:
-        """What can be appended without waiting for a segment, bytes; prepares the next one when that is due."""
+    def has_room(self, length: int) -> bool:
+        """Whether ``length`` bytes of blocks can be appended without waiting for a segment; prepares the next one when
+        that is due."""
         size = self.segments.segment_bytes
         left = size - self.offset if self.file is not None else 0
-        if left < max(size // 2, AHEAD_BYTES_MIN):
+        if left < size // 2:
             self.segments.prepare()
-        return left + (size if self.segments.ready else 0)
+        return left >= length or (self.segments.ready and size >= length)
 
     def write(self, *parts: bytes | memoryview, records: int, events: int, flags: int = 0) -> Position:
         """Append one block whose payload is these parts; durable, and visible to readers, on return.

@@ -194,7 +194,7 @@ class ProcessWorker:
             except Busy as busy:  # no room in the ready log: processing waits, the raw log keeps everything
                 self.trouble = busy.message
                 self._publish()
-                self.ready.blocks.ahead_bytes()
+                self.ready.blocks.has_room(self.ready.blocks.segments.segment_bytes)
                 self.clock.block(0.1)
             else:
                 self.trouble = ""
