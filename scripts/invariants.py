@@ -32,7 +32,7 @@ BROKEN = re.compile(
 )
 
 
-def tests_by_invariant(root: Path) -> dict[str, list[tuple[str, str]]]:
+def named_by_tests(root: Path) -> dict[str, list[tuple[str, str]]]:
     """Invariant → (file, test), in order."""
     found: dict[str, list[tuple[str, str]]] = {name: [] for name in INVARIANTS}
     for path in sorted((root / "tests").rglob("test_*.py")):
@@ -51,10 +51,10 @@ def document(root: Path) -> str:
     """The whole text."""
     lines = [
         "# Invariants and their tests\n",
-        "The rules that the main road keeps (protocol.md §0–5, §13), and the tests that name them. *Broken variant*: the",
-        "test runs code that breaks the rule and fails unless the oracle finds it.\n",
+        "The rules that the main road keeps (protocol.md §0–5, §13), and the tests that name them. *Broken variant*:",
+        "the test runs code that breaks the rule and fails unless the oracle finds it.\n",
     ]
-    for name, tests in tests_by_invariant(root).items():
+    for name, tests in named_by_tests(root).items():
         lines.append(f"## INV-{name}\n\n{INVARIANTS[name]}\n")
         for path, test in tests:
             mark = " — broken variant" if BROKEN.search(test) else ""

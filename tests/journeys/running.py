@@ -81,7 +81,7 @@ class Running:
         self.config.write_text(CONFIG.format(collect=self.collect, ops=self.ops, **told))
 
     def start(self, timeout_s: float = 40) -> None:
-        """Start and wait until it is ready."""
+        """Start and wait until it is ready, and answers questions."""
         log = (self.folder / "node.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "headwater", "run", "--config", str(self.config), "--data", str(self.data)],
@@ -89,6 +89,9 @@ class Running:
         )  # fmt: skip
         log.close()
         wait_for(lambda: self.alive() and self.status_of(self.ops, "/ready") == 200, timeout_s, self.log)
+        wait_for(
+            lambda: self.alive() and self.command("sql", "select 1").returncode == 0, timeout_s, self.log
+        )
 
     def log_text(self) -> str:
         """What it printed, in all of its starts."""

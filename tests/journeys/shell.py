@@ -5,25 +5,43 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.parts import free_ports
 
 DEFAULT_PORTS = (8420, 8421)
 
 
-def defaults_can_listen() -> None:
-    """Skip where something else has the ports of the defaults: a first start has no others."""
-    for port in DEFAULT_PORTS:
+def default_start(folder: Path) -> list[str]:
+    """The command of a start with the defaults in ``folder``. Where something else on this machine has their ports, a
+    start is tried, which makes the configuration and says so, and the ports are changed in it, as a user would."""
+    command = [sys.executable, "-m", "headwater", "run"]
+    if not taken(DEFAULT_PORTS):
+        return command
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2, done
+    assert "cannot listen" in done.stderr
+    config = folder / "headwater.yaml"
+    with free_ports(len(DEFAULT_PORTS)) as ports:
+        for default, port in zip(DEFAULT_PORTS, ports, strict=True):
+            config.write_text(config.read_text().replace(f"127.0.0.1:{default}", f"127.0.0.1:{port}"))
+    return command
+
+
+def taken(ports: Sequence[int]) -> bool:
+    """Whether something listens at one of these ports."""
+    for port in ports:
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 trial.bind(("127.0.0.1", port))
             except OSError:
-                pytest.skip(f"port {port} of the default configuration is taken by another program")
+                return True
+    return False
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.running import wait_for
-from tests.journeys.shell import defaults_can_listen, program
+from tests.journeys.shell import default_start, program
 from tests.parts import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.real("chromium")]
@@ -53,9 +53,8 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    defaults_can_listen()
     folder = tmp_path_factory.mktemp("demo")
-    with program([sys.executable, "-m", "headwater", "run"], folder / "said.log", cwd=folder) as process:
+    with program(default_start(folder), folder / "said.log", cwd=folder) as process:
         running = Demo(folder, process)
         wait_for(lambda: running.url() != "" or process.poll() is not None, 40, running.said)
         assert process.poll() is None, running.said()

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.running import SERVER_KEY, WEB_KEY, Running, unique, wait_for
-from tests.journeys.shell import defaults_can_listen
+from tests.journeys.shell import default_start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -539,9 +539,8 @@ def test_second_node_in_the_same_folder_is_refused(road: Running) -> None:
 
 
 def test_first_start_makes_configuration_folder_and_key(tmp_path: Path) -> None:
-    defaults_can_listen()
     process = subprocess.Popen(
-        [sys.executable, "-m", "headwater", "run"], cwd=tmp_path, text=True,
+        default_start(tmp_path), cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:

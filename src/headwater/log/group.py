@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from headwater.event.position import WriterId
 from headwater.event.record import STAMP, STAMP_BYTES, encode_payload
 from headwater.event.slots import NO_SLOT
-from headwater.kit.errors import Busy, HeadwaterError
+from headwater.kit.errors import Broken, Busy, HeadwaterError
 from headwater.kit.threads import Submit
 from headwater.log.block import BLOCK_BYTES_MAX
 from headwater.log.write import BlockWriter
@@ -168,6 +168,11 @@ class GroupCommit(Generic[W]):
             self.so_far = {stream: total for stream, (_, total) in streams.items()}
         except HeadwaterError as caught:
             error = caught
+        except (
+            Exception
+        ) as caught:  # a mistake of ours: nobody may be left waiting, and the log must not go on
+            self.blocks.ended = f"{type(caught).__name__}: {caught}"
+            error = Broken(f"a block could not be written: {self.blocks.ended}", code="commit_broken")
         self.loop.call_soon_threadsafe(self._committed, batch, error)
 
     def _committed(self, batch: Batch[W], error: HeadwaterError | None) -> None:

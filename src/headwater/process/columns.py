@@ -76,7 +76,7 @@ IGNORED_ROOTS = frozenset({"integrations", "_metadata", "writeKey"})
 
 COLUMNS: tuple[Column, ...] = (
     Column("message_id", "text", "id of the event as the sender gave it, or derived from its position"),
-    Column("event", "text", "what happened; for page and screen calls their name"),
+    Column("event", "text", "what happened; for page and screen calls their name; else the type"),
     Column("type", "text", "track, page, screen, identify, group or alias"),
     Column("anonymous_id", "text", "id of the device or browser"),
     Column("user_id", "text", "the person, as the event itself says"),
