@@ -79,6 +79,7 @@ class GroupCommit(Generic[W]):
         if self.pending_bytes > self.pending_bytes_max:
             return Busy("the disk is behind", retry_after_s=1, code="log_behind")
         if self.blocks.ahead_bytes() < 2 * self.pending_bytes + 2 * BLOCK_BYTES_MAX:
+            self.blocks.segments.prepare()  # too little may be left though it is more than half of a small segment
             if self.blocks.segments.ready or self.blocks.segments.preparing:
                 return Busy("the next segment is being prepared", retry_after_s=1, code="log_preparing")
             return Busy(
