@@ -32,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     context = build.connect(told.role, told.instance, told.data, int(told.log, 16))
     try:
         return run_loop(live(context, told.parent))
-    except HeadwaterError as error:
-        context.happenings.emit(RoleFailed(code=error.code, reason=str(error)))
+    except (HeadwaterError, OSError) as error:
+        code = error.code if isinstance(error, HeadwaterError) else "system"
+        context.happenings.emit(RoleFailed(code=code, reason=str(error)))
         context.publish("stopped", [str(error)], at_once=True)
         return EXIT_CONFIG if isinstance(error, Misconfigured) else 1
 
