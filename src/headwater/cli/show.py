@@ -25,12 +25,22 @@ def answer_no(why: str) -> NoReturn:
     sys.exit(1)
 
 
+COLUMN_WIDTH = 8
+"""A table with less room than this for each column cannot be read."""
+
+
 def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table as wide as the terminal; long cells are folded."""
+    """A table as wide as the terminal; long cells are folded. Too many columns for that: each row as a list."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    if len(columns) * COLUMN_WIDTH > console.width:
+        as_lists(columns, rows)
+        return
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     listed = [list(row) for row in rows]
     for number, name in enumerate(columns):
@@ -38,10 +48,14 @@ def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for row in listed:
         table.add_row(*(plain(cell(value)) for value in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
     console.print(table)
+
+
+def as_lists(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Each row as names and values below each other, without the empty ones."""
+    for number, row in enumerate(rows, 1):
+        click.echo(f"-- row {number}")
+        fields({name: value for name, value in zip(columns, row, strict=True) if value is not None})
 
 
 def plain(text: str) -> Any:

@@ -119,6 +119,16 @@ def test_wrong_usage_is_2(words):
     assert run(*words).exit_code == 2
 
 
+def test_sql_lists_rows_that_are_too_wide_for_a_table(node):
+    names = [f"c{number}" for number in range(80)]
+    row = dict.fromkeys(names) | {"c0": "first", "c79": 7}
+    node.answers["/api/sql"] = (
+        200,
+        {"columns": [{"name": name} for name in names], "truncated": "", "rows": [row]},
+    )
+    assert run("sql", "from events", node.data).output.splitlines() == ["-- row 1", "c0   first", "c79  7"]
+
+
 def test_sql_as_table_json_and_csv(node):
     node.answers["/api/sql"] = (200, {"columns": [{"name": "event"}, {"name": "n"}], "truncated": "",
                                       "rows": [{"event": "a,b", "n": 1}, {"event": None, "n": 2}]})  # fmt: skip
