@@ -81,7 +81,9 @@ class DuckDbFile:
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection for one reader. Unavailable while the file is not open."""
         if self.base is None:
-            raise Unavailable("the warehouse is not open", code="destination_closed")
+            raise Unavailable(
+                "the warehouse is not open: `headwater status` says why", code="destination_closed"
+            )
         return self.base.cursor()
 
     @property
