@@ -28,9 +28,11 @@ from headwater.process.gather import Gatherer
 from headwater.process.read import Reader
 from headwater.process.run import Runner
 from headwater.process.schema import LearnedSchema
+from headwater.process.settings import ProcessSettings
 from headwater.process.shape import Shaper
 from headwater.process.worker import ProcessWorker
 
+COMMITS_IN_READY_MIN = 6
 READY_RETIRE_INTERVAL_S = 2.0
 
 
@@ -65,7 +67,7 @@ class ProcessRole:
         self.folder = context.path("ready", context.instance)
         self.worker = ProcessWorker(
             context.number,
-            settings.process,
+            fitting(settings),
             context.data,
             context.disk,
             context.clock,
@@ -201,3 +203,10 @@ def ready_safe(
 def server_keys(settings: Settings) -> frozenset[str]:
     """Ids of the keys that servers use, not browsers."""
     return frozenset(key.id for key in settings.keys if not key.browser)
+
+
+def fitting(settings: Settings) -> ProcessSettings:
+    """The settings of processing with cuts so small that several commits fit into the quota of the ready log: one
+    that fills it could neither be finished nor given back."""
+    cut_bytes = min(settings.process.cut_bytes_max, settings.ready_bytes_max // COMMITS_IN_READY_MIN)
+    return msgspec.structs.replace(settings.process, cut_bytes_max=cut_bytes)
