@@ -1,6 +1,6 @@
 """The one place where benchmarks call Headwater's own functions (everything else goes through its commands).
 
-A processor as node/build.py wires it, on real files; its stages are timed by wrapping the methods that the product
+The role of processing as the node has it, on real files; its stages are timed by wrapping the methods that the product
 itself calls, so that nothing is measured that the product does not do, and the stages add up to the whole turn.
 """
 
@@ -15,19 +15,21 @@ from typing import Any, Self
 
 import orjson
 
+from headwater.collect.settings import KeySettings
 from headwater.event.position import WriterId
 from headwater.event.record import SINGLE, STAMP, Head, encode_head, encode_payload
 from headwater.event.slots import affinity, slot_of
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.threads import inline
-from headwater.log.ready import ReadyWriter
 from headwater.log.write import BlockWriter
-from headwater.node.build import runner_for
+from headwater.node.roles.process import ProcessRole
+from headwater.node.settings import Settings
 from headwater.process import worker
 from headwater.process.settings import ProcessSettings
 
 PARTITIONS, SEGMENT_BYTES = 64, 64 << 20
+WRITER = WriterId(1 << 16)
 BLOCK_RECORDS = 64
 """As many as come in one commit from 64 connections."""
 HEADS = "browsers: the user agent of the event, its language, client hints; the page's origin as referer"
@@ -57,29 +59,41 @@ class Processing:
         self.disk, self.clock = SystemDisk(), SystemClock()
         self.offset_ns = self.clock.wall_ns() - self.clock.boot_ns()
         self.accepted = 0
-        self.told: dict[str, Any] = {}
         self.spent: dict[str, int] = {}
-        self.raw = self.blocks(folder / "raw" / f"{1 << 16:016x}", WriterId(1 << 16), 1)
-        settings = ProcessSettings()
-        context: Any = SimpleNamespace(
-            settings=SimpleNamespace(process=settings),
-            path=lambda *names: str(folder.joinpath(*names)),
-            node=SimpleNamespace(partitions=PARTITIONS),
-            number=0,
-        )
-        self.worker = worker.ProcessWorker(
-            0,
-            settings,
-            str(folder),
+        self.raw = BlockWriter(
             self.disk,
             self.clock,
-            SimpleNamespace(start=lambda: 1, offset_ns=lambda: self.offset_ns),
-            ReadyWriter(self.blocks(folder / "ready" / "0", WriterId(0), 2)),
-            runner_for(context),
-            self.tell,
-            partitions=PARTITIONS,
-            config_epoch=1,
+            str(folder / "raw" / f"{WRITER:016x}"),
+            WRITER,
+            1,
+            start=1,
+            offset_ns=self.offset_ns,
+            segment_bytes=SEGMENT_BYTES,
+            submit=inline,
         )
+        settings = Settings(
+            keys=[KeySettings(id="web", secret="not-asked-for", origins=["*"])],
+            process=ProcessSettings(nice=0),
+            data_bytes_max=40 << 30,
+        )
+        context: Any = SimpleNamespace(
+            settings=settings,
+            data=str(folder),
+            path=lambda *names: str(folder.joinpath(*names)),
+            disk=self.disk,
+            clock=self.clock,
+            node=SimpleNamespace(partitions=PARTITIONS, start=1),
+            control=SimpleNamespace(start=1, offset_ns=self.offset_ns),
+            number=0,
+            instance="0",
+            log_id=2,
+        )
+        self.role = ProcessRole(context)
+        self.worker = self.role.worker
+        segments = self.worker.ready.blocks.segments
+        while segments.preparing:
+            time.sleep(0.01)
+        segments.submit = inline  # zeroing counts where it belongs, in `append`
         self.worker.recover()
         runner = self.worker.groups[0].runner
         self.time(self.worker, "_take", "read log")
@@ -103,6 +117,7 @@ class Processing:
             group.close()
         self.worker.store.close()
         self.worker.ready.blocks.close()
+        self.role.syncing.close()
         self.raw.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -114,13 +129,15 @@ class Processing:
         begin = time.process_time_ns()
         self.worker.step()
         whole = time.process_time_ns() - begin
-        if self.told["counters"]["web"]["in"] != self.accepted:
-            raise RuntimeError(f"one cut did not take everything: {self.told['counters']} of {self.accepted}")
+        if self.role.told["counters"]["web"]["in"] != self.accepted:
+            raise RuntimeError(
+                f"one cut did not take everything: {self.role.told['counters']} of {self.accepted}"
+            )
         return {**self.spent, "rest": whole - sum(self.spent.values())}
 
     def check(self, accepted: int, distinct: int) -> None:
         """Whether it did what it is timed for."""
-        counted = self.told["counters"]["web"]
+        counted = self.role.told["counters"]["web"]
         if (counted["in"], counted["out"], counted["duplicate"]) != (accepted, distinct, accepted - distinct):
             raise RuntimeError(
                 f"{accepted:,} events, {distinct:,} different, but processing counted {counted}"
@@ -142,23 +159,6 @@ class Processing:
         payload = encode_payload(stamps, lines, list(heads), [], streams, len(lines))
         self.raw.write(payload, records=len(lines), events=len(lines))
         self.raw.ahead_bytes()
-
-    def blocks(self, folder: Path, writer: WriterId, log: int) -> BlockWriter:
-        """A log whose segments are prepared in this thread."""
-        return BlockWriter(
-            self.disk,
-            self.clock,
-            str(folder),
-            writer,
-            log,
-            start=1,
-            offset_ns=self.offset_ns,
-            segment_bytes=SEGMENT_BYTES,
-            submit=inline,
-        )
-
-    def tell(self, told: dict[str, Any]) -> None:
-        self.told = told
 
     def time(self, owner: object, name: str, stage: str) -> None:
         """Wraps a method so that its CPU time counts for the stage."""

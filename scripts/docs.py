@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import click
 
+from scripts import invariants
 from tests.parts import PARTS, ROOT, Part
 
 MADE_BY = "<!-- Made by `make docs`; do not edit. -->\n\n"
@@ -43,6 +44,20 @@ def commands() -> str | None:
     return "\n".join(sections)
 
 
+def configuration() -> str:
+    """docs/configuration.md from the structs of the settings."""
+    from headwater.node.reference import configuration
+
+    return configuration()
+
+
+def metrics() -> str:
+    """docs/metrics.md from the metrics and the happenings."""
+    from headwater.node.reference import metrics
+
+    return metrics()
+
+
 def _command(command: click.Command, name: str, parent: click.Context | None) -> list[str]:
     # A fixed width, so that the terminal it is made in makes no difference.
     context = click.Context(command, info_name=name, parent=parent, max_content_width=100, terminal_width=100)
@@ -57,6 +72,9 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
 
 DOCUMENTS: dict[str, Callable[[], str | None]] = {
     "docs/commands.md": commands,
+    "docs/configuration.md": configuration,
+    "docs/invariants.md": lambda: invariants.document(ROOT),
+    "docs/metrics.md": metrics,
     "docs/parts.md": parts,
 }
 

@@ -51,6 +51,12 @@ PARTS: tuple[Part, ...] = (
         debian="nginx-light",
     ),
     Part(
+        "haproxy",
+        purpose="the example of a load balancer in deploy/",
+        binaries=("haproxy",),
+        debian="haproxy",
+    ),
+    Part(
         "chromium",
         purpose="the browser tag and the demo page in a real browser",
         binaries=("chromium", "chromium-browser", "google-chrome"),

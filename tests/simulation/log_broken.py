@@ -46,6 +46,14 @@ class NoFolderSync(Through):
         pass
 
 
+class NoParentSync(Through):
+    """The name of a writer's own folder is never synced."""
+
+    def sync_dir(self, path: str) -> None:
+        if not path.endswith("raw"):
+            self.disk.sync_dir(path)
+
+
 class SyncTwice(Through):
     """A failed sync is tried again, and believed."""
 

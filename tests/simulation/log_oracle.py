@@ -139,6 +139,16 @@ class Obligations:
         """Everybody has passed it; it may be gone."""
         return (place.log, place.first) < self.retired.get(WriterId(place.writer), Position(0, 0))
 
+    def given_back(self, writer: WriterId, safe: Position, reader: Follower) -> None:
+        """What lies below ``safe`` may go, since the reader has it; whether it really has, is looked at here."""
+        for place in self.acknowledged:
+            passed = place.writer == writer and (place.log, place.first) < safe and not self.is_retired(place)
+            if passed and place not in reader.consumed:
+                violated(
+                    "INV-LOG-1", f"{place} was acknowledged, and a reader went past it without getting it"
+                )
+        self.retired[writer] = max(safe, self.retired.get(writer, safe))
+
     def read_again(self, blocks: list[Block]) -> None:
         """After everything: what was acknowledged or seen is there, at its place, byte by byte."""
         found: dict[Place, bytes] = {}

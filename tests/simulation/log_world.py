@@ -65,7 +65,7 @@ class Weather:
     wall_jump: int = 50
     retire: int = 15
     restore: int = 0
-    steps: int = 120
+    steps: int = 80
 
 
 class Thread:
@@ -261,10 +261,6 @@ class World:
             disk = self.parts.supervisor_disk(supervisor)
             for number in dead:
                 folder = self.folder(number)
-                supervisor.mkdir(folder)
-                supervisor.sync_dir(RAW)
-                supervisor.sync_dir("/data")
-                supervisor.sync_dir("/")
                 self.parts.recover_all(disk, folder)
                 self.watch_ends()
             self.recovered = not supervisor.dead
@@ -319,7 +315,7 @@ class World:
         if self.reading or not self.recovered:
             return
         self.reading = True
-        self.bursts = 1
+        self.bursts = self.sim.random.choice((0, 0, 1))
         try:
             if self.reader_view is None or self.reader_view.dead:
                 self.reader_view = self.sim.disk.process(f"processor {self.oracle.moment}")
@@ -350,7 +346,7 @@ class World:
         safe = self.follower.at[writer]
         try:
             if view.exists(self.folder(number)):
-                self.oracle.retired[writer] = max(safe, self.oracle.retired.get(writer, safe))
+                self.oracle.given_back(writer, safe, self.follower)
                 retain.retire(
                     view,
                     self.folder(number),

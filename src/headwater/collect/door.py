@@ -15,9 +15,10 @@ from typing import Protocol
 from headwater.collect import body as encodings
 from headwater.collect import replies
 from headwater.collect.address import Address, Proxies
+from headwater.collect.admission import Admission
 from headwater.collect.heads import Entry, Heads
 from headwater.collect.keys import KeyTable
-from headwater.collect.plan import Admission, Plan, Planner, Refused
+from headwater.collect.plan import Plan, Planner, Refused
 from headwater.collect.replies import Template
 from headwater.collect.settings import CollectSettings
 from headwater.collect.stats import Stats

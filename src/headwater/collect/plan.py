@@ -17,26 +17,20 @@ from urllib.parse import unquote
 import msgspec
 
 from headwater.collect import cors, replies
+from headwater.collect.admission import Admission, text
 from headwater.collect.body import DECODERS
 from headwater.collect.cors import Origins
-from headwater.collect.heads import Entry, Head
 from headwater.collect.keys import Key, KeyTable
-from headwater.collect.replies import Template
+from headwater.collect.parse import Head
 from headwater.collect.routes import SETTINGS, Kind, Route, route_of
 from headwater.collect.settings import CollectSettings
 from headwater.collect.stats import Stats
 from headwater.collect.tag import EVERYWHERE, TagFile
 from headwater.dialects.envelope import Envelope
 from headwater.dialects.pixel import without_key
-from headwater.event import record
-from headwater.event.record import MEMORY
 
 PLANS_MAX = 4096
 KEYS_PER_PLAN_MAX = 64
-RECORDS_MAX = 256
-"""Encoded heads that an admission remembers, about 1 KB each."""
-TEXT_MAX = 2048
-"""Characters of a header value that go into a record's head."""
 ROBOTS = b"User-agent: *\nDisallow: /\n"
 HOST = re.compile(r"[A-Za-z0-9._\-\[\]:]{1,255}")
 
@@ -52,73 +46,6 @@ class Refused(Exception):
         self.field = field
 
 
-class Admission:
-    """A key under a plan: how its records are stamped and its requests answered."""
-
-    __slots__ = (
-        "ack",
-        "drop",
-        "flags",
-        "key",
-        "lines",
-        "plan",
-        "policy",
-        "quota",
-        "records",
-        "stream",
-        "template",
-        "waits",
-    )
-
-    def __init__(self, plan: Plan, key: Key, lines: str) -> None:
-        self.plan = plan
-        self.key = key
-        self.stream = key.id
-        self.lines = lines
-        self.quota = key.quota
-        self.waits = not key.memory
-        self.ack = "memory" if key.memory else "disk"
-        self.flags = MEMORY if key.memory else 0
-        self.policy = "none" if plan.private and key.privacy == "anonymise" else key.address_policy
-        self.drop = plan.private and key.privacy == "drop"
-        self.template: Template | None = None
-        self.records: dict[tuple[tuple[str, bytes], ...], bytes] = {}
-
-    def record(self, entry: Entry[Plan]) -> bytes:
-        """The encoded head of records that come with this head; the same object for equal ones, while remembered."""
-        if entry.record_of is self:
-            return entry.record
-        ident = tuple(entry.kept.items())
-        found = self.records.get(ident)
-        if found is None:
-            found = self.encode(entry.kept)
-            if len(self.records) >= RECORDS_MAX:
-                self.records.clear()
-            self.records[ident] = found
-        entry.record, entry.record_of = found, self
-        return found
-
-    def encode(self, kept: Mapping[str, bytes], refusal: str = "") -> bytes:
-        """A record's head: what later stages read, nothing secret."""
-        plan, facts = self.plan, self.plan.facts
-        headers = {name: text(value)[:TEXT_MAX] for name, value in kept.items()}
-        if plan.origin:
-            headers["origin"] = plan.origin[:TEXT_MAX]
-        return record.encode_head(
-            record.Head(
-                self.stream,
-                plan.route.dialect,
-                plan.method,
-                plan.path,
-                plan.query,
-                text(facts.get("content-type", b""))[:TEXT_MAX],
-                headers,
-                plan.https,
-                refusal,
-            )
-        )
-
-
 class Plan:
     """What is to be done. ``answer`` is set where nothing else is."""
 
@@ -127,6 +54,8 @@ class Plan:
         "admissions",
         "answer",
         "chunked",
+        "content_type",
+        "dialect",
         "encoding",
         "envelope",
         "expect",
@@ -163,21 +92,15 @@ class Plan:
         self.expect = "expect" in facts and not head.old
         self.plain = not (self.last or self.keeping or self.chunked)
         self.encoding = text(facts.get("content-encoding", b"")).lower()
+        self.dialect = route.dialect
         self.pixel = route.dialect == "pixel"
+        self.content_type = text(facts.get("content-type", b""))
         self.lines = ""
         self.answer: bytes | None = None
         self.envelope: Envelope | None = None
         self.admission: Admission | None = None
         self.admissions: dict[str, Admission] = {}
         self.tally = [0]
-
-
-def text(value: bytes) -> str:
-    """A header's value as text without spaces around it: UTF-8 where it is, else byte by byte."""
-    try:
-        return value.decode().strip()
-    except UnicodeDecodeError:
-        return value.decode("latin-1").strip()
 
 
 class Planner:

@@ -102,9 +102,7 @@ class CollectWorker:
             server = await loop.create_server(self.connect, sock=one, backlog=self.settings.backlog)
             self.servers.append(server)
             self.port = self.port or int(one.getsockname()[1])
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 100)
+        collect_garbage_seldom()
 
     async def room(self) -> None:
         """Wait for the first segment of the log, so that the first client finds room; not for long."""
@@ -190,6 +188,13 @@ class CollectWorker:
             stats.commits += 1
 
         self.submit(measured)
+
+
+def collect_garbage_seldom() -> None:
+    """What is there now stays; of what comes, little is garbage in cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
 def bound_sockets(settings: CollectSettings) -> list[socket.socket]:

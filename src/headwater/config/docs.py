@@ -10,7 +10,6 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -65,14 +64,16 @@ def default_of(info: FieldInfo) -> Any:
     return info.default
 
 
-def struct_in(annotation: Any) -> Struct | None:
-    """The struct that an annotation is, or is a list or a mapping of; None for plain values."""
+def structs_in(annotation: Any) -> list[Struct]:
+    """The structs that an annotation names: itself, or what it is a list, a mapping or a choice of."""
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
-        return annotation
-    for part in typing.get_args(annotation):
-        if (found := struct_in(part)) is not None:
-            return found
-    return None
+        return [annotation]
+    return [struct for part in typing.get_args(annotation) for struct in structs_in(part)]
+
+
+def struct_in(annotation: Any) -> Struct | None:
+    """The first of ``structs_in``; None for plain values."""
+    return next(iter(structs_in(annotation)), None)
 
 
 def is_secret(name: str) -> bool:
@@ -104,14 +105,3 @@ def type_text(annotation: Any) -> str:
     if origin is typing.Annotated:
         return type_text(parts[0])
     return "block" if struct_in(annotation) else str(getattr(annotation, "__name__", annotation))
-
-
-def walk(struct: Struct, prefix: str = "") -> Iterator[tuple[str, Field]]:
-    """Every setting below a struct with its key; blocks come before what is in them."""
-    for field in fields(struct):
-        key = f"{prefix}{field.name}"
-        yield key, field
-        inner = struct_in(field.type)
-        if inner is not None:
-            origin = typing.get_origin(field.type)
-            yield from walk(inner, key + ("[]." if origin is list else ".NAME." if origin is dict else "."))

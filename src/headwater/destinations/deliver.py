@@ -12,7 +12,7 @@ the one command that mends it, and is looked at again every ``retry_interval_s``
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -62,7 +62,7 @@ class Deliverer:
         partitions: int,
         owner: str,
         node_ns: Callable[[], int],
-        layout: Mapping[str, Sequence[pa.Schema]] | None = None,
+        layouts: Mapping[str, pa.Schema] | None = None,
         tell: Tell = lambda name, fields: None,
     ) -> None:
         self.name = name
@@ -72,12 +72,12 @@ class Deliverer:
         self.memory = memory
         self.dead = dead
         self.settings = settings
+        self.layouts = layouts or {}
+        """The standard columns of each layout: the tables are there before the first event is."""
         self.clock = clock
         self.partitions = partitions
         self.owner = owner
         self.node_ns = node_ns
-        self.layout = layout or {}
-        """Tables that are there before any row: a question before the first event has an answer."""
         self.tell = tell
         self.lock = threading.RLock()
         self.rows: dict[int, PositionRow] | None = None
@@ -143,11 +143,11 @@ class Deliverer:
         rows = self.destination.positions(self.memory.pipeline)
         if not rows and not self.memory.vectors:
             rows = self.begin()
-        self.destination.fit(self.layout)
         vectors = {p: Vector.decode(row.vector) for p, row in rows.items()}
         if wrong := plan.examine(vectors, self.memory.vectors, self.partitions):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
             raise stand.paused(self.name, wrong)
+        self.destination.fit({name: [schema] for name, schema in self.layouts.items()})
         self.rows, self.have = rows, vectors
         self.stood()
         if not self.certain:

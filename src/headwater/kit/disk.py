@@ -142,6 +142,12 @@ class SystemDisk:
         return MappedCell(path, write)
 
 
+def make_folder(disk: Disk, path: str) -> None:
+    """A folder whose name is durable on return, whether it was there or not; its parents must be so already."""
+    disk.mkdir(path)
+    disk.sync_dir(os.path.dirname(path) or ".")
+
+
 def write_whole(disk: Disk, path: str, data: bytes) -> None:
     """Replace a small file so that after any crash it holds the old or the new bytes; durable on return."""
     folder = os.path.dirname(path)

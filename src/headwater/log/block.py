@@ -129,7 +129,9 @@ def read_header(data: bytes | memoryview, log_id: int) -> Header | None:
 
 
 def hash_agrees(data: bytes | memoryview) -> bool:
-    """Whether a block's hash is right; ``data`` holds at least header and payload."""
+    """Whether a block's hash is right; False where ``data`` does not hold it whole (the file was being cut off)."""
+    if len(data) < HEADER_BYTES:
+        return False
     fields = HEADER.unpack_from(data)
     payload_bytes = fields[4]
     if len(data) < HEADER_BYTES + payload_bytes:

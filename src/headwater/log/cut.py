@@ -8,12 +8,15 @@ last block that fits of the writer that was cut short; blocks are ordered by (st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headwater.event.position import Vector, WriterId
 from headwater.kit.disk import Disk
 from headwater.log.read import Block, LogReader
+
+WRITER = re.compile(r"^[0-9a-f]{16}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ def discover(
     ``until`` bounds the reading: nothing at or above it is read.
     """
     for name in disk.listdir(raw):
+        if not WRITER.match(name):
+            continue
         writer = WriterId(int(name, 16))
         if writer not in readers:
             stop = until[writer] if until is not None else None

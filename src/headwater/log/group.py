@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from headwater.event.position import WriterId
 from headwater.event.record import STAMP, STAMP_BYTES, encode_payload
 from headwater.event.slots import NO_SLOT
-from headwater.kit.errors import Busy, HeadwaterError
+from headwater.kit.errors import Broken, Busy, HeadwaterError
 from headwater.kit.threads import Submit
 from headwater.log.block import BLOCK_BYTES_MAX
 from headwater.log.write import BlockWriter
@@ -78,8 +78,7 @@ class GroupCommit(Generic[W]):
             return Busy(f"the log has ended: {self.blocks.ended}", retry_after_s=1, code="log_ended")
         if self.pending_bytes > self.pending_bytes_max:
             return Busy("the disk is behind", retry_after_s=1, code="log_behind")
-        if self.blocks.ahead_bytes() < 2 * self.pending_bytes + 2 * BLOCK_BYTES_MAX:
-            self.blocks.segments.prepare()  # too little may be left though it is more than half of a small segment
+        if not self.blocks.has_room(2 * self.pending_bytes + BLOCK_BYTES_MAX):
             if self.blocks.segments.ready or self.blocks.segments.preparing:
                 return Busy("the next segment is being prepared", retry_after_s=1, code="log_preparing")
             return Busy(
@@ -169,6 +168,11 @@ class GroupCommit(Generic[W]):
             self.so_far = {stream: total for stream, (_, total) in streams.items()}
         except HeadwaterError as caught:
             error = caught
+        except (
+            Exception
+        ) as caught:  # a mistake of ours: nobody may be left waiting, and the log must not go on
+            self.blocks.ended = f"{type(caught).__name__}: {caught}"
+            error = Broken(f"a block could not be written: {self.blocks.ended}", code="commit_broken")
         self.loop.call_soon_threadsafe(self._committed, batch, error)
 
     def _committed(self, batch: Batch[W], error: HeadwaterError | None) -> None:

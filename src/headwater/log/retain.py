@@ -57,11 +57,18 @@ def retire(
     segment_bytes: int,
     spares_max: int,
 ) -> Retired:
-    """Recycle or remove the segments below ``safe`` that nobody ``wanted`` to keep longer."""
+    """Recycle or remove the segments below ``safe`` that nobody ``wanted`` to keep longer.
+
+    A segment is known to be full by the name of the one behind it. That name is made durable first: its writer may
+    have died before it did so, and after a crash of the machine nothing would be left of a log without an end.
+    """
     count = size = 0
     spares = len(files.spares(disk, folder))
-    for segment, after in ends(disk, folder):
-        if after > safe or wanted(segment):
+    passed = [segment for segment, after in ends(disk, folder) if after <= safe]
+    if passed:
+        disk.sync_dir(folder)
+    for segment in passed:
+        if wanted(segment):
             continue
         file = disk.open(segment.path)
         try:

@@ -17,11 +17,13 @@ from collections.abc import Callable
 
 from headwater.event.position import Position, WriterId
 from headwater.kit.clock import Clock
-from headwater.kit.disk import Cell, Disk
+from headwater.kit.disk import Cell, Disk, make_folder
 from headwater.kit.errors import Busy, Unavailable
 from headwater.kit.threads import Submit
 from headwater.log import block, files
 
+AHEAD_BYTES_MIN = 3 * block.BLOCK_BYTES_MAX
+"""Above what the group commit wants before it takes a record: a preparation that failed is tried again in time."""
 ZEROS = memoryview(mmap.mmap(-1, 8 * 1024 * 1024)).toreadonly()
 """On a page border, as writing past the cache wants it; large, since each write waits for the busy loop's GIL."""
 
@@ -39,7 +41,7 @@ class Segments:
         self.allowed = allowed
         self.preparing = False
         self.trouble = ""
-        disk.mkdir(folder)
+        make_folder(disk, folder)
         self.ready = self._usable(f"{folder}/{files.NEXT}")
 
     def prepare(self) -> None:
@@ -144,13 +146,14 @@ class BlockWriter:
         self.ended: str = ""
         """Why nothing can be appended any more; empty while the log is open."""
 
-    def ahead_bytes(self) -> int:
-        """What can be appended without waiting for a segment, bytes; prepares the next one when that is due."""
+    def has_room(self, length: int) -> bool:
+        """Whether ``length`` bytes of blocks can be appended without waiting for a segment; prepares the next one when
+        that is due."""
         size = self.segments.segment_bytes
         left = size - self.offset if self.file is not None else 0
         if left < size // 2:
             self.segments.prepare()
-        return left + (size if self.segments.ready else 0)
+        return left >= length or (self.segments.ready and size >= length)
 
     def write(self, *parts: bytes | memoryview, records: int, events: int, flags: int = 0) -> Position:
         """Append one block whose payload is these parts; durable, and visible to readers, on return.

@@ -77,10 +77,15 @@ class Folder:
         return self.identity.starts
 
     def next_log_id(self, clock: Clock, rng: Rng) -> int:
-        """A log id above every one that was ever handed out here; durable on return."""
-        by_time = clock.wall_ns() // 1_000_000 << LOG_RANDOM_BITS | rng.below(1 << LOG_RANDOM_BITS)
+        """A log id above every one that was ever handed out here; durable on return.
+
+        Drawn also where the wall clock went back: a folder restored from a copy must not count on as its lost
+        future did (protocol-why.md L2).
+        """
+        draw = rng.below(1 << LOG_RANDOM_BITS)
+        by_time = (clock.wall_ns() // 1_000_000 << LOG_RANDOM_BITS) + draw
         with self.saving:
-            log_id = max(int(self.identity.log_id, 16) + 1, by_time)
+            log_id = max(int(self.identity.log_id, 16) + 1 + draw, by_time)
             self.save(log_id=f"{log_id:016x}")
         return log_id
 

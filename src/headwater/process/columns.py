@@ -143,22 +143,25 @@ COLUMNS: tuple[Column, ...] = (
     Column("_unmapped", "json", "values without a column: name to value"),
 )
 COLUMN_KIND = {c.name: c.kind for c in COLUMNS}
-ORIGIN: dict[str, pa.DataType] = {
-    "_hw_writer": pa.uint64(),
-    "_hw_log": pa.uint64(),
-    "_hw_seq": pa.uint64(),
-    "_hw_row": pa.uint32(),
-    "_hw_partition": pa.uint16(),
-}
-"""Where a row came from; the last columns of every row set."""
+
+ORIGIN = [
+    pa.field(name, dtype, metadata={"kind": "integer", "origin": "standard"})
+    for name, dtype in (
+        ("_hw_writer", pa.uint64()),
+        ("_hw_log", pa.uint64()),
+        ("_hw_seq", pa.uint64()),
+        ("_hw_row", pa.uint32()),
+        ("_hw_partition", pa.uint16()),
+    )
+]
+"""Where a row comes from (protocol.md §17.7)."""
 
 
-def standard_field(name: str) -> pa.Field:
-    """A standard or origin column, as row sets carry it."""
-    kind = COLUMN_KIND.get(name, "integer")
-    return pa.field(name, ORIGIN.get(name) or TYPES[kind], metadata={"kind": kind, "origin": "standard"})
+def column_field(name: str, kind: str, origin: str) -> pa.Field:
+    """A column of the row set; the metadata tell a destination what the Arrow type cannot."""
+    return pa.field(name, TYPES[kind], metadata={"kind": kind, "origin": origin})
 
 
 def standard_schema() -> pa.Schema:
-    """A row set of which nothing is learned yet: what a destination's table begins as."""
-    return pa.schema([standard_field(name) for name in (*COLUMN_KIND, *ORIGIN)])
+    """The columns of the layout that are there whatever is sent."""
+    return pa.schema([*(column_field(c.name, c.kind, "standard") for c in COLUMNS), *ORIGIN])

@@ -78,6 +78,8 @@ class Reader:
         self.version = -1
         self.arrow: Any = None
         self.names: dict[Path, str] = {}
+        self.careful = False
+        """Never read fast: the process has died here before (process/worker.py), and the fast reader is not ours."""
         self.fast_lines = 0
         self.slow_lines = 0
 
@@ -104,10 +106,8 @@ class Reader:
     def _fast(self, lines: Sequence[bytes | memoryview]) -> Parsed | None:
         """The table of a chunk when every value in it is of the expected kind; None otherwise."""
         data = b"\n".join(lines)
-        if b"\0" in data:
-            return (
-                None  # no JSON; and arro3 0.9 aborts the process when a NUL stands in its own error message
-            )
+        if self.careful or b"\\u0000" in data or b"\0" in data:
+            return None  # arro3 0.9 aborts the process when a NUL stands in its own error message
         for _ in range(3):
             self._refresh()
             try:

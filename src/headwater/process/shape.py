@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.event.record import ADDRESS_HASH, ADDRESS_NONE, ADDRESS_V6, Head
-from headwater.process.columns import COLUMNS, ORIGIN, TYPES, standard_field
+from headwater.process.columns import COLUMNS, ORIGIN, TYPES, column_field
 from headwater.process.enrich import language, page, referrer, time, user_agent
 from headwater.process.enrich.geo import Geo
 from headwater.process.enrich.settings import EnrichSettings
@@ -176,16 +176,16 @@ class Shaper:
         arrays: list[Any] = []
         fields: list[pa.Field] = []
         for column in COLUMNS:
-            fields.append(standard_field(column.name))
-            arrays.append(done[column.name])
+            if done[column.name].null_count < len(events):  # what nobody has, the destination fills with NULL
+                fields.append(column_field(column.name, column.kind, "standard"))
+                arrays.append(done[column.name])
         for name in sorted(n for n in parsed.columns if n.startswith("@")):
-            fields.append(_field(name[1:], kind_of_name(name, self.schema), "learned"))
+            fields.append(column_field(name[1:], kind_of_name(name, self.schema), "learned"))
             arrays.append(parsed.columns[name])
         row = np.zeros(len(events), np.uint32)
-        values = (events.writer, events.log, events.seq, row, partition)
-        for (name, dtype), numbers in zip(ORIGIN.items(), values, strict=True):
-            fields.append(standard_field(name))
-            arrays.append(pa.array(numbers, dtype))
+        own = (events.writer, events.log, events.seq, row, partition)
+        fields += ORIGIN
+        arrays += [pa.array(values, field.type) for values, field in zip(own, ORIGIN, strict=True)]
         return pa.table(arrays, schema=pa.schema(fields))
 
 
@@ -241,7 +241,3 @@ def _address_text(value: bytes) -> str | None:
     if kind & ADDRESS_V6:
         return socket.inet_ntop(socket.AF_INET6, address)
     return socket.inet_ntoa(address[12:])
-
-
-def _field(name: str, kind: str, origin: str) -> pa.Field:
-    return pa.field(name, TYPES[kind], metadata={"kind": kind, "origin": origin})

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
 from headwater.event.commit import COUNTERS, Commit
 from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit.clock import Clock
-from headwater.kit.disk import Disk
+from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken, Busy
 from headwater.log import cut
 from headwater.log.cut import Cut
@@ -27,6 +28,7 @@ from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
 from headwater.process.state import Fold, StateStore, load, merge, remember_ids
 
+ATTEMPTS_CAREFUL = 3
 SAVE_INTERVAL_NS = 1_000_000_000
 FOLD_READ_BYTES = 64 * 1024 * 1024
 EXPIRE_MINUTES = 5
@@ -100,6 +102,7 @@ class ProcessWorker:
         self.saved_ready = Position(0, 0)
         self.expired_minute = 0
         self.trouble = ""
+        self.careful = False
 
     def recover(self) -> None:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
@@ -116,6 +119,7 @@ class ProcessWorker:
         self.fold.ready = self.committed
         self._group()
         self._save()
+        self._count_attempt()
 
     def step(self) -> bool:
         """One turn; False when there was nothing to do."""
@@ -175,6 +179,8 @@ class ProcessWorker:
         self.fold.apply(entry, self.committed)
         self.store.add(entry)
         self.cuts += 1
+        if self.careful:
+            self._careful(False)
         last = max((b.header.node_time_ns for b in found.blocks), default=0) // MINUTE_NS
         if last > self.expired_minute + EXPIRE_MINUTES:
             self.expired_minute = last
@@ -188,7 +194,7 @@ class ProcessWorker:
             except Busy as busy:  # no room in the ready log: processing waits, the raw log keeps everything
                 self.trouble = busy.message
                 self._publish()
-                self.ready.blocks.ahead_bytes()
+                self.ready.blocks.has_room(self.ready.blocks.segments.segment_bytes)
                 self.clock.block(0.1)
             else:
                 self.trouble = ""
@@ -228,6 +234,21 @@ class ProcessWorker:
                 "trouble": self.trouble,
             }
         )
+
+    def _count_attempt(self) -> None:
+        """How often this processor has started at this place. An event that kills the process (a crash inside a
+        library) would do so for ever: from the third start on, the first cut is read line by line in our own code."""
+        path = f"{self.data}/state/{self.number}/attempts"
+        here = self.groups[0].vector.encode().hex()
+        known = msgspec.json.decode(read_whole(self.disk, path)) if self.disk.exists(path) else {}
+        attempts = known["attempts"] + 1 if known.get("at") == here else 1
+        write_whole(self.disk, path, msgspec.json.encode({"at": here, "attempts": attempts}))
+        self._careful(attempts >= ATTEMPTS_CAREFUL)
+
+    def _careful(self, careful: bool) -> None:
+        self.careful = careful
+        for group in self.groups:
+            group.runner.reader.careful = careful
 
     def _known_numbers(self) -> list[int]:
         names = {*self.disk.listdir(f"{self.data}/state"), *self.disk.listdir(f"{self.data}/ready")}

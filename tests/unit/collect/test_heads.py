@@ -6,13 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.collect.heads import ENTRY_BYTES, Cache, Entry, Head, Heads
+from headwater.collect.heads import Cache, Heads
+from headwater.collect.parse import Head
+from headwater.dialects.pixel import without_key
 from headwater.kit.errors import Rejected
 
 
+def plan(head: Head) -> tuple[Head, bytes | None, bool]:
+    """A plan that is the head itself, but for a pixel's query."""
+    target, _, query = head.target.partition(b"?")
+    if target != b"/pixel.gif":
+        return head, None, True
+    secret, query = without_key(query)
+    return head._replace(target=target + secret), query, False
+
+
 def heads(bytes_max: int = 1 << 20) -> Heads[Head]:
-    """Whose plan is the head itself."""
-    return Heads(lambda head: (head, None, True), bytes_max=bytes_max)
+    return Heads(plan, bytes_max=bytes_max)
 
 
 def meaning(found: Heads[Head], head: bytes, trusted: bool = False) -> Any:
@@ -21,24 +31,30 @@ def meaning(found: Heads[Head], head: bytes, trusted: bool = False) -> Any:
         entry, length = found.look(head + b"\r\n\r\n", 0, len(head), trusted)
     except Rejected as rejected:
         return rejected.fields.get("status", 400)
-    return entry.plan, entry.kept, entry.forwarded, length
+    return entry.plan, entry.kept, entry.forwarded, length, entry.query
 
 
 NAMES = st.sampled_from(
     ["Content-Length", "content-length", "CONTENT-LENGTH", "Host", "host", "X-Wavelength", "Length", "User-Agent",
-     "Origin", "Transfer-Encoding", "Connection", "X-Forwarded-For", "X-Write-Key", "DNT", "Cookie", "Expect"]
+     "user-agent", "Referer", "X-Real-IP", "Origin", "Transfer-Encoding", "Connection", "X-Forwarded-For",
+     "X-Write-Key", "DNT", "Cookie", "Expect"]
 )  # fmt: skip
 VALUES = st.sampled_from(
     ["0", "1", "12", "007", "5 ", " 5", "+5", "-1", "", "5,5", "0x5", "99999999999", "x", "chunked", "close", "a: b",
-     "Content-Length: 7", "ength: 9", "keep-alive", "gzip, chunked", "1.2.3.4"]
+     "Content-Length: 7", "ength: 9", "keep-alive", "gzip, chunked", "1.2.3.4",
+     "a\x7f", "\xfc", "x\ty ", "a\0b", "a\rb", "a\nb"]
 )  # fmt: skip
 SEPARATORS = st.sampled_from([": ", ":", ":  ", " : ", ": \t"])
 LINES = st.lists(st.tuples(NAMES, SEPARATORS, VALUES).map("".join), max_size=6)
 STARTS = st.sampled_from(
     ["POST /v1/t HTTP/1.1", "GET /ping HTTP/1.1", "POST /ength: 5 HTTP/1.1", "GET / HTTP/1.0", "GET / HTTP/2.0",
-     "POST /ength:%205 HTTP/1.1", "get / HTTP/1.1", "GET /", "", "CONNECT a:1 HTTP/1.1"]
+     "POST /ength:%205 HTTP/1.1", "GET /pixel.gif?event=x&key=a HTTP/1.1", "GET /pixel.gif?event=x&key=b HTTP/1.1",
+     "GET /pixel.gif?event=x#y HTTP/1.1", "GET /pixel.gif?a b HTTP/1.1", "GET /pixel.gif?a HTTP/1.0",
+     "GET /pixel.gif?\x7f HTTP/1.1", "GET /pixel.gif? HTTP/1.1", "get / HTTP/1.1", "GET /", "", "CONNECT a:1 HTTP/1.1"]
 )  # fmt: skip
-HEADS = st.tuples(STARTS, LINES).map(lambda pair: "\r\n".join([pair[0], "Host: x", *pair[1]]).encode())
+HEADS = st.tuples(STARTS, LINES).map(
+    lambda pair: "\r\n".join([pair[0], "Host: x", *pair[1]]).encode("latin-1")
+)
 
 
 @given(st.lists(st.tuples(HEADS, st.booleans()), min_size=1, max_size=12))
@@ -66,8 +82,25 @@ def test_repeated_head_is_parsed_twice_only() -> None:
 def test_head_that_comes_once_is_not_kept() -> None:
     found = heads()
     for number in range(100):
-        meaning(found, b"GET / HTTP/1.1\r\nHost: x\r\nCookie: %d" % number)
-    assert not found.cache.young
+        meaning(found, b"GET / HTTP/1.1\r\nHost: x\r\nX-Number: %d" % number)
+    assert not found.entries.young and not found.shapes.young
+
+
+def test_heads_of_one_shape_are_parsed_twice_only() -> None:
+    found = heads()
+    for number in range(100):
+        agent, cookie = b"\r\nUser-Agent: agent %d" % number, b"\r\ncookie: c=%d" % number
+        told = meaning(found, b"GET / HTTP/1.1\r\nHost: x" + agent + cookie)
+        assert told[1] == {"user-agent": b"agent %d" % number}
+    assert found.parsed == 2 and len(found.shapes.young) == 1
+
+
+def test_pixels_of_one_shape_are_parsed_twice_only() -> None:
+    found = heads()
+    for number in range(100):
+        told = meaning(found, b"GET /pixel.gif?event=x&n=%d&key=a HTTP/1.1\r\nHost: x" % number)
+        assert told[0].target == b"/pixel.gifa" and told[4] == b"event=x&n=%d" % number
+    assert found.parsed == 2 and not found.entries.young
 
 
 def test_empty_length_is_refused_though_the_rest_is_remembered() -> None:
@@ -77,9 +110,10 @@ def test_empty_length_is_refused_though_the_rest_is_remembered() -> None:
     assert meaning(found, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ") == 400
 
 
-def test_what_a_trusted_proxy_says_is_not_believed_of_others() -> None:
+@pytest.mark.parametrize("length", [b"", b"\r\nContent-Length: 5"])
+def test_what_a_trusted_proxy_says_is_not_believed_of_others(length: bytes) -> None:
     found = heads()
-    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https"
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https" + length
     for _ in range(4):
         assert meaning(found, head, trusted=True)[2] is not None
         assert meaning(found, head, trusted=True)[0].https
@@ -151,17 +185,25 @@ def test_parser_goes_on_after_a_refusal_and_after_an_upgrade() -> None:
         good + b"\r\nTransfer-Encoding: chunked",
     ):
         meaning(found, bad)
-        plan, *_ = meaning(found, good)
-        assert plan.target == b"/a" and plan.facts == {"host": b"x"}
+        told = meaning(found, good)[0]
+        assert told.target == b"/a" and told.facts == {"host": b"x"}
 
 
 def test_cache_is_bounded_and_keeps_what_is_used() -> None:
-    cache: Cache[int] = Cache(10 * (100 + ENTRY_BYTES))
-    used = b"u" * 100
-    cache.put(used, Entry(1, None, None, {}, False))
+    cache: Cache[bytes, int] = Cache(1000)
+    used = b"used"
+    cache.put(used, 1, 100)
     for number in range(1000):
-        cache.put(b"%0100d" % number, Entry(number, None, None, {}, False))
+        cache.put(b"%d" % number, number, 100)
         assert cache.get(used) is not None
         assert len(cache.young) <= 10 and len(cache.old) <= 10
-    cache.put(b"x" * 100_000, Entry(1, None, None, {}, False))
-    assert cache.get(b"x" * 100_000) is None
+    cache.put(b"large", 1, 1001)
+    assert cache.get(b"large") is None
+
+
+def test_what_is_met_once_is_not_kept() -> None:
+    cache: Cache[bytes, int] = Cache(1000)
+    for _ in range(2):
+        assert cache.get(b"a") is None
+        cache.meet(b"a", 1, 100)
+    assert cache.get(b"a") == 1

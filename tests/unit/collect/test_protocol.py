@@ -34,6 +34,13 @@ REQUESTS = st.sampled_from(
         chunked(GOOD),
         chunked(GOOD, ORIGIN),
         get(f"/pixel.gif?event=x&key={BROWSER}"),
+        get(f"/pixel.gif?event=y&key={BROWSER}", "User-Agent: a"),
+        get(f"/pixel.gif?event=y&key={MEMORY}", "User-Agent: b", "Sec-GPC: 1"),
+        post("/v1/track", GOOD, "User-Agent: a", "Referer: https://a.b/", "Cookie: a=b"),
+        post("/v1/track", GOOD, "User-Agent: b", "Referer: ", "Cookie: c=d"),
+        post("/v1/track", GOOD, "User-Agent: \xfc", "Referer: " + "r" * 300, "Cookie: a=b"),
+        post("/v1/track", GOOD, "User-Agent: a", "X-Forwarded-For: 1.2.3.4"),
+        post("/v1/track", GOOD, "User-Agent: b", "X-Forwarded-For: 4.3.2.1, 203.0.113.9"),
         get("/ping"),
         get("/nope", "Content-Length: 5") + b"12345",
         post("/v1/track", b"", key=BROWSER),
@@ -78,8 +85,9 @@ def test_answers_do_not_depend_on_how_the_bytes_come(
 
 @given(st.lists(REQUESTS, min_size=1, max_size=4), st.integers(0, 3))
 def test_remembered_heads_give_the_same_answers(requests: list[bytes], repeats: int) -> None:
-    sent = requests * (repeats + 1)
-    assert played(sent, True) == played(sent, True, head_cache_bytes_max=0)
+    sent, trusted = requests * (repeats + 1), ["203.0.113.0/24"]
+    remembered = played(sent, True, trusted_proxies=trusted)
+    assert remembered == played(sent, True, trusted_proxies=trusted, head_cache_bytes_max=0)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])

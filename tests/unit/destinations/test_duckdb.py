@@ -60,7 +60,7 @@ def deliverer(folder: Path, made: DuckDbDestination, ready: ListChain) -> Delive
         partitions=len(PARTITIONS),
         owner="me",
         node_ns=SystemClock().boot_ns,
-        layout={"events": [pa.schema([("message_id", pa.string()), ("_hw_seq", pa.uint64())])]},
+        layouts={"events": pa.schema([("message_id", pa.string()), ("_hw_seq", pa.uint64())])},
     )
 
 

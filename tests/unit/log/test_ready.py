@@ -52,7 +52,7 @@ def test_a_commit_that_met_a_full_log_halfway_is_read_once_after_it_was_tried_ag
     with pytest.raises(Busy):
         writer.append(entry(5000))
     allowed[0] = True
-    writer.blocks.ahead_bytes()
+    writer.blocks.has_room(0)
     writer.append(entry(6000))
     reader = ReadyReader(disk.process("deliverer"), FOLDER, WriterId(0))
     assert [commit.target.clock for commit, _ in reader.read(1 << 20)] == [10, 10, 10, 6000]

@@ -57,6 +57,16 @@ def test_log_ids_grow_whatever_the_clock_does(tmp_path):
     assert ids[0] >> 22 == 10**12
 
 
+def test_a_restored_copy_does_not_count_on_as_its_lost_future_did(tmp_path):
+    make(tmp_path).next_log_id(StoppedClock(2 * 10**18), SeededRng(1))
+    copy = (tmp_path / "headwater.json").read_text()
+    back = StoppedClock(10**18)  # the wall clock went back, and stays there
+    lost = {open_folder(str(tmp_path), disk).next_log_id(back, SeededRng(2)) for _ in range(3)}
+    (tmp_path / "headwater.json").write_text(copy)
+    again = {open_folder(str(tmp_path), disk).next_log_id(back, SeededRng(3)) for _ in range(3)}
+    assert not lost & again
+
+
 def test_another_format_is_refused_with_what_to_do(tmp_path):
     make(tmp_path)
     path = tmp_path / "headwater.json"

@@ -66,6 +66,16 @@ def test_counting_goes_on_over_segments(data):
     assert AcceptedCounter(SystemDisk(), f"{data}/raw").count().streams == {"web": 28}
 
 
+def test_inv_log_2_a_block_above_the_watermark_is_not_counted(data):
+    writer = Writer(data, 5)
+    writer.write("web", 3)
+    writer.write("web", 4)
+    assert writer.blocks.watermark is not None
+    writer.blocks.watermark.set(3)
+    found = AcceptedCounter(SystemDisk(), f"{data}/raw").count()
+    assert (found.streams, found.ends) == ({"web": 3}, {WRITER: Position(5, 3)})
+
+
 def test_ended_logs_and_the_open_one_add_up(data):
     counter = AcceptedCounter(SystemDisk(), f"{data}/raw")
     first = Writer(data, 5)

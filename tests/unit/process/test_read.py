@@ -138,6 +138,14 @@ def test_a_torn_line_of_the_schema_file_is_written_over(tmp_path: Path) -> None:
     assert len(LearnedSchema(str(tmp_path / "schema.ndjson"), columns_max=10).entries) == 2
 
 
+@pytest.mark.parametrize("nul", [b"\\u0000", b"\0"])
+def test_a_nul_where_a_number_is_expected_does_not_end_the_process(tmp_path: Path, nul: bytes) -> None:
+    read = reader(tmp_path)
+    read.read(lines_of({"properties": {"n": 1}}))
+    parsed = read.read([b'{"properties":{"n":"a' + nul + b'b"}}', b'{"properties":{"n":2}}'])
+    assert cells(parsed)[1] == {"@n": 2.0}
+
+
 @pytest.mark.parametrize(
     ("text", "values"),
     [
@@ -159,7 +167,7 @@ scalars = (
     | st.floats(allow_nan=False, allow_infinity=False, width=32)
 )
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
-    ["12", "NaN", '":null', "a : b", "-.5", "1e5"]
+    ["12", "NaN", '":null', "a : b", "-.5", "1e5", "a\0b"]
 )
 names = st.sampled_from(["a", "b", "size", "Size", "event", "x y", "ünï", "a.b"])
 values = st.recursive(

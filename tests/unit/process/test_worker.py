@@ -277,3 +277,16 @@ def test_what_the_door_refused_is_dead_as_it_came_and_teaches_no_column(node: No
     (row,) = [r for r in node.rows() if r["message_id"] == "m3"]
     assert row["rubbish"] == 2
     assert "properties_rubbish" not in row
+
+
+def test_an_event_that_kills_the_fast_reader_again_and_again_is_read_carefully(node: Node) -> None:
+    node.accept(event(1))
+    for _ in range(2):
+        worker = node.processor()
+        assert not worker.groups[0].runner.reader.careful
+        crash(worker)
+    worker = node.processor()
+    reader = worker.groups[0].runner.reader
+    assert reader.careful
+    drain(worker)
+    assert (node.ids(), reader.fast_lines, reader.careful) == (["m1"], 0, False)

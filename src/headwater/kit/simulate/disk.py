@@ -18,7 +18,7 @@ well and nothing is durable. Every call is in ``trace`` (the last 4,000) and in 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -62,6 +62,8 @@ class SimDisk:
         self.views: list[ProcessDisk] = []
         self.trace: deque[str] = deque(maxlen=TRACE_LENGTH)
         self.hash = xxh3_64()
+        self.met: Counter[str] = Counter()
+        """What went wrong so far, by name: EIO, ENOSPC, short, killed, crash, dropped names."""
         self.calls = 0
         self.files = 0
 
@@ -88,6 +90,8 @@ class SimDisk:
             view.kill(quiet=True)
         self.views.clear()
         lost = self.names.crash(self.random)
+        self.met["crash"] += 1
+        self.met["dropped names"] += len(lost)
         kept: dict[int, File] = {}
         for path, file in sorted(self.names.live.items()):
             if file is not FOLDER and file.number not in kept:

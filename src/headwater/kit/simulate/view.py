@@ -46,6 +46,7 @@ class ProcessDisk:
         """SIGKILL: descriptors are closed, what was written stays in the cache."""
         if not quiet and not self.dead:
             self.disk.note(f"{self.name} killed")
+            self.disk.met["killed"] += 1
         self.dead = True
         for descriptor in self.descriptors.values():
             descriptor.file.descriptors -= 1
@@ -79,7 +80,6 @@ class ProcessDisk:
             raise Dead(self.name)
 
     def raise_fault(self, call: str, path: str) -> None:
-        """For calls without a special way to fail."""
         fault = self.disk.fault(call, path)
         if fault is not None:
             self.disk.note(f"  {errno.errorcode[fault.error]}")
@@ -153,12 +153,14 @@ class ProcessDisk:
                 raise OSError(fault.error, os.strerror(fault.error), descriptor.path)
             length = int(length * fault.part)
             self.disk.note(f"  short: {length}")
+            self.disk.met["short"] += 1
         if descriptor.file.pages_needed(offset, length):
             room = self.disk.capacity_bytes - self.disk.used_bytes()
             while length and descriptor.file.pages_needed(offset, length) * PAGE_BYTES > room:
                 length = max(0, (offset + length - 1) // PAGE_BYTES * PAGE_BYTES - offset)
             if length < len(data):
                 self.disk.note(f"  ENOSPC after {length}")
+                self.disk.met["ENOSPC"] += 1
         if data and not length:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), descriptor.path)
         if dying and self.disk.random.random() < 0.5:
@@ -176,6 +178,7 @@ class ProcessDisk:
         if fault is not None:
             descriptor.file.sync_fails(self.disk.random)
             self.disk.note(f"  {errno.errorcode[fault.error]}")
+            self.disk.met[errno.errorcode[fault.error]] += 1
             self.end(dying)
             raise OSError(fault.error, os.strerror(fault.error), descriptor.path)
         if not self.disk.lying:

@@ -8,7 +8,7 @@ from typing import Any
 
 from headwater.config.report import read_reports
 from headwater.destinations import registry
-from headwater.destinations.deliver import LAYOUT, Deliverer
+from headwater.destinations.deliver import Deliverer
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.worker import DeliverWorker
@@ -48,7 +48,7 @@ class DeliverRole:
             partitions=context.node.partitions,
             owner=context.node.folder_id,
             node_ns=context.node_ns,
-            layout={LAYOUT: [standard_schema()]},
+            layouts={"events": standard_schema()},
         )
         socket = context.path("run", f"{context.name}.sock")
         self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)

@@ -1,0 +1,63 @@
+"""docs/invariants.md: the invariants of the main road, and the tests that name them.
+
+A test belongs to an invariant when its name (`inv_log_1`), its docstring or its body says so. Tests whose name says
+that something `is_found`, is seen or is red run a *broken variant* of the code: they fail when the oracle does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+INVARIANTS = {
+    "LOG-1": "no 2xx at `disk` before the watermark covers the event; at most one block is unsynced",
+    "LOG-2": "nobody uses a block above the watermark",
+    "LOG-3": "a block belongs to a log only when magic, hash, log id and first number agree; no number is given twice",
+    "LOG-4": "a log is appended to by its creator only, and its end is decided once",
+    "LOG-5": "the logs of a writer are consumed in order",
+    "ORD-1": "no cut holds an event without those that were acknowledged before it was received",
+    "PROC-1": "a commit is durable before anything of it is visible; half a commit is nothing",
+    "PROC-2": "every output is caused by an input that the commit's target covers",
+    "PROC-3": "state on disk is a fold of the commits",
+    "DST-1": "only a step writes, and it compares before it writes, in the destination",
+    "DST-2": "a commit may be delivered for some of its partitions",
+    "DST-4": "no row before the table fits",
+    "LED-1": "each number is written in the atomic step that it counts",
+    "DEST": "each message id has exactly one event's rows in a destination; rows and position move together",
+}
+ID = re.compile(r"INV-([A-Z]+(?:-\d)?)|inv_([a-z]+(?:_\d)?)(?=_)")
+BROKEN = re.compile(
+    r"is_found|are_found|is_red|goes_red|broken|blind|epoch_only|shows_the_hole", re.IGNORECASE
+)
+
+
+def named_by_tests(root: Path) -> dict[str, list[tuple[str, str]]]:
+    """Invariant → (file, test), in order."""
+    found: dict[str, list[tuple[str, str]]] = {name: [] for name in INVARIANTS}
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                own = f"{node.name}_ " + (ast.get_source_segment(text, node) or "")
+                for name in sorted(
+                    {(a or b).upper().replace("_", "-") for a, b in ID.findall(own)} & found.keys()
+                ):
+                    found[name].append((str(path.relative_to(root)), node.name))
+    return found
+
+
+def document(root: Path) -> str:
+    """The whole text."""
+    lines = [
+        "# Invariants and their tests\n",
+        "The rules that the main road keeps (protocol.md §0–5, §13), and the tests that name them. *Broken variant*:",
+        "the test runs code that breaks the rule and fails unless the oracle finds it.\n",
+    ]
+    for name, tests in named_by_tests(root).items():
+        lines.append(f"## INV-{name}\n\n{INVARIANTS[name]}\n")
+        for path, test in tests:
+            mark = " — broken variant" if BROKEN.search(test) else ""
+            lines.append(f"* `{path}`: `{test}`{mark}")
+        lines.append("")
+    return "\n".join(lines)
