@@ -48,7 +48,7 @@ class Segments:
         """Begin to make the next segment unless there is one, it is under way, or the quota forbids it."""
         if self.ready or self.preparing:
             return
-        if not self.allowed():
+        if not self.allowed() and not files.spares(self.disk, self.folder):  # a spare takes no more room
             self.trouble = "the raw log is at its quota"
             return
         self.preparing = True

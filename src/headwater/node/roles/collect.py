@@ -14,7 +14,6 @@ from headwater.node.configuration import secret_reader
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 
-
 ROOM_SAID_NS = 5_000_000_000
 """After this the control page knows what was taken; the supervisor looks every 2 s (node/supervise.py)."""
 
