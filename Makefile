@@ -36,7 +36,7 @@ format: setup ## write the style that check wants
 	@$(BIN)/ruff check --fix --exit-zero . >/dev/null
 	@$(BIN)/ruff format --quiet .
 
-bench: setup ## measure (minutes; wants a quiet machine), results in benchmarks/results/
+bench: setup ## measure (40 minutes; wants a quiet machine); ARGS=--list says what
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 docs: setup ## write the generated documents anew

@@ -22,8 +22,6 @@ from headwater.kit.errors import Busy, Unavailable
 from headwater.kit.threads import Submit
 from headwater.log import block, files
 
-AHEAD_BYTES_MIN = 3 * block.BLOCK_BYTES_MAX
-"""Above what the group commit wants before it takes a record: a preparation that failed is tried again in time."""
 ZEROS = memoryview(mmap.mmap(-1, 8 * 1024 * 1024)).toreadonly()
 """On a page border, as writing past the cache wants it; large, since each write waits for the busy loop's GIL."""
 
@@ -148,10 +146,10 @@ class BlockWriter:
 
     def has_room(self, length: int) -> bool:
         """Whether ``length`` bytes of blocks can be appended without waiting for a segment; prepares the next one when
-        that is due."""
+        that is due, again and again where it could not be made."""
         size = self.segments.segment_bytes
         left = size - self.offset if self.file is not None else 0
-        if left < size // 2:
+        if left < max(size // 2, length):
             self.segments.prepare()
         return left >= length or (self.segments.ready and size >= length)
 

@@ -21,7 +21,7 @@ from headwater.node import build
 from headwater.node.build import Context, Role
 from headwater.node.happenings import ReloadFailed, RoleFailed
 
-TICK_S = 0.1
+TICK_S = 0.05
 EXIT_CONFIG = 78
 
 

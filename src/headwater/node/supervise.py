@@ -41,7 +41,7 @@ from headwater.node.settings import with_size
 from headwater.node.start import Prepared
 
 TICK_S = 0.25
-KEEP_INTERVAL_S = 2.0
+KEEP_INTERVAL_S = 0.5
 CLOSE_MARGIN_S = 2.0
 """What a process gets beyond the time that a setting gives its work."""
 FAST_STOP_S = 2.0

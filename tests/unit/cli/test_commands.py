@@ -243,7 +243,7 @@ def test_check_looks_at_the_machine(tmp_path):
         configuration(tmp_path, 'collect: {listen: "127.0.0.1:0"}\n'),
         f"--data={tmp_path}/data",
     )
-    found = {one["what"]: one["result"] for one in json.loads(done.output)}
+    found = {one["what"]: one["result"] for one in json.loads(done.stdout)}
     assert found["configuration"] == "fine"
     assert {"data folder", "room", "disk", "collect.listen", "ops.listen", "open files"} <= set(found)
     assert not (tmp_path / "data").exists(), "a check changes nothing"

@@ -550,3 +550,14 @@ def test_counters_tell_what_was_done(bench: Bench) -> None:
     told = bench.door.stats.report()
     assert told["requests"] == {"segment": {"200": 1, "400": 1}, "unknown": {"404": 1}}
     assert (told["accepted_events"], told["refused_events"], told["refused"]) == (1, 1, {"event": 1})
+
+
+@pytest.mark.parametrize("agent", ["ü", "é" * 200, "x" * 255, "x" * 256, "x" * 5000, "", "\u00ff\u00fe"])
+def test_odd_user_agents_are_kept_in_a_known_shape(bench: Bench, agent: str) -> None:
+    for number in range(4):
+        bench.ask(post("/v1/track", body(event="x"), f"User-Agent: {number}", f"Referer: {number}"))
+    request = post("/v1/track", body(event="x"), "User-Agent: @", "Referer: r").replace(b"@", agent.encode())
+    bench.ask(request)
+    assert bench.log.records[-1].head.headers == {"user-agent": agent[:2048], "referer": "r"}
+    bench.ask(request.replace(agent.encode() or b"@", b"\xff\xfe"))
+    assert [record.head.headers["user-agent"] for record in bench.log.records[:4]] == list("0123")

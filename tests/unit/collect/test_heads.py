@@ -207,3 +207,37 @@ def test_what_is_met_once_is_not_kept() -> None:
         assert cache.get(b"a") is None
         cache.meet(b"a", 1, 100)
     assert cache.get(b"a") == 1
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd"),
+    [
+        (
+            b"\r\nUser-Agent: %s",
+            [b"a\x7f", b"a\0b", b"\x01", b"a\nb", b"a\rb", b"a\r\n b", b"\xff", b"", b"a\tb", b" a "],
+        ),
+        (b"\r\nCookie: %s", [b"a\x7f", b"a\0b", b"a\r\nCookie: b", b"a\r\nUser-Agent: b"]),
+        (b"\r\nX-Forwarded-For: %s", [b"1.1.1.1, 2.2.2.2", b"a\0", b"1.1.1.1\r\nX-Forwarded-For: 2.2.2.2"]),
+    ],
+)
+def test_odd_values_in_a_known_shape_mean_what_they_mean_alone(usual: bytes, odd: list[bytes]) -> None:
+    found = heads()
+    start = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5"
+    for number in range(4):
+        meaning(found, start + usual % b"%d" % number, True)
+    for value in odd:
+        assert meaning(found, start + usual % value, True) == meaning(heads(), start + usual % value, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"event=x#y HTTP/1.1", b"event=x y HTTP/1.1", b"event=x  HTTP/1.1", b"event=x HTTP/1.0", b"event=x HTTP/1.2",
+     b"event=x HTTP/1.1 HTTP/1.1", b"event=\xfc HTTP/1.1", b"event=\x7f HTTP/1.1", b"event=x\tHTTP/1.1", b"event=x",
+     b" HTTP/1.1", b"?&?=\"<>^`{|}\\ HTTP/1.1"],
+)  # fmt: skip
+def test_odd_queries_in_a_known_shape_mean_what_they_mean_alone(line: bytes) -> None:
+    found = heads()
+    for number in range(4):
+        meaning(found, b"GET /pixel.gif?event=%d HTTP/1.1\r\nHost: x" % number)
+    head = b"GET /pixel.gif?" + line + b"\r\nHost: x"
+    assert meaning(found, head) == meaning(heads(), head)

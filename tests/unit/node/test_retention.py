@@ -49,7 +49,7 @@ SEGMENT = 8 * 1024 * 1024
 
 
 def test_delivered_events_never_keep_new_ones_out_of_a_full_log():
-    """The quota is 5.5 segments: with 5 of them there, 4 full and read by everybody, there must be room for two again."""
+    """The quota is 5.5 segments: with 5 there and 4 read by everybody, two must find room."""
     disk = SimDisk().process("supervisor")
     raw = "/raw"
     folder = f"{raw}/{W:016x}"
