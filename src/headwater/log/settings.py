@@ -9,7 +9,8 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """How log files are laid out and kept. None of these reloads."""
 
     segment_bytes: int = 64 * 1024 * 1024
-    """Size of a raw segment, bytes. Larger ones are prepared less often; smaller ones give space back sooner."""
+    """Size of a raw segment, bytes. Larger ones are prepared less often; smaller ones give space back sooner.
+    A third of a worker's quota where that is less (data_bytes_max)."""
     ready_segment_bytes: int = 64 * 1024 * 1024
     """Size of a segment of the ready log, bytes; at least two blocks of 4 MiB."""
     spare_segments_max: int = 4

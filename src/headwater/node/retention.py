@@ -52,13 +52,19 @@ def keep(
     now_ns: int,
     retain_s: float,
     raw_bytes_max: int,
+    headroom_bytes: int,
     segment_bytes: int,
     spares_max: int,
 ) -> Kept:
-    """Give back what is safe and old, and, over the quota, what is safe. ``now_ns`` is node time."""
+    """Give back what is safe and old, and what is safe where less than ``headroom_bytes`` of the quota are left: a
+    full log whose events are all delivered must not keep new ones out. ``now_ns`` is node time."""
     folders = [(WriterId(int(name, 16)), f"{raw}/{name}") for name in disk.listdir(raw)]
     size = sum(retain.folder_bytes(disk, folder) for _, folder in folders)
+<<<<<<< HEAD
     excess = size + HEADROOM_SEGMENTS * segment_bytes * len(folders) - raw_bytes_max
+=======
+    excess = size + headroom_bytes - raw_bytes_max
+>>>>>>> journeys
     oldest_ns = now_ns - int(retain_s * 1e9)
     shortened = False
 
@@ -80,6 +86,11 @@ def keep(
         )
         count, freed = count + retired.segments, freed + retired.bytes
     return Kept(sum(retain.folder_bytes(disk, folder) for _, folder in folders), count, freed, shortened)
+
+
+def headroom_bytes(segment_bytes: int, workers: int) -> int:
+    """What is kept free of the quota: the segment that each worker makes next, and the one after it."""
+    return 2 * segment_bytes * workers
 
 
 def room_each(raw_bytes: int, raw_bytes_max: int, free_bytes: int, reserve_bytes: int, workers: int) -> int:

@@ -21,7 +21,9 @@ from headwater.log.settings import LogSettings
 from headwater.ops.settings import OpsSettings, host_and_port
 from headwater.process.settings import ProcessSettings
 
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
+SEGMENTS_MIN = 3
+SEGMENT_BYTES_MIN = 8 * MIB
 DATA_BYTES_DEFAULT_MAX = 20 * GIB
 DATA_SHARE_DEFAULT = 0.3
 DATA_BYTES_MIN = 256 * 1024 * 1024
@@ -94,10 +96,29 @@ def sized(settings: Settings, free_bytes: int, used_bytes: int) -> Settings:
 
 
 def with_size(settings: Settings, data_bytes_max: int) -> Settings:
-    """The settings, with this size where they leave it open."""
-    if settings.data_bytes_max:
-        return settings
-    return msgspec.structs.replace(settings, data_bytes_max=data_bytes_max)
+    """The settings, with this size where they leave it open, and segments that fit into it."""
+    if not settings.data_bytes_max:
+        settings = msgspec.structs.replace(settings, data_bytes_max=data_bytes_max)
+    log = settings.log
+    smaller = msgspec.structs.replace(
+        log,
+        segment_bytes=fitting(log.segment_bytes, settings.raw_bytes_max // settings.collect.workers),
+        ready_segment_bytes=fitting(log.ready_segment_bytes, settings.ready_bytes_max),
+    )
+    return msgspec.structs.replace(settings, log=smaller)
+
+
+def fitting(segment_bytes: int, quota_bytes: int) -> int:
+    """A segment's size under a quota: one is written, one is next, one is read, so that three must have room, or the
+    log stands still for good. Misconfigured where not even the smallest have."""
+    most = quota_bytes // SEGMENTS_MIN // MIB * MIB
+    if most < SEGMENT_BYTES_MIN:
+        raise wrong(
+            "data_bytes_max",
+            f"is too small: {quota_bytes} bytes for each log are less than {SEGMENTS_MIN} segments of 8 MiB",
+            "give more, or fewer workers",
+        )
+    return min(segment_bytes, most)
 
 
 def check_keys(keys: Sequence[KeySettings]) -> None:

@@ -217,6 +217,7 @@ class Supervisor:
             now_ns=self.clock.boot_ns() + self.control.offset_ns,
             retain_s=settings.log.retain_s,
             raw_bytes_max=settings.raw_bytes_max,
+            headroom_bytes=retention.headroom_bytes(settings.log.segment_bytes, settings.collect.workers),
             segment_bytes=settings.log.segment_bytes,
             spares_max=settings.log.spare_segments_max,
         )

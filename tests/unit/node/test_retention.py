@@ -1,7 +1,12 @@
 from headwater.config.report import Report
 from headwater.event.position import EMPTY, Position, Vector, WriterId
+from headwater.kit.simulate.clock import SimClock, Time
+from headwater.kit.simulate.disk import SimDisk
+from headwater.kit.threads import inline
+from headwater.log.write import BlockWriter
 from headwater.node import nodetime
-from headwater.node.retention import room_each, safe_vector
+from headwater.node.retention import headroom_bytes, keep, room_each, safe_vector
+from headwater.node.roles.collect import Room
 
 W = WriterId(7)
 
@@ -38,6 +43,44 @@ def test_nothing_is_safe_while_anybody_has_not_said_where_they_stand():
     assert safe_vector({"p": process(s9=[0])}, 2, []) == EMPTY  # partition 1 is missing
     assert safe_vector({"p": process(s9=[0, 1])}, 2, ["a"]) == EMPTY
     assert safe_vector({"p": process(s9=[0, 1]), "d": deliver(a={4: [0]})}, 2, ["a"]) == EMPTY
+
+
+SEGMENT = 8 * 1024 * 1024
+
+
+def test_delivered_events_never_keep_new_ones_out_of_a_full_log():
+    """The quota is 5.5 segments: with 5 there and 4 read by everybody, two must find room."""
+    disk = SimDisk().process("supervisor")
+    raw = "/raw"
+    folder = f"{raw}/{W:016x}"
+    blocks = BlockWriter(
+        disk, SimClock(Time()), folder, W, 1, start=1, offset_ns=0, segment_bytes=SEGMENT, submit=inline
+    )
+    for _ in range(8):
+        blocks.write(bytes(SEGMENT // 2 - 8192), records=1, events=1)
+    quota = SEGMENT * 11 // 2
+
+    def kept(safe):
+        return keep(
+            disk, raw, Vector({W: Position(1, safe)}), now_ns=1, retain_s=86_400.0, raw_bytes_max=quota,
+            headroom_bytes=headroom_bytes(SEGMENT, 1), segment_bytes=SEGMENT, spares_max=4,
+        )  # fmt: skip
+
+    assert kept(0).retired_segments == 0
+    told = kept(8)
+    assert told.shortened
+    assert room_each(told.raw_bytes, quota, 1 << 40, 0, 1) >= 2 * SEGMENT
+    assert kept(8).retired_segments == 0  # and no more than that: the rest is wanted for replay
+
+
+def test_a_worker_takes_what_was_said_only_once_until_it_is_said_again():
+    said, now = 3 * SEGMENT, 0
+    room = Room(lambda: said, SEGMENT, lambda: now)
+    assert [room.take() for _ in range(4)] == [True, True, True, False]
+    said = SEGMENT
+    assert [room.take() for _ in range(2)] == [True, False]
+    now += 6_000_000_000
+    assert [room.take() for _ in range(2)] == [True, False]
 
 
 def test_room_is_shared_and_never_negative():

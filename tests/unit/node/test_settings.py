@@ -1,7 +1,9 @@
 import msgspec
 import pytest
 
+from headwater.collect.settings import CollectSettings
 from headwater.kit.errors import Misconfigured
+from headwater.log.settings import LogSettings
 from headwater.node import configuration, first
 from headwater.node.reload import compare
 from headwater.node.settings import GIB, Settings, sized
@@ -97,6 +99,15 @@ def test_the_default_size_is_30_percent_of_the_disk_and_at_most_20_gib():
     assert sized(Settings(), 1000 * GIB, 0).data_bytes_max == 20 * GIB
     assert sized(Settings(), 8 * GIB, 2 * GIB).data_bytes_max == 3 * GIB
     assert sized(Settings(data_bytes_max=GIB), 1000 * GIB, 0).data_bytes_max == GIB
+
+
+def test_segments_are_small_enough_for_three_of_them_in_each_quota():
+    assert sized(Settings(data_bytes_max=4 * GIB), 0, 0).log == LogSettings()
+    small = sized(Settings(data_bytes_max=GIB // 4), 0, 0)
+    assert small.log.segment_bytes == 59 * 1024**2
+    assert small.log.ready_segment_bytes == 12 * 1024**2
+    with pytest.raises(Misconfigured, match="data_bytes_max: is too small"):
+        sized(Settings(data_bytes_max=GIB // 4, collect=CollectSettings(workers=8)), 0, 0)
 
 
 # -- reload

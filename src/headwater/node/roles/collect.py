@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from headwater.collect.keys import KeyTable
@@ -13,6 +14,32 @@ from headwater.node.configuration import secret_reader
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 
+ROOM_SAID_NS = 5_000_000_000
+"""After this the control page knows what was taken; the supervisor looks every 2 s (node/supervise.py)."""
+
+
+class Room:
+    """What a worker may still add to raw: what the control page says, less what was taken since it said so."""
+
+    def __init__(self, said: Callable[[], int], segment_bytes: int, boot_ns: Callable[[], int]) -> None:
+        self.said = said
+        self.segment_bytes = segment_bytes
+        self.boot_ns = boot_ns
+        self.before = -1
+        self.taken_bytes = 0
+        self.taken_ns = 0
+
+    def take(self) -> bool:
+        """Whether one more segment may be made; it counts as taken then."""
+        said, now = self.said(), self.boot_ns()
+        if said != self.before or now - self.taken_ns > ROOM_SAID_NS:
+            self.before, self.taken_bytes = said, 0
+        if said - self.taken_bytes < self.segment_bytes:
+            return False
+        self.taken_bytes += self.segment_bytes
+        self.taken_ns = now
+        return True
+
 
 class CollectRole:
     """requests → raw."""
@@ -20,6 +47,8 @@ class CollectRole:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.told: dict[str, Any] = {}
+        segment_bytes = context.settings.log.segment_bytes
+        room = Room(lambda: context.control.raw_room_bytes, segment_bytes, context.clock.boot_ns)
         self.committing = Thread("commit")
         self.preparing = Thread("prepare-raw")
         self.blocks = BlockWriter(
@@ -30,9 +59,9 @@ class CollectRole:
             context.log_id,
             start=context.control.start,
             offset_ns=context.control.offset_ns,
-            segment_bytes=context.settings.log.segment_bytes,
+            segment_bytes=segment_bytes,
             submit=self.preparing,
-            allowed=lambda: context.control.raw_room_bytes >= context.settings.log.segment_bytes,
+            allowed=room.take,
         )
         self.keys = self.keys_of(context.settings, None)
         self.worker = CollectWorker(
