@@ -46,13 +46,8 @@ class Segments:
         """Begin to make the next segment unless there is one, it is under way, or the quota forbids it."""
         if self.ready or self.preparing:
             return
-<<<<<<< HEAD
-        if not self.allowed():
-            self.trouble = "the log is at its quota"
-=======
         if not self.allowed() and not files.spares(self.disk, self.folder):  # a spare takes no more room
             self.trouble = "the raw log is at its quota"
->>>>>>> journeys
             return
         self.preparing = True
         self.submit(self._make)

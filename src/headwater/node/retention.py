@@ -39,11 +39,6 @@ def safe_vector(reports: Mapping[str, Report], partitions: int, destinations: It
     return safe
 
 
-HEADROOM_SEGMENTS = 2
-"""What is safe goes before the quota is reached: each writer must always find room for its next segments, or it would
-stand still for ever beside segments that nobody needs."""
-
-
 def keep(
     disk: Disk,
     raw: str,
@@ -60,11 +55,7 @@ def keep(
     full log whose events are all delivered must not keep new ones out. ``now_ns`` is node time."""
     folders = [(WriterId(int(name, 16)), f"{raw}/{name}") for name in disk.listdir(raw)]
     size = sum(retain.folder_bytes(disk, folder) for _, folder in folders)
-<<<<<<< HEAD
-    excess = size + HEADROOM_SEGMENTS * segment_bytes * len(folders) - raw_bytes_max
-=======
     excess = size + headroom_bytes - raw_bytes_max
->>>>>>> journeys
     oldest_ns = now_ns - int(retain_s * 1e9)
     shortened = False
 
