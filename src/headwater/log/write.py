@@ -46,8 +46,8 @@ class Segments:
         """Begin to make the next segment unless there is one, it is under way, or the quota forbids it."""
         if self.ready or self.preparing:
             return
-        if not self.allowed():
-            self.trouble = "the raw log is at its quota"
+        if not self.allowed() and not files.spares(self.disk, self.folder):  # a spare takes no more room
+            self.trouble = "the log is at its quota"
             return
         self.preparing = True
         self.submit(self._make)
@@ -148,7 +148,9 @@ class BlockWriter:
         """What can be appended without waiting for a segment, bytes; prepares the next one when that is due."""
         size = self.segments.segment_bytes
         left = size - self.offset if self.file is not None else 0
-        if left < size // 2:
+        if left < max(
+            size // 2, 2 * block.BLOCK_BYTES_MAX
+        ):  # the latter is what GroupCommit.full wants at least
             self.segments.prepare()
         return left + (size if self.segments.ready else 0)
 

@@ -49,11 +49,16 @@ def keep(
     raw_bytes_max: int,
     segment_bytes: int,
     spares_max: int,
+    room_bytes: int = 0,
 ) -> Kept:
-    """Give back what is safe and old, and, over the quota, what is safe. ``now_ns`` is node time."""
+    """Give back what is safe and old, and what is safe where less than ``room_bytes`` of the quota are left.
+
+    ``room_bytes`` is what the collectors need for their next segments: without it they stop just below the quota, where
+    nothing would ever be over it. ``now_ns`` is node time.
+    """
     folders = [(WriterId(int(name, 16)), f"{raw}/{name}") for name in disk.listdir(raw)]
     size = sum(retain.folder_bytes(disk, folder) for _, folder in folders)
-    excess = size - raw_bytes_max
+    excess = size + room_bytes - raw_bytes_max
     oldest_ns = now_ns - int(retain_s * 1e9)
     shortened = False
 
