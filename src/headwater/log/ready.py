@@ -14,6 +14,7 @@ from headwater.event import commit
 from headwater.event.commit import Commit
 from headwater.event.position import ZERO, Position, WriterId
 from headwater.kit.disk import Disk
+from headwater.kit.errors import Busy
 from headwater.log.block import BEGIN_OF_COMMIT, BLOCK_BYTES_MAX, END_OF_COMMIT, HEADER_BYTES
 from headwater.log.read import LogReader
 from headwater.log.write import BlockWriter
@@ -29,12 +30,13 @@ class ReadyWriter:
         self.blocks = blocks
         self.begun: Commit | None = None
         """The commit of which some blocks may be written, and the last is not."""
+        self.waiting = False
         self.left: deque[tuple[list[memoryview], int]] = deque()
 
     @property
     def halfway(self) -> bool:
-        """Whether blocks of a commit wait for its end: nothing can be given back until it has one."""
-        return bool(self.left)
+        """Whether blocks of a commit wait for room for its end: nothing can be given back until it has one."""
+        return self.waiting
 
     def append(self, entry: Commit) -> Position:
         """Durable, whole, on return; the position after it. Errors as BlockWriter.write: then it is not there.
@@ -51,7 +53,12 @@ class ReadyWriter:
         position = ZERO
         while self.left:
             parts, flag = self.left[0]
-            position = self.blocks.write(*parts, records=1, events=1, flags=flag)
+            try:
+                position = self.blocks.write(*parts, records=1, events=1, flags=flag)
+            except Busy:
+                self.waiting = not flag & BEGIN_OF_COMMIT
+                raise
+            self.waiting = False
             self.left.popleft()
         self.begun = None
         return position
