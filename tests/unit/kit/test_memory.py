@@ -1,5 +1,7 @@
 """Asking the C library is never an error."""
 
+import ctypes
+
 import pytest
 
 from headwater.kit import memory
@@ -9,5 +11,5 @@ def test_library_without_mallopt_is_no_error(monkeypatch: pytest.MonkeyPatch) ->
     class Other:
         pass
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Other())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Other())
     assert memory.keep_freed(1 << 20) is False
