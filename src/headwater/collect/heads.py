@@ -138,6 +138,8 @@ class Heads(Generic[P]):
         Rejected (400, else its field ``status``) when it is no request that can be answered; the connection cannot
         go on then.
         """
+        if data.startswith(PIXEL, at):
+            return self.look_closer(data[at:end], None, trusted)
         mark = data.find(MARK, at, end) + len(MARK)
         if mark < len(MARK):
             key = data[at:end]

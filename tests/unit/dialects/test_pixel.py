@@ -78,6 +78,10 @@ def test_query_that_is_no_event_is_refused(query: bytes) -> None:
         (b"event=x&writeKey=abc&a=b", b"abc", b"event=x&a=b"),
         (b"event=x&mykey=abc", b"", b"event=x&mykey=abc"),
         (b"key=a&key=b&event=x", b"a", b"event=x"),
+        (b"key=", b"", b""),
+        (b"key=a", b"a", b""),
+        (b"writeKey=a&key=b", b"a", b""),
+        (b"key=a&&x", b"a", b"&x"),
         (b"", b"", b""),
     ],
 )
