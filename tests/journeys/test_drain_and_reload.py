@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.journeys.running import WEB_KEY, Running, unique, wait_for
+from tests.journeys.running import SERVER_KEY, WEB_KEY, Running, unique, wait_for
 from tests.parts import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -162,3 +163,26 @@ def test_second_ctrl_c_stops_at_once_and_loses_nothing(make_node: Callable[..., 
     assert node.process.wait(15) == 1  # not in order
     node.start()
     node.wait_rows(1, where="message_id = 'sure'")
+
+
+def test_inv_log_4_a_drain_leaves_the_ready_logs_of_running_processors_alone(make_node):
+    """A backlog at the drain: what is processed after the collectors' end is delivered too."""
+    node = make_node()
+    node.start()
+    stopped = node.pids("role process")
+    node.post(
+        "/v1/track", {"messageId": "first", "anonymousId": "a", "type": "track", "event": "e"}, key=SERVER_KEY
+    )
+    node.wait_rows(1)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    batch = [{"messageId": f"m{n}", "anonymousId": "a", "type": "track", "event": "e"} for n in range(100)]
+    assert node.post("/v1/batch", {"batch": batch}, key=SERVER_KEY)[0] == 200
+    node.signal(signal.SIGINT)
+    wait_for(lambda: not node.pids("role collect"), 20, node.log)
+    time.sleep(0.5)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    assert node.process.wait(40) == 0
+    node.start()
+    assert node.wait_settled()[0]["delivered"] == 101

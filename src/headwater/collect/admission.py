@@ -20,6 +20,8 @@ from headwater.event.record import MEMORY
 
 TEXT_MAX = 2048
 """Characters of a header value that go into a record's head."""
+RECORDS_MAX = 256
+"""Encoded heads that an admission remembers by their values, about 1 KB each."""
 LENGTH_BYTES = 4
 SHORT_MAX = 255
 PREFIXES = [
@@ -60,6 +62,7 @@ class Admission:
         "plan",
         "policy",
         "quota",
+        "records",
         "stream",
         "template",
         "waits",
@@ -77,15 +80,31 @@ class Admission:
         self.policy = "none" if plan.private and key.privacy == "anonymise" else key.address_policy
         self.drop = plan.private and key.privacy == "drop"
         self.template: Template | None = None
+        self.records: dict[tuple[tuple[str, bytes], ...], bytes] = {}
 
     def record(self, entry: Entry[Any]) -> bytes:
         """The encoded head of records that come with this head."""
         if entry.record_of is not self:
-            shape = entry.shape
-            description: Description = shape.record if shape.record_of is self else self.describe(shape)
-            entry.record = description.fill(entry.values) or self.encode(entry.kept)
+            entry.record = self.by_shape(entry) if entry.shape.lasting else self.by_value(entry.kept)
             entry.record_of = self
         return entry.record
+
+    def by_shape(self, entry: Entry[Any]) -> bytes:
+        """For one of many heads of a shape."""
+        shape = entry.shape
+        description: Description = shape.record if shape.record_of is self else self.describe(shape)
+        return description.fill(entry.values) or self.encode(entry.kept)
+
+    def by_value(self, kept: Mapping[str, bytes]) -> bytes:
+        """For a head that is like no other."""
+        ident = tuple(kept.items())
+        found = self.records.get(ident)
+        if found is None:
+            found = self.encode(kept)
+            if len(self.records) >= RECORDS_MAX:
+                self.records.clear()
+            self.records[ident] = found
+        return found
 
     def describe(self, shape: Shape[Any]) -> Description:
         """The encoded head of a shape, with its holes."""

@@ -7,12 +7,14 @@ end is nothing: a reader drops it when the log ends there. A commit is visible o
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from headwater.event import commit
 from headwater.event.commit import Commit
 from headwater.event.position import ZERO, Position, WriterId
 from headwater.kit.disk import Disk
+from headwater.kit.errors import Busy
 from headwater.log.block import BEGIN_OF_COMMIT, BLOCK_BYTES_MAX, END_OF_COMMIT, HEADER_BYTES
 from headwater.log.read import LogReader
 from headwater.log.write import BlockWriter
@@ -26,19 +28,39 @@ class ReadyWriter:
 
     def __init__(self, blocks: BlockWriter) -> None:
         self.blocks = blocks
+        self.begun: Commit | None = None
+        """The commit of which some blocks may be written, and the last is not."""
+        self.waiting = False
+        self.left: deque[tuple[list[memoryview], int]] = deque()
+
+    @property
+    def halfway(self) -> bool:
+        """Whether blocks of a commit wait for room for its end: nothing can be given back until it has one."""
+        return self.waiting
 
     def append(self, entry: Commit) -> Position:
         """Durable, whole, on return; the position after it. Errors as BlockWriter.write: then it is not there.
 
-        After Busy it may be tried again: the blocks that were written have no end, and are nothing.
+        After Busy it goes on where it stopped when it is called with the same commit; begun anew each time, a
+        commit that is larger than the room would fill all of it with beginnings.
         """
+        if self.begun is not entry:
+            payloads = list(cut_to_size(commit.encode(entry), PART_BYTES))
+            flags = [0] * len(payloads)
+            flags[0] |= BEGIN_OF_COMMIT
+            flags[-1] |= END_OF_COMMIT
+            self.begun, self.left = entry, deque(zip(payloads, flags, strict=True))
         position = ZERO
-        payloads = list(cut_to_size(commit.encode(entry), PART_BYTES))
-        for number, parts in enumerate(payloads, 1):
-            flags = (BEGIN_OF_COMMIT if number == 1 else 0) | (
-                END_OF_COMMIT if number == len(payloads) else 0
-            )
-            position = self.blocks.write(*parts, records=1, events=1, flags=flags)
+        while self.left:
+            parts, flag = self.left[0]
+            try:
+                position = self.blocks.write(*parts, records=1, events=1, flags=flag)
+            except Busy:
+                self.waiting = not flag & BEGIN_OF_COMMIT
+                raise
+            self.waiting = False
+            self.left.popleft()
+        self.begun = None
         return position
 
 

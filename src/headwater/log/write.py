@@ -47,7 +47,7 @@ class Segments:
         if self.ready or self.preparing:
             return
         if not self.allowed() and not files.spares(self.disk, self.folder):  # a spare takes no more room
-            self.trouble = "the raw log is at its quota"
+            self.trouble = "the log is at its quota"
             return
         self.preparing = True
         self.submit(self._make)

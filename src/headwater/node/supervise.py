@@ -107,8 +107,16 @@ class Supervisor:
 
     def recover(self) -> None:
         """Give every log of a former start its end."""
+        self.recover_raw()
+        self.recover_ready()
+
+    def recover_raw(self) -> None:
+        """Give every raw log its end; no collector runs (INV-LOG-4)."""
         for name in self.disk.listdir(f"{self.data}/raw"):
             recover_all(self.disk, f"{self.data}/raw/{name}", raw_streams)
+
+    def recover_ready(self) -> None:
+        """Give every ready log its end; no processor runs (INV-LOG-4)."""
         for name in self.disk.listdir(f"{self.data}/ready"):
             recover_all(self.disk, f"{self.data}/ready/{name}", no_streams)
 
@@ -302,12 +310,12 @@ class Supervisor:
         await self.clock.sleep(settings.shutdown_delay)
         collectors = self.of_role("collect")
         await self.stop_children(collectors, settings.shutdown_timeout + CLOSE_MARGIN_S)
-        await asyncio.to_thread(self.recover)
+        await asyncio.to_thread(self.recover_raw)  # the processors still write their ready logs
         until_ns = self.clock.boot_ns() + int(settings.drain_timeout_s * 1e9)
         for role in ("process", "deliver"):
             left_s = max(0.0, (until_ns - self.clock.boot_ns()) / 1e9)
             await self.stop_children(self.of_role(role), left_s + CLOSE_MARGIN_S)
-        await asyncio.to_thread(self.recover)
+        await asyncio.to_thread(self.recover_ready)
         await self.stop_children(self.of_role("ops"), CLOSE_MARGIN_S)
         self.state = "stopped"
 

@@ -101,7 +101,8 @@ class Seen:
         for number in np.flatnonzero(held > self.share):
             minutes = np.sort(self.minute[live & (self.partition == number)])
             kept_from = minutes[len(minutes) - self.share * 3 // 4]
-            self.edge[number] = max(self.edge[number], kept_from + 1)
+            # never into the last two minutes: a client's retry comes at once, and memory follows the rate then
+            self.edge[number] = max(int(self.edge[number]), min(int(kept_from) + 1, int(minutes[-1]) - 1))
         self._rebuild(len(self.high))
 
     def window_s(self, now_minute: int) -> float:

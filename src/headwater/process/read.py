@@ -128,7 +128,7 @@ class Reader:
             survey = Survey(self.schema, self.names, self.depth_max)
             try:
                 survey.read(lines)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TooDeep):
                 return None
             if not survey.new:
                 parsed.columns.update(survey.columns(len(lines)))
@@ -188,9 +188,15 @@ class Reader:
         self.schema.learn(wanted)
         cells: dict[str, list[Any]] = {}
         for number, value in enumerate(objects):
-            if value is not None:
-                for name, cell in self._place(value).items():
-                    cells.setdefault(name, [None] * len(lines))[number] = cell
+            if value is None:
+                continue
+            try:
+                placed = self._place(value)
+            except TooDeep:
+                parsed.dead[number] = ("nested too deeply to be kept as JSON text", "")
+                continue
+            for name, cell in placed.items():
+                cells.setdefault(name, [None] * len(lines))[number] = cell
         for name, column in cells.items():
             parsed.columns[name] = pa.array(column, TYPES[kind_of_name(name, self.schema)])
         return parsed
@@ -258,9 +264,16 @@ def fit(value: Any, kind: str, wanted: str) -> Any:
     return value if kind == wanted else None
 
 
+class TooDeep(ValueError):
+    """A value that can be read, but is nested too deeply to be written as text again (orjson: 1,024 against 254)."""
+
+
 def text_of(value: Any) -> str:
     """JSON text; integers beyond 64 bits too."""
-    return orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME, default=str).decode()
+    try:
+        return orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME, default=str).decode()
+    except orjson.JSONEncodeError as error:
+        raise TooDeep(str(error)) from error
 
 
 def walk(event: dict[str, Any], depth_max: int) -> list[tuple[Path, str, Any]]:

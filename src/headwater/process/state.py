@@ -56,22 +56,32 @@ class Fold:
                 totals[partition] = [a + b for a, b in zip(old, added, strict=True)]
         self.ready = after
 
+    def with_partitions(self, other: Fold, partitions: Sequence[int]) -> Fold:
+        """This fold, with these partitions as ``other`` has them.
+
+        The others stay as they were: a processor that takes them over may read this fold later than now.
+        """
+        vectors = {**self.vectors, **{p: other.vectors[p] for p in partitions}}
+        counters: Counters = {}
+        for stream in {*self.counters, *other.counters}:
+            kept = {p: c for p, c in self.counters.get(stream, {}).items() if p not in set(partitions)}
+            counters[stream] = kept | other.counters.get(stream, {})
+        return Fold(self.ready, vectors, counters)
+
 
 def merge(folds: Sequence[Fold], owned: Sequence[int]) -> Fold:
     """State of these partitions out of several processors' folds: of each partition, the furthest one counts."""
     merged = Fold()
     for partition in owned:
-        best = max(folds, key=lambda f: _rank(f.vectors.get(partition, EMPTY)), default=Fold())
+        best = Fold()
+        for fold in folds:  # vectors of one partition lie on one chain
+            if best.vectors.get(partition, EMPTY) <= fold.vectors.get(partition, EMPTY):
+                best = fold
         merged.vectors[partition] = best.vectors.get(partition, EMPTY)
         for stream, totals in best.counters.items():
             if partition in totals:
                 merged.counters.setdefault(stream, {})[partition] = list(totals[partition])
     return merged
-
-
-def _rank(vector: Vector) -> tuple[int, list[tuple[int, Position]]]:
-    """Vectors of one partition lie on one chain, so any order that agrees with ≤ finds the furthest."""
-    return vector.clock, sorted(vector.items())
 
 
 def load(disk: Disk, folder: str) -> Fold:

@@ -7,7 +7,8 @@ nothing, a crash after 3 leaves a commit that is folded at the next start (INV-P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any, Protocol
 
 import msgspec
@@ -107,6 +108,7 @@ class ProcessWorker:
     def recover(self) -> None:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
         folds = []
+        own = Fold()
         for number in self._known_numbers():
             folder = f"{self.data}/state/{number}"
             fold = load(self.disk, folder)
@@ -115,8 +117,8 @@ class ProcessWorker:
             remember_ids(folder, self.seen, self.owned)
             if number == self.number:
                 self.committed = fold.ready
-        self.fold = merge(folds, self.owned)
-        self.fold.ready = self.committed
+                own = fold
+        self.fold = own.with_partitions(merge(folds, self.owned), self.owned)
         self._group()
         self._save()
         self._count_attempt()
@@ -126,8 +128,8 @@ class ProcessWorker:
         group = self.groups[0]
         found = self._take(group)
         if found is None:
-            if group.until is not None:  # caught up with the others
-                self._regroup(group)
+            if group.until is not None and group.vector.entries == group.until.entries:
+                self._join(group, group.until)
                 return True
             self._rest()
             return False
@@ -159,7 +161,7 @@ class ProcessWorker:
             group.readers,
             group.vector,
             (self.node_time.start(), now),
-            now + self.node_time.offset_ns(),
+            now + self.node_time.offset_ns() if group.until is None else group.until.clock,
             self.settings.cut_bytes_max,
         )
 
@@ -193,7 +195,7 @@ class ProcessWorker:
                 position = self.ready.append(entry)
             except Busy as busy:  # no room in the ready log: processing waits, the raw log keeps everything
                 self.trouble = busy.message
-                self._publish()
+                self._rest()  # what is not folded cannot be given back
                 self.ready.blocks.has_room(self.ready.blocks.segments.segment_bytes)
                 self.clock.block(0.1)
             else:
@@ -220,7 +222,7 @@ class ProcessWorker:
                 "vectors": [
                     {"partitions": g.partitions, "vector": g.vector.encode().hex()} for g in self.groups
                 ],
-                "counters": totals(self.fold.counters),
+                "counters": totals(self.fold.counters, self.owned),
                 "ready": list(self.committed),
                 "folded": list(self.saved_ready),
                 "cuts": self.cuts,
@@ -277,23 +279,35 @@ class ProcessWorker:
         reader.close()
 
     def _group(self) -> None:
-        """Partitions by vector, the hindmost first; each group runs up to where the next one stands."""
+        """Partitions by vector. More than one (the number of processors was changed): each runs up to the join of all,
+        the hindmost first; vectors of different processors need not be comparable."""
         by_vector: dict[Vector, list[int]] = {}
         for partition in self.owned:
             by_vector.setdefault(self.fold.vectors.get(partition, EMPTY), []).append(partition)
-        order = sorted(by_vector, key=lambda v: (v.clock, sorted(v.items())))
+        end = reduce(Vector.join, by_vector, EMPTY)
+        order = sorted(by_vector, key=lambda v: (v == end, v.clock, sorted(v.items())))
         self.groups = [
-            Group(sorted(by_vector[v]), v, following, self.runner_for(sorted(by_vector[v])))
-            for v, following in zip(order, [*order[1:], None], strict=True)
+            Group(
+                sorted(by_vector[v]),
+                v,
+                end if len(order) > 1 else None,
+                self.runner_for(sorted(by_vector[v])),
+            )
+            for v in order
         ]
 
-    def _regroup(self, group: Group) -> None:
-        """The hindmost group has reached the next one: from here on they are one."""
-        group.close()
-        for partition in group.partitions:
-            self.fold.vectors[partition] = self.groups[1].vector
-        for other in self.groups[1:]:
-            other.close()
+    def _join(self, group: Group, end: Vector) -> None:
+        """A group has everything that the others have; when it was the last, they are one from here on.
+
+        Equal positions under another clock are another vector: a commit without events leads there, or the chain
+        of the group's partitions would be broken.
+        """
+        if group.vector != end:
+            entry = Commit(tuple(group.partitions), group.vector, end, self.config_epoch, 0, {}, {})
+            self.committed = self._append(entry)
+            self.fold.apply(entry, self.committed)
+        for one in self.groups:
+            one.close()
         self._group()
 
 
@@ -318,12 +332,13 @@ def ipc(table: pa.Table) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def totals(counters: Mapping[str, Mapping[int, Sequence[int]]]) -> dict[str, dict[str, int]]:
-    """Counters per stream, summed over partitions."""
-    return {
-        stream: dict(
-            zip(COUNTERS, (sum(column) for column in zip(*per_partition.values(), strict=True)), strict=True)
-        )
-        for stream, per_partition in counters.items()
-        if per_partition
-    }
+def totals(
+    counters: Mapping[str, Mapping[int, Sequence[int]]], partitions: Iterable[int]
+) -> dict[str, dict[str, int]]:
+    """Counters per stream, summed over these partitions."""
+    wanted = frozenset(partitions)
+    found: dict[str, dict[str, int]] = {}
+    for stream, per_partition in counters.items():
+        if mine := [counts for partition, counts in per_partition.items() if partition in wanted]:
+            found[stream] = dict(zip(COUNTERS, map(sum, zip(*mine, strict=True)), strict=True))
+    return found

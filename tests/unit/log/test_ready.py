@@ -49,10 +49,27 @@ def test_a_commit_that_met_a_full_log_halfway_is_read_once_after_it_was_tried_ag
     writer.append(entry(10))  # one block is left in the segment, and the next one is not allowed any more
     writer.blocks.segments.ready = False
     allowed[0] = False
-    with pytest.raises(Busy):
-        writer.append(entry(5000))
+    large = entry(6000)
+    for _ in range(3):  # tried again and again, it takes no more room than its blocks
+        with pytest.raises(Busy):
+            writer.append(large)
+    assert (bool(writer.halfway), writer.blocks.next_seq) == (True, 4)
     allowed[0] = True
     writer.blocks.has_room(0)
-    writer.append(entry(6000))
+    writer.append(large)
+    assert (bool(writer.halfway), writer.blocks.next_seq) == (False, 5)
     reader = ReadyReader(disk.process("deliverer"), FOLDER, WriterId(0))
     assert [commit.target.clock for commit, _ in reader.read(1 << 20)] == [10, 10, 10, 6000]
+
+
+def test_a_spare_is_recycled_at_the_quota_and_room_is_made_whenever_the_door_wants_it() -> None:
+    disk, allowed = SimDisk(), [True]
+    writer = ReadyWriter(blocks(disk, allowed))
+    writer.append(entry(10))  # the first segment is in use, and the next one is made
+    mine, segments = writer.blocks.disk, writer.blocks.segments
+    mine.rename(f"{FOLDER}/next.seg", f"{FOLDER}/spare-0000000000000001.seg")
+    segments.ready, allowed[0] = False, False
+    assert writer.blocks.has_room(4 * 4096)  # though more than half of the first is left
+    mine.rename(f"{FOLDER}/next.seg", f"{FOLDER}/next.gone")
+    segments.ready = False
+    assert not writer.blocks.has_room(4 * 4096) and "quota" in segments.trouble

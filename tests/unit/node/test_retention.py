@@ -1,8 +1,10 @@
 from headwater.config.report import Report
 from headwater.event.position import EMPTY, Position, Vector, WriterId
+from headwater.kit.disk import SystemDisk
 from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.kit.threads import inline
+from headwater.log import block, files
 from headwater.log.write import BlockWriter
 from headwater.node import nodetime
 from headwater.node.retention import headroom_bytes, keep, room_each, safe_vector
@@ -94,3 +96,27 @@ def test_node_time_is_slewed_by_500_ppm_and_never_stepped():
     assert nodetime.slewed_ns(0, wall_ns=86_400 * second, boot_ns=0, elapsed_ns=second) == 500_000
     assert nodetime.slewed_ns(0, wall_ns=-86_400 * second, boot_ns=0, elapsed_ns=second) == -500_000
     assert nodetime.slewed_ns(100, wall_ns=250, boot_ns=100, elapsed_ns=second) == 150
+
+
+def test_the_quota_is_the_law_also_just_below_it_and_nothing_above_safe_goes(tmp_path):
+    """protocol.md §17.9: collectors stop below the quota, so it is the room for their next segment that counts."""
+    disk, size = SystemDisk(), 64 * 1024
+    folder = tmp_path / f"{W:016x}"
+    folder.mkdir()
+    for number in range(4):
+        data = block.encode(
+            [b"x"], log_id=1, first_seq=10 * number, events=10, records=1, node_time_ns=1000, boot_ns=1000
+        )
+        (folder / f"{1:016x}-{10 * number:016x}.seg").write_bytes(data.ljust(size, b"\0"))
+
+    def kept(safe, room):
+        found = keep(
+            disk, str(tmp_path), at(safe), now_ns=2000, retain_s=86400, raw_bytes_max=4 * size + 100,
+            segment_bytes=size, spares_max=4, headroom_bytes=room,
+        )  # fmt: skip
+        return found.shortened, [s.first for s in files.segments(disk, str(folder))]
+
+    assert kept(40, 0) == (False, [0, 10, 20, 30])
+    assert kept(5, size) == (False, [0, 10, 20, 30])
+    assert kept(25, size) == (True, [10, 20, 30])
+    assert kept(25, size) == (False, [10, 20, 30])

@@ -78,3 +78,13 @@ def test_ids_survive_encoding_and_a_torn_chunk_is_refused() -> None:
         decode_ids(data[:-1])
     with pytest.raises(Broken):
         decode_ids(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def test_inv_dest_a_busy_partition_never_forgets_the_minute_it_is_in() -> None:
+    seen = Seen(partitions=4, memory_bytes=1 << 20, window_s=3600)
+    count = 2 * seen.share
+    high = np.arange(count, dtype=np.uint64)
+    minute, partition = np.full(count, 1000, np.uint32), np.full(count, 3, np.uint16)
+    assert seen.add(high, high, minute, partition).all()
+    seen.expire(1000)
+    assert not seen.add(high, high, minute + np.uint32(1), partition).any()

@@ -221,3 +221,15 @@ def is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def test_a_value_nested_too_deeply_to_be_written_again_is_dead_and_does_not_end_the_process(
+    tmp_path: Path,
+) -> None:
+    deep = [b'{"event":"d","properties":{"p%d":%s1%s}}' % (n, b"[" * n, b"]" * n) for n in (300, 900)]
+    objects = [b'{"event":"d","properties":{"o":%s1%s}}' % (b'{"a":' * n, b"}" * n) for n in (300, 900)]
+    parsed = reader(tmp_path).read([b'{"event":"a"}', *deep, *objects, b'{"event":"b"}'])
+    assert [c.get("event") for c in cells(parsed)] == ["a", None, None, None, None, "b"]
+    assert set(parsed.dead) == {1, 2, 3, 4}
+    alone = reader(tmp_path).read(deep[:1])
+    assert set(alone.dead) == {0}

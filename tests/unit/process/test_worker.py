@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,6 +113,18 @@ class Node:
         for commit in self.commits(number):
             if "rows:events" in commit.sections:
                 yield from pa.ipc.open_stream(commit.sections["rows:events"]).read_all().to_pylist()
+
+    def check_chains(self) -> None:
+        """Each partition's commits, over all ready logs, lead without a gap from nothing to one end."""
+        left = [c for n in range(self.workers) for c in self.commits(n)]
+        for partition in range(8):
+            at, mine = EMPTY, [c for c in left if partition in c.partitions]
+            while mine:
+                following = [c for c in mine if c.origin == at]
+                assert len(following) == 1, (partition, at, [(c.origin, c.target) for c in mine])
+                assert at <= following[0].target
+                at = following[0].target
+                mine.remove(following[0])
 
     def ids(self) -> list[str]:
         return sorted(r["message_id"] for n in range(self.workers) for r in self.rows(n))
@@ -238,6 +251,59 @@ def test_a_changed_number_of_processors_neither_loses_nor_doubles(node: Node) ->
             crash(processor)
     node.workers = 3
     assert node.ids() == sorted([f"m{n}" for n in range(50)] + ["m900"])
+    node.check_chains()
+
+
+def test_inv_proc_3_a_processor_that_starts_first_keeps_the_state_of_partitions_that_others_take_over(
+    node: Node,
+) -> None:
+    node.accept(*(event(n) for n in range(20)))
+    first = node.processor()
+    drain(first)
+    first._save()
+    crash(first)
+    node.workers = 3
+    for number in range(3):  # each saves before the next one reads
+        processor = node.processor(number)
+        assert processor.groups[0].vector == first.groups[0].vector and processor.groups[0].until is None
+        assert not processor.step()
+        crash(processor)
+    assert (
+        node.reports[1]["counters"]["web"]["in"]
+        + sum(node.reports[n]["counters"]["web"]["in"] for n in (0, 2))
+        == 20
+    )
+
+
+def test_inv_proc_3_vectors_that_are_not_comparable_meet_at_their_join(node: Node) -> None:
+    """One processor is ahead in one writer's log, one in the other's; the clock says nothing about it."""
+    node.workers = 2
+    one, two = node.processor(0), node.processor(1)
+    node.accept(*(event(n) for n in range(20)), worker=0)
+    drain(one)
+    hidden, empty = f"{node.data}/raw", f"{node.data}/none"
+    os.rename(hidden, empty)
+    os.mkdir(hidden)
+    node.collectors.clear()
+    node.accept(*(event(n) for n in range(20, 40)), worker=1)
+    drain(two)
+    for name in os.listdir(empty):
+        os.rename(f"{empty}/{name}", f"{hidden}/{name}")
+    for processor in (one, two):
+        processor._save()
+        crash(processor)
+    node.workers = 1
+    alone = node.processor(0)
+    assert len(alone.groups) == 2
+    drain(alone)
+    assert len(alone.groups) == 1
+    node.workers = 2
+    assert node.ids() == sorted(f"m{n}" for n in range(40))
+    node.check_chains()
+    assert (
+        node.reports[0]["counters"]["web"]["in"] == 40
+        and node.reports[0]["counters"]["web"]["duplicate"] == 0
+    )
 
 
 def test_a_dead_letter_keeps_bytes_and_reason_and_never_enters_seen(node: Node) -> None:

@@ -65,6 +65,8 @@ class ProcessRole:
         self.schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
         self.syncing = Thread("prepare-ready")
         self.folder = context.path("ready", context.instance)
+        self.ready: ReadyWriter | None = None  # making its first segment asks ``allowed``
+        self.ready = ready = ReadyWriter(self.blocks())
         self.worker = ProcessWorker(
             context.number,
             fitting(settings),
@@ -72,7 +74,7 @@ class ProcessRole:
             context.disk,
             context.clock,
             NodeTime(context.control),
-            ReadyWriter(self.blocks()),
+            ready,
             self.runner,
             self.tell,
             partitions=context.node.partitions,
@@ -93,8 +95,16 @@ class ProcessRole:
             offset_ns=context.control.offset_ns,
             segment_bytes=settings.log.ready_segment_bytes,
             submit=self.syncing,
-            allowed=lambda: retain.folder_bytes(context.disk, self.folder) < settings.ready_bytes_max,
+            allowed=self.allowed,
         )
+
+    def allowed(self) -> bool:
+        """Whether the ready log may grow: below its quota, and always as far as it needs to come free again: by the
+        segment behind the one that is written, and to the end of a commit."""
+        settings = self.context.settings
+        quota = max(settings.ready_bytes_max, 2 * settings.log.ready_segment_bytes)
+        halfway = self.ready is not None and self.ready.halfway
+        return halfway or retain.folder_bytes(self.context.disk, self.folder) < quota
 
     async def start(self) -> None:
         await asyncio.to_thread(self.worker.recover)
