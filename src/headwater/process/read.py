@@ -46,7 +46,7 @@ COUNTED: dict[Path, pa.DataType] = {
     ("_metadata", "bundledIds"): STRINGS,
     ("writeKey",): pa.string(),
 }
-"""Ignored values of well-known shape: read so that the census agrees, then dropped. A reader adds those that it meets."""
+"""Ignored values of well-known shape: read so that the census agrees, then dropped. A reader adds those it meets."""
 COUNTED_MAX = 300
 
 
@@ -378,11 +378,8 @@ def fast_tree(
         if path not in odd:
             _plant(tree, path, dtype)
     for path, kind in schema.first_kind.items():
-        if (
-            kind != "json"
-            and not any(path[:n] in mixed for n in range(1, len(path) + 1))
-            and _plant(tree, path, TYPES[kind])
-        ):
+        single = kind != "json" and not any(path[:n] in mixed for n in range(1, len(path) + 1))
+        if single and _plant(tree, path, TYPES[kind]):
             names[path] = f"@{schema.column(path, kind)}"
     return tree, names
 
@@ -457,15 +454,13 @@ class Survey:
 
     def _value(self, number: int, path: Path, kind: str, raw: Any) -> None:
         if path in FIELDS:
-            name, value = dotted(path), fit(orjson.loads(bytes(raw)), kind, FIELDS[path])
-            if value is None:
-                raise msgspec.ValidationError("a value without a place: for the slow reading")
-            self.cells.setdefault(name, []).append((number, value))
-            return
-        if Key(path, kind) not in self.schema.entries:
+            name: str | None = dotted(path)
+            value = fit(orjson.loads(bytes(raw)), kind, FIELDS[path])
+        elif Key(path, kind) in self.schema.entries:
+            name, value = place(self.schema, path, kind, orjson.loads(bytes(raw)))
+        else:
             self.new[Key(path, kind)] = None
             return
-        name, value = place(self.schema, path, kind, orjson.loads(bytes(raw)))
         if name is None or value is None:
             raise msgspec.ValidationError("a value without a place: for the slow reading")
         self.cells.setdefault(name, []).append((number, value))
