@@ -17,7 +17,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     poll_interval_s: float = 0.005
     """How long an idle processor waits before it looks at the watermarks again."""
     cut_interval_s: float = 0.03
-    """How long a processor rests after a cut of few events: a cut costs some milliseconds of CPU however small it is."""
+    """How long a processor rests after a cut of few events: a cut costs milliseconds of CPU however small it is."""
     dedupe_window_s: float = 3600.0
     """Copies of one message id within this time of each other, by receive time, are one event."""
     dedupe_memory_bytes: int = 256 * 1024 * 1024
