@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from io import BytesIO
 from typing import cast
 
 from headwater.collect import replies
@@ -29,6 +28,8 @@ READY, HEAD, BODY, CHUNKS, PROXY, HELD, DEAF = range(7)
 """Phases: what the next bytes are. READY: the start of a request. HELD: kept until answers have gone. DEAF: ignored."""
 LINGER_NS = 2_000_000_000
 """How long a refused connection is read from and ignored, so that the client sees why (RFC 9112 §9.6)."""
+PARTS_MAX = 256
+"""Pieces of a body that are kept apart."""
 FULL = Busy("too many connections", code="connections")
 TOO_MUCH = Busy("too many incomplete requests are held", code="partial_requests")
 
@@ -40,7 +41,6 @@ class Connection(asyncio.Protocol):
         "addresses",
         "at_ns",
         "begun_ns",
-        "body",
         "chunks",
         "connections",
         "door",
@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
         "later",
         "linger",
         "missing",
+        "parts",
         "paused",
         "peer",
         "phase",
@@ -70,9 +71,9 @@ class Connection(asyncio.Protocol):
         self.rest = b""
         """Bytes of HEAD, PROXY, HELD."""
         self.entry: Entry[Plan] | None = None
-        self.body = BytesIO()
+        self.parts: list[bytes] = []
         self.missing = 0
-        """Bytes that BODY still wants."""
+        """What BODY has, and the bytes that it still wants."""
         self.chunks: Chunks | None = None
         self.held_bytes = 0
         """What this connection has in ``door.held_bytes``."""
@@ -258,11 +259,13 @@ class Connection(asyncio.Protocol):
         missing = self.missing
         if len(data) < missing:
             self.missing = missing - len(data)
-            self.body.write(data)
+            self.parts.append(data)
+            if len(self.parts) >= PARTS_MAX:  # many small pieces would cost more than their bytes
+                self.parts = [b"".join(self.parts)]
             return self.account(self.held_bytes + len(data))
-        self.body.write(data[:missing] if len(data) > missing else data)
-        body = self.body.getvalue()
-        self.body = BytesIO()
+        self.parts.append(data[:missing] if len(data) > missing else data)
+        body = b"".join(self.parts)
+        self.parts = []
         self.finish(body, data[missing:])
 
     def more_chunks(self, data: bytes) -> None:
@@ -481,7 +484,7 @@ class Connection(asyncio.Protocol):
         """Forget what was incomplete."""
         self.door.held_bytes -= self.held_bytes
         self.held_bytes = 0
-        self.body = BytesIO()
+        self.parts = []
         self.entry = self.chunks = None
         if self.phase != HELD:
             self.rest = b""

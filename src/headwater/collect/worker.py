@@ -27,6 +27,7 @@ from headwater.collect.settings import CollectSettings, host_and_port
 from headwater.collect.tag import tag_files
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Misconfigured
+from headwater.kit.memory import keep_freed
 from headwater.kit.threads import Submit
 from headwater.log.group import GroupCommit
 from headwater.log.write import BlockWriter
@@ -37,6 +38,7 @@ SWEEP_POLLS = 10
 REPORT_POLLS = 4
 """Reports: every 0.2 s when something changed."""
 REPORT_POLLS_MAX = 40
+KEEP_FREED_BYTES = 64 * 1024 * 1024
 GC_THRESHOLD = 50_000
 """Allocations between collections: requests make no cycles, so collecting seldom costs nothing (speed.md §1.2)."""
 
@@ -102,7 +104,7 @@ class CollectWorker:
             server = await loop.create_server(self.connect, sock=one, backlog=self.settings.backlog)
             self.servers.append(server)
             self.port = self.port or int(one.getsockname()[1])
-        collect_garbage_seldom()
+        settle_memory()
 
     async def room(self) -> None:
         """Wait for the first segment of the log, so that the first client finds room; not for long."""
@@ -190,8 +192,9 @@ class CollectWorker:
         self.submit(measured)
 
 
-def collect_garbage_seldom() -> None:
-    """What is there now stays; of what comes, little is garbage in cycles."""
+def settle_memory() -> None:
+    """What is there now stays; of what comes, little is garbage in cycles, and its room is needed again at once."""
+    keep_freed(KEEP_FREED_BYTES)
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)

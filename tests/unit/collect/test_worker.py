@@ -131,8 +131,8 @@ def running(
 
 
 @pytest.fixture(autouse=True)
-def garbage_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "collect_garbage_seldom", lambda: None)
+def memory_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "settle_memory", lambda: None)
 
 
 CLOSE = "Connection: close"
