@@ -31,6 +31,7 @@ from headwater.process.state import Fold, StateStore, load, merge, remember_ids
 
 ATTEMPTS_CAREFUL = 3
 FEW_EVENTS = 500
+OUT = COUNTERS.index("out")
 SAVE_INTERVAL_NS = 1_000_000_000
 FOLD_READ_BYTES = 64 * 1024 * 1024
 EXPIRE_MINUTES = 5
@@ -228,6 +229,10 @@ class ProcessWorker:
                     {"partitions": g.partitions, "vector": g.vector.encode().hex()} for g in self.groups
                 ],
                 "counters": totals(self.fold.counters, self.owned),
+                "out": {
+                    stream: {str(p): partitions[p][OUT] for p in self.owned if p in partitions}
+                    for stream, partitions in self.fold.counters.items()
+                },
                 "ready": list(self.committed),
                 "folded": list(self.saved_ready),
                 "cuts": self.cuts,
