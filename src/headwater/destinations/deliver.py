@@ -300,6 +300,7 @@ class Deliverer:
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0
+            self.trouble = None
             skipped = sum(row.total.skipped for row in placed.values())
             self.tell("destination_adopted", {"destination": self.name, "start": start, "skipped": skipped})
             return {
