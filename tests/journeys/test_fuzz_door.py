@@ -42,12 +42,12 @@ def door(make_shared_node: Callable[..., Running]) -> Iterator[Running]:
 
 @pytest.fixture(autouse=True)
 def workers_live_on(door: Running) -> Iterator[None]:
-    """After each test: the same workers, within their memory, and the door is open."""
-    before = door.pids(" collect ")
-    assert len(before) == 2
+    """After each test: the same processes, behind the door too, workers within their memory, and the door is open."""
+    before, workers = sorted(door.pids()), door.pids(" collect ")
+    assert len(workers) == 2
     yield
-    assert door.pids(" collect ") == before, door.log()
-    for pid in before:
+    assert sorted(door.pids()) == before, door.log()
+    for pid in workers:
         assert resident_kib(pid) < WORKER_KIB_MAX
     with Wire(door.collect) as wire:
         wire.send(request(b'{"event": "Still open"}'))
@@ -420,7 +420,7 @@ BODIES = st.dictionaries(NAMED, JSON_VALUES | st.sampled_from(["track", "page", 
 
 
 def test_any_json_is_an_event_or_a_refusal_and_is_accounted_for(door: Running) -> None:
-    told = {s["stream"]: s for s in door.wait_settled()}["web"]
+    told = {s["stream"]: s for s in door.wait_settled()}.get("web", {"accepted": 0})
     accepted = refusals = 0
 
     @settings(

@@ -55,9 +55,9 @@ def rows_of(node: Running, where: str, count: int = 1) -> list[dict[str, Any]]:
 
 
 def stream(node: Running, name: str) -> dict[str, Any]:
-    """What reconcile says about one key."""
-    (found,) = [s for s in node.reconcile() if s["stream"] == name]
-    return found
+    """What reconcile says about one key; nothing yet is zero of everything."""
+    names = ("accepted", "delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged")
+    return next((s for s in node.reconcile() if s["stream"] == name), dict.fromkeys(names, 0))
 
 
 # ---- one event, from the answer to the row

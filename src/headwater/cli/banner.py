@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 
 import click
 
@@ -42,8 +44,16 @@ def lines(prepared: Prepared) -> list[str]:
     if settings.ops.demo and not settings.ops.token:
         told += [row("demo", click.style(f"{info.ops}/demo", bold=True))]
     if settings.destinations:
-        told += [row("ask", f"headwater sql{flag} {QUERY}")]
+        told += [row("ask", f"{program()} sql{flag} {QUERY}")]
     return [*told, row("data", data), ""]
+
+
+def program() -> str:
+    """The command as it can be typed here."""
+    started = sys.argv[0] if sys.argv else ""
+    if os.path.basename(started) != "headwater" or shutil.which("headwater"):
+        return "headwater"
+    return os.path.relpath(started)
 
 
 def row(name: str, text: str) -> str:

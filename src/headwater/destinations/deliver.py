@@ -280,14 +280,19 @@ class Deliverer:
         self.retry_ns = self.clock.boot_ns() + int(wait_s * 1e9)
         return wait_s
 
-    def adopt(self, start: str, passed: Mapping[int, Mapping[str, int]] | None = None) -> dict[str, object]:
+    def adopt(
+        self,
+        start: str,
+        passed: Mapping[int, Mapping[str, int]] | None = None,
+        processed: Mapping[int, Vector] | None = None,
+    ) -> dict[str, object]:
         """An operator's decision where a paused destination goes on; see ``stand.adopted``. Durable on return."""
         with self.lock:
             self.memory.load()
             self.destination.open(create=start != "here")
             rows = self.destination.positions(self.memory.pipeline)
             adopted = stand.adopted(
-                start, rows, self.opens.values(), self.partitions, passed, self.destination.empty
+                start, rows, self.opens.values(), self.partitions, passed, self.destination.empty, processed
             )
             placed = {p: replace(row, owner=self.owner) for p, row in adopted.items()}
             if start != "here":
@@ -295,6 +300,7 @@ class Deliverer:
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0
+            self.trouble = None
             skipped = sum(row.total.skipped for row in placed.values())
             self.tell("destination_adopted", {"destination": self.name, "start": start, "skipped": skipped})
             return {

@@ -86,8 +86,10 @@ def adopted(
     partitions: int,
     passed: Mapping[int, Mapping[str, int]] | None,
     empty: Callable[[], bool],
+    processed: Mapping[int, Vector] | None = None,
 ) -> dict[int, PositionRow]:
-    """The position rows that an operator chose.
+    """The position rows that an operator chose. ``processed``: where processing stands, at ``passed``; without it the
+    end of the chain, as far as it is still there.
 
     ``here``: as the destination stands; it is believed, what was remembered is forgotten. Rejected: rows missing.
     ``beginning``: at zero, for a destination without a row. Rejected: it holds rows, they would be doubled.
@@ -106,10 +108,25 @@ def adopted(
             raise Rejected(
                 "the destination holds rows: from the beginning they would be there twice", code="not_empty"
             )
+        check_beginning(opens, processed or {})
         return first_rows({}, partitions, "")
     if start != "now":
         raise Rejected(f"adopt from {start!r}: expected now, here or beginning", code="adopt_from")
-    return from_now(rows, list(opens), partitions, passed)
+    return from_now(rows, list(opens), partitions, passed, processed)
+
+
+def check_beginning(opens: Iterable[OpenChain], processed: Mapping[int, Vector]) -> None:
+    """Rejected when the ready logs no longer hold what was processed first."""
+    begun: dict[int, bool] = {}
+    for commit in walk(opens):
+        for partition in commit.partitions:
+            begun[partition] = begun.get(partition, False) or commit.origin == EMPTY
+    if not all(begun.values()) or any(v != EMPTY and p not in begun for p, v in processed.items()):
+        raise Rejected(
+            "the ready log no longer holds the events from the beginning",
+            code="beginning_gone",
+            help="restore the file, or begin with --from now: what was processed before is left out, and counted",
+        )
 
 
 def from_now(
@@ -117,9 +134,10 @@ def from_now(
     opens: list[OpenChain],
     partitions: int,
     passed: Mapping[int, Mapping[str, int]] | None,
+    processed: Mapping[int, Vector] | None,
 ) -> dict[int, PositionRow]:
-    """Rows at the end of the chain; see ``adopted``."""
-    end = ends(opens)
+    """Rows where processing stands; see ``adopted``."""
+    end = dict(processed) if processed else ends(opens)
     found = {p: rows.get(p) or PositionRow(EMPTY.encode()) for p in range(partitions)}
     ahead = [
         p

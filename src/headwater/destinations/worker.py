@@ -192,7 +192,13 @@ class DeliverWorker:
         """An operator's decision; see Deliverer.adopt."""
         passed = request.get("passed")
         known = None if passed is None else {int(p): dict(streams) for p, streams in passed.items()}
-        return self.chosen(request).adopt(str(request.get("from", "")), known), b""
+        at = {int(p): Vector.decode(bytes.fromhex(v)) for p, v in request.get("vectors", {}).items()}
+        deliverer = self.chosen(request)
+        if deliverer.trouble is None:
+            raise Rejected(
+                f"destination {deliverer.name} is not paused: there is nothing to decide", code="not_paused"
+            )
+        return deliverer.adopt(str(request.get("from", "")), known, at or None), b""
 
     # -- telling
 

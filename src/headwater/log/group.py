@@ -107,7 +107,7 @@ class GroupCommit(Generic[W]):
         that says it is not known to be.
         """
         batch = self.batch
-        size = len(body) + STAMP_BYTES + 1
+        size = len(body) + STAMP_BYTES + 1 + 4 * len(refused)
         if batch.size + size + len(head) > BATCH_BYTES_MAX:
             self._close_batch()
             batch = self.batch

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sized
 from typing import ClassVar
+
+import msgspec
 
 from headwater.kit.happenings import Happening, Level
 
@@ -94,3 +97,45 @@ class ReloadFailed(Happening):
 
     level: ClassVar[Level] = "error"
     reason: str
+
+
+class DestinationPaused(Happening):
+    """A destination takes nothing; status names the command that mends it. Everything else goes on."""
+
+    level: ClassVar[Level] = "error"
+    destination: str
+    code: str
+    reason: str
+
+
+class DestinationResumed(Happening):
+    """A destination takes rows again."""
+
+    destination: str
+
+
+class DestinationAdopted(Happening):
+    """An operator decided where a destination goes on."""
+
+    destination: str
+    start: str
+    skipped: int
+
+
+class DestinationAdvisory(Happening):
+    """A destination does not stand where it was left: restored, emptied, or never begun."""
+
+    level: ClassVar[Level] = "warning"
+    destination: str
+    code: str
+    partitions: int
+
+
+def of_destination(name: str, fields: Mapping[str, object]) -> Happening:
+    """What a deliverer tells (destinations/deliver.py), as a happening."""
+    known = {kind.name(): kind for kind in (DestinationPaused, DestinationResumed, DestinationAdopted)}
+    if kind := known.get(name):
+        return msgspec.convert(dict(fields), kind)
+    partitions = fields.get("partitions", ())
+    count = len(partitions) if isinstance(partitions, Sized) else 0
+    return DestinationAdvisory(destination=str(fields.get("destination", "")), code=name, partitions=count)

@@ -40,7 +40,7 @@ from headwater.kit.errors import (
     Rejected,
     Unavailable,
 )
-from headwater.ops import demo, reconcile
+from headwater.ops import demo, reconcile, standing
 from headwater.ops.guard import TRUSTED
 from headwater.ops.look import Look
 from headwater.ops.settings import OpsSettings
@@ -156,8 +156,9 @@ class Routes:
             return JSONResponse({"error": ask.describe(error)}, 403)
         asked = await json_body(request, self.settings.request_bytes_max)
         name = self.destination(request.path_params["name"])
+        stand = standing.passed(self.look.reports())
         told, _ = await ask.ask_async(
-            self.socket(name), {**asked, "op": "adopt", "destination": name}, ADOPT_TIMEOUT_S
+            self.socket(name), {**asked, **stand, "op": "adopt", "destination": name}, ADOPT_TIMEOUT_S
         )
         return JSONResponse(told)
 

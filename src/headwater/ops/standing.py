@@ -47,6 +47,20 @@ class Delivered:
     lag_age_s: float = 0.0
 
 
+def passed(reports: Mapping[str, Report]) -> dict[str, dict[str, Any]]:
+    """What a destination must know that begins where processing stands: vectors (hex) and `out` per partition, of one
+    moment of each processor."""
+    vectors: dict[str, str] = {}
+    out: dict[str, dict[str, int]] = {}
+    for report in reports.values():
+        for group in report.detail.get("vectors", []):
+            vectors.update({str(p): group["vector"] for p in group["partitions"]})
+        for stream, partitions in report.detail.get("out", {}).items():
+            for partition, count in partitions.items():
+                out.setdefault(partition, {})[stream] = count
+    return {"vectors": vectors, "passed": out}
+
+
 def processed(reports: Mapping[str, Report]) -> Processed:
     """From the reports of the processors."""
     vectors: Vectors = {}

@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,9 +38,16 @@ from headwater.process.schema import Key, LearnedSchema
 CHUNK_LINES = 1000  # arrow-rs is fastest at 1,000-2,500 rows (measured: 3.8 µs per event, 6.5 at 8,000)
 SLOW_LINES = 16
 NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$", re.ASCII)
-METADATA = pa.struct([(name, pa.list_(pa.string())) for name in ("bundled", "unbundled", "bundledIds")])
-COUNTED = {("integrations", "All"): pa.bool_(), ("_metadata",): METADATA, ("writeKey",): pa.string()}
-"""Ignored values of well-known shape: read so that the census agrees, then dropped."""
+STRINGS = pa.list_(pa.string())
+COUNTED: dict[Path, pa.DataType] = {
+    ("integrations", "All"): pa.bool_(),
+    ("_metadata", "bundled"): STRINGS,
+    ("_metadata", "unbundled"): STRINGS,
+    ("_metadata", "bundledIds"): STRINGS,
+    ("writeKey",): pa.string(),
+}
+"""Ignored values of well-known shape: read so that the census agrees, then dropped. A reader adds those it meets."""
+COUNTED_MAX = 300
 
 
 @dataclass(slots=True)
@@ -76,6 +83,10 @@ class Reader:
         self.schema = schema
         self.depth_max = depth_max
         self.version = -1
+        self.odd: set[Path] = set()
+        """Standard fields that came in an unexpected kind, and ignored values of changing kinds: left out of the fast
+        schema, so that one odd sender makes surveys, and not slow reading, of everybody's chunks."""
+        self.counted = dict(COUNTED)
         self.arrow: Any = None
         self.names: dict[Path, str] = {}
         self.careful = False
@@ -120,16 +131,18 @@ class Reader:
             if len(batches) != 1 or batches[0].num_rows != len(lines):
                 return None
             parsed = Parsed(len(lines))
-            values = self._flatten(batches[0], parsed)
+            nodes = self._flatten(batches[0], parsed)
             if not _finite(parsed):
                 return None
-            if values == expected_values(data):
+            census = Census(data)
+            if census.values == sum(len(node) - node.null_count for node in nodes):
                 break
-            survey = Survey(self.schema, self.names, self.depth_max)
+            survey = Survey(self.schema, self.names, self.counted, self.depth_max)
             try:
-                survey.read(lines)
+                survey.read(lines, census.lines_with_more(len(lines), nodes))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TooDeep):
                 return None
+            self._count(survey.ignored)
             if not survey.new:
                 parsed.columns.update(survey.columns(len(lines)))
                 break
@@ -144,26 +157,49 @@ class Reader:
     def _refresh(self) -> None:
         if self.version != self.schema.version:
             self.version = self.schema.version
-            tree, self.names = fast_tree(self.schema)
+            tree, self.names = fast_tree(self.schema, self.odd, self.counted)
             self.arrow = arro3.core.Schema.from_arrow(pa.schema(_fields(tree)))
 
-    def _flatten(self, batch: pa.RecordBatch, parsed: Parsed) -> int:
-        """Put the leaves into ``parsed``; the number of values, objects counted."""
-        values = 0
+    def _count(self, ignored: Mapping[Path, str]) -> None:
+        """Read these ignored values too from now on, for the census."""
+        for path, kind in ignored.items():
+            if len(self.counted) < COUNTED_MAX and path not in self.odd:
+                self.counted[path] = TYPES[kind]
+                self.version = -1
+
+    def _leave_out(self, path: Path) -> None:
+        """Of the fast schema, from now on."""
+        if path not in self.odd:
+            self.odd.add(path)
+            self.version = -1
+
+    def _check_ignored(self, event: dict[str, Any]) -> None:
+        """Ignored values that are not of the kind in which the census reads them."""
+        stack: list[tuple[Path, Any]] = [((root,), event[root]) for root in IGNORED_ROOTS if root in event]
+        while stack:
+            path, value = stack.pop()
+            wanted = self.counted.get(path)
+            if isinstance(value, dict) and wanted is None and len(path) < self.depth_max:
+                stack += [((*path, k), v) for k, v in value.items()]
+            elif wanted is not None and value is not None and not readable(value, wanted):
+                self._leave_out(path)
+
+    def _flatten(self, batch: pa.RecordBatch, parsed: Parsed) -> list[pa.Array]:
+        """Put the leaves into ``parsed``; all arrays with values, objects among them."""
+        nodes: list[pa.Array] = []
         stack: list[tuple[Path, pa.Array]] = [
             ((f.name,), batch.column(i)) for i, f in enumerate(batch.schema)
         ]
         while stack:
             path, array = stack.pop()
-            there = len(array) - array.null_count
-            if not there:
+            if array.null_count == len(array):
                 continue
-            values += there
+            nodes.append(array)
             if pa.types.is_struct(array.type):
                 stack += [((*path, f.name), array.field(i)) for i, f in enumerate(array.type)]
             elif path in self.names:
                 parsed.columns[self.names[path]] = array
-        return values
+        return nodes
 
     def _slow(self, lines: Sequence[bytes | memoryview]) -> Parsed:
         """Line by line; odd values find their place, lines that are no events are dead."""
@@ -185,6 +221,9 @@ class Reader:
                 for path, kind, _ in walk(value, self.depth_max):
                     if path not in FIELDS:
                         wanted[Key(path, kind)] = None
+                    elif kind != FIELDS[path]:
+                        self._leave_out(path)
+                self._check_ignored(value)
         self.schema.learn(wanted)
         cells: dict[str, list[Any]] = {}
         for number, value in enumerate(objects):
@@ -230,25 +269,44 @@ def place(schema: LearnedSchema, path: Path, kind: str, value: Any) -> tuple[str
     return (f"@{name}" if name is not None else None), fit(value, kind, kind)
 
 
-def expected_values(data: bytes) -> int:
-    """How many values other than null stand in JSON text, if no text in it looks like a key (see the module).
+class Census:
+    """How many values other than null stand in JSON text, if no text in it looks like a key (see the module)."""
 
-    -1 where white space before a colon or much of it behind one makes counting unsafe: the survey then decides.
-    """
-    text = np.frombuffer(data + b"   ", np.uint8)
-    colons = np.flatnonzero(text == 58)
-    before = text[colons - 1]
-    if (before <= 32).any():
-        return -1
-    keys = colons[before == 34]
-    after = text[keys + 1]
-    nulls = int(np.count_nonzero(after == 110))
-    if (spaced := after <= 32).any():
-        after = text[keys[spaced] + 2]
-        if (after <= 32).any():
-            return -1
-        nulls += int(np.count_nonzero(after == 110))
-    return len(keys) - nulls
+    def __init__(self, data: bytes) -> None:
+        self.text = np.frombuffer(data + b"   ", np.uint8)
+        colons = np.flatnonzero(self.text == 58)
+        before = self.text[colons - 1]
+        keys = colons[before == 34]
+        after = self.text[keys + 1]
+        spaced = after <= 32
+        if spaced.any():
+            after = np.where(spaced, self.text[keys + 2], after)
+        self.unsafe = bool((before <= 32).any() or (after <= 32).any())
+        """White space before a colon, or much of it behind one, makes counting impossible: the survey decides."""
+        self.keys = keys[after != 110]
+        self.values = -1 if self.unsafe else len(self.keys)
+
+    def lines_with_more(self, lines: int, nodes: Iterable[pa.Array]) -> Iterable[int]:
+        """Numbers of the lines that hold other values than the table."""
+        if self.unsafe:
+            return range(lines)
+        ends = np.flatnonzero(self.text == 10)
+        there = np.bincount(np.searchsorted(ends, self.keys), minlength=lines)
+        for node in nodes:
+            there -= np.asarray(node.is_valid()) if node.null_count else 1
+        return [int(n) for n in np.flatnonzero(there)]
+
+
+def readable(value: Any, dtype: pa.DataType) -> bool:
+    """Whether the fast reader takes a value for this type."""
+    if dtype.equals(STRINGS):
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    kinds: dict[Any, tuple[type, ...]] = {
+        pa.string(): (str,),
+        pa.bool_(): (bool,),
+        pa.float64(): (int, float),
+    }
+    return isinstance(value, kinds[dtype]) and (dtype.equals(pa.bool_()) or not isinstance(value, bool))
 
 
 def fit(value: Any, kind: str, wanted: str) -> Any:
@@ -301,20 +359,27 @@ def walk(event: dict[str, Any], depth_max: int) -> list[tuple[Path, str, Any]]:
     return found
 
 
-def fast_tree(schema: LearnedSchema) -> tuple[dict[str, Any], dict[Path, str]]:
+def fast_tree(
+    schema: LearnedSchema, odd: Container[Path], counted: Mapping[Path, pa.DataType]
+) -> tuple[dict[str, Any], dict[Path, str]]:
     """The nested schema of the fast reader, and the column name of each leaf.
 
-    A path that is both a value and an object is read in the shape that was learned first; the other is slow.
+    Only paths with one kind are in it: the fast reader refuses a whole chunk for one value of another. A path that is
+    both a value and an object is left out too; the survey finds their values.
     """
+    mixed = schema.mixed()
     tree: dict[str, Any] = {"integrations": {}, "properties": {}, "traits": {}, "context": {}}
     names: dict[Path, str] = {}
     for path, kind in FIELDS.items():
-        _plant(tree, path, TYPES[kind])
-        names[path] = dotted(path)
-    for path, dtype in COUNTED.items():
-        _plant(tree, path, dtype)
+        if path not in odd:
+            _plant(tree, path, TYPES[kind])
+            names[path] = dotted(path)
+    for path, dtype in counted.items():
+        if path not in odd:
+            _plant(tree, path, dtype)
     for path, kind in schema.first_kind.items():
-        if kind != "json" and _plant(tree, path, TYPES[kind]):
+        single = kind != "json" and not any(path[:n] in mixed for n in range(1, len(path) + 1))
+        if single and _plant(tree, path, TYPES[kind]):
             names[path] = f"@{schema.column(path, kind)}"
     return tree, names
 
@@ -343,26 +408,36 @@ def _finite(parsed: Parsed) -> bool:
 class Survey:
     """What a chunk holds beyond the fast schema: paths to learn, and the values that the fast reader left out."""
 
-    def __init__(self, schema: LearnedSchema, fast: Container[Path], depth_max: int) -> None:
+    def __init__(
+        self, schema: LearnedSchema, fast: Container[Path], counted: Container[Path], depth_max: int
+    ) -> None:
         self.schema = schema
         self.fast = fast
+        self.counted = counted
+        self.ignored: dict[Path, str] = {}
+        """Ignored values that the census did not know: path → kind."""
         self.depth_max = depth_max
         self.new: dict[Key, None] = {}
         self.cells: dict[str, list[tuple[int, Any]]] = {}
         self.decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-    def read(self, lines: Sequence[bytes | memoryview]) -> None:
-        """Raises msgspec's errors for what the slow reading must judge."""
-        for number, line in enumerate(lines):
-            stack: list[tuple[Path, Any]] = [((), line)]
+    def read(self, lines: Sequence[bytes | memoryview], numbers: Iterable[int]) -> None:
+        """Look at the lines of these numbers. Raises msgspec's errors for what the slow reading must judge."""
+        for number in numbers:
+            stack: list[tuple[Path, Any]] = [((), lines[number])]
             while stack:
                 path, raw = stack.pop()
                 for key, value in self.decoder.decode(raw).items():
                     here = (*path, key)
-                    if here in self.fast or here[0] in IGNORED_ROOTS:
+                    if here in self.fast or here in self.counted:
                         continue
                     start = bytes(memoryview(value)[:1])
-                    if start == b"{" and len(here) - (here[0] in ROOTS) < self.depth_max:
+                    if here[0] in IGNORED_ROOTS:
+                        if start == b"{" and len(here) < self.depth_max:
+                            stack.append((here, value))
+                        elif KINDS.get(start, "json") != "json":
+                            self.ignored[here] = KINDS[start]
+                    elif start == b"{" and len(here) - (here[0] in ROOTS) < self.depth_max:
                         stack.append((here, value))
                     elif start != b"n":
                         self._value(number, here, KINDS[start], value)
@@ -378,10 +453,14 @@ class Survey:
         return columns
 
     def _value(self, number: int, path: Path, kind: str, raw: Any) -> None:
-        if Key(path, kind) not in self.schema.entries:
+        if path in FIELDS:
+            name: str | None = dotted(path)
+            value = fit(orjson.loads(bytes(raw)), kind, FIELDS[path])
+        elif Key(path, kind) in self.schema.entries:
+            name, value = place(self.schema, path, kind, orjson.loads(bytes(raw)))
+        else:
             self.new[Key(path, kind)] = None
             return
-        name, value = place(self.schema, path, kind, orjson.loads(bytes(raw)))
         if name is None or value is None:
             raise msgspec.ValidationError("a value without a place: for the slow reading")
         self.cells.setdefault(name, []).append((number, value))
@@ -407,7 +486,7 @@ def concat(parts: Sequence[Parsed]) -> Parsed:
             types.setdefault(name, array.type)
     for name, dtype in types.items():
         arrays = [p.columns[name] if name in p.columns else pa.nulls(p.lines, dtype) for p in parts]
-        whole.columns[name] = pa.chunked_array(arrays, dtype)
+        whole.columns[name] = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
     at = 0
     for part in parts:
         whole.dead |= {at + n: why for n, why in part.dead.items()}

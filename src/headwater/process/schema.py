@@ -72,6 +72,14 @@ class LearnedSchema:
             return None
         return entry.column if self.first_kind[path] == kind else f"{entry.column}|{kind}"
 
+    def mixed(self) -> set[Path]:
+        """Paths with values of several kinds, or with values and objects."""
+        kinds: dict[Path, int] = {}
+        for key in self.entries:
+            kinds[key.path] = kinds.get(key.path, 0) + 1
+        inner = {path[:n] for path in kinds for n in range(1, len(path))}
+        return {path for path, count in kinds.items() if count > 1 or path in inner}
+
     def known(self, keys: Iterable[Key]) -> bool:
         """Whether all of them are learned."""
         return all(key in self.entries for key in keys)

@@ -16,6 +16,8 @@ class ProcessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Raw bytes of one cut. Larger cuts cost less per event and more memory (about 12 times this)."""
     poll_interval_s: float = 0.005
     """How long an idle processor waits before it looks at the watermarks again."""
+    cut_interval_s: float = 0.03
+    """How long a processor rests after a cut of few events: a cut costs milliseconds of CPU however small it is."""
     dedupe_window_s: float = 3600.0
     """Copies of one message id within this time of each other, by receive time, are one event."""
     dedupe_memory_bytes: int = 256 * 1024 * 1024

@@ -30,6 +30,8 @@ from headwater.process.settings import ProcessSettings
 from headwater.process.state import Fold, StateStore, load, merge, remember_ids
 
 ATTEMPTS_CAREFUL = 3
+FEW_EVENTS = 500
+OUT = COUNTERS.index("out")
 SAVE_INTERVAL_NS = 1_000_000_000
 FOLD_READ_BYTES = 64 * 1024 * 1024
 EXPIRE_MINUTES = 5
@@ -104,6 +106,7 @@ class ProcessWorker:
         self.expired_minute = 0
         self.trouble = ""
         self.careful = False
+        self.last_events = 0
 
     def recover(self) -> None:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
@@ -144,6 +147,8 @@ class ProcessWorker:
         while True:
             if self.step():
                 idle_turns = 0
+                if self.last_events < FEW_EVENTS and not stopping():
+                    self.clock.block(self.settings.cut_interval_s)
                 continue
             idle_turns += 1
             if stopping() and idle_turns > 1:
@@ -181,6 +186,7 @@ class ProcessWorker:
         self.fold.apply(entry, self.committed)
         self.store.add(entry)
         self.cuts += 1
+        self.last_events = output.events
         if self.careful:
             self._careful(False)
         last = max((b.header.node_time_ns for b in found.blocks), default=0) // MINUTE_NS
@@ -223,6 +229,10 @@ class ProcessWorker:
                     {"partitions": g.partitions, "vector": g.vector.encode().hex()} for g in self.groups
                 ],
                 "counters": totals(self.fold.counters, self.owned),
+                "out": {
+                    stream: {str(p): partitions[p][OUT] for p in self.owned if p in partitions}
+                    for stream, partitions in self.fold.counters.items()
+                },
                 "ready": list(self.committed),
                 "folded": list(self.saved_ready),
                 "cuts": self.cuts,

@@ -481,3 +481,24 @@ def test_without_the_comparison_rows_are_lost_or_doubled(
 
 def test_the_vector_of_a_step_is_canonical() -> None:
     assert vector(3).encode() == vector(3).encode()
+
+
+def test_the_beginning_is_refused_where_the_chain_no_longer_holds_it(world: World) -> None:
+    world.ready.entries += chain([5, 3, 4], PARTITIONS)
+    processed = dict.fromkeys(PARTITIONS, world.ready.entries[-1].target)
+    for kept_from in (1, 3):  # some of it is gone, and all of it
+        world.ready.kept_from = kept_from
+        with pytest.raises(Rejected, match="no longer holds"):
+            world.deliverer().adopt("beginning", {}, processed)
+
+
+def test_now_is_where_processing_stands_though_the_chain_is_empty(world: World) -> None:
+    world.ready.entries += chain([5, 3, 4], PARTITIONS)
+    world.ready.kept_from = 3
+    processed = dict.fromkeys(PARTITIONS, world.ready.entries[-1].target)
+    deliverer = world.deliverer()
+    told = deliverer.adopt("now", {p: {"web": 3} for p in PARTITIONS}, processed)
+    assert told["skipped_events"] == 3 * len(PARTITIONS)
+    world.ready.entries += chain([2], PARTITIONS, 12)
+    world.run(deliverer)
+    assert world.ids() == ["m12", "m13"]

@@ -194,7 +194,7 @@ async def test_adopt_is_for_the_trusted_only(node):
     assert (await node.post("/api/destinations/w/adopt", {"from": "now"}))[0] == 403
     assert asked == []
     assert (await node.post("/api/destinations/w/adopt", {"from": "now"}, trusted=True))[0] == 200
-    assert asked == [{"op": "adopt", "destination": "w", "from": "now"}]
+    assert asked == [{"op": "adopt", "destination": "w", "from": "now", "vectors": {}, "passed": {}}]
     await server.close()
 
 

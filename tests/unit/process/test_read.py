@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.process.read import Parsed, Reader, expected_values
+from headwater.process.read import Census, Parsed, Reader
 from headwater.process.schema import Key, LearnedSchema
 
 
@@ -157,7 +157,7 @@ def test_a_nul_where_a_number_is_expected_does_not_end_the_process(tmp_path: Pat
     ],
 )
 def test_the_census_never_counts_too_few_values(text: bytes, values: int) -> None:
-    assert expected_values(text) == values
+    assert Census(text).values == values
 
 
 scalars = (
@@ -233,3 +233,32 @@ def test_a_value_nested_too_deeply_to_be_written_again_is_dead_and_does_not_end_
     assert set(parsed.dead) == {1, 2, 3, 4}
     alone = reader(tmp_path).read(deep[:1])
     assert set(alone.dead) == {0}
+
+
+def test_a_path_of_two_kinds_is_read_fast_again_after_it_is_known(tmp_path: Path) -> None:
+    read = reader(tmp_path)
+    batch = lines_of(
+        *({"userId": 7 if i == 3 else "u", "properties": {"n": "x" if i == 5 else i}} for i in range(200))
+    )
+    read.read(batch)
+    slow = read.slow_lines
+    found = cells(read.read(batch))
+    assert read.slow_lines == slow
+    assert (found[3]["userId"], found[5]["@n|text"], found[6]["@n"]) == ("7", "x", 6.0)
+
+
+def test_ignored_values_of_any_shape_cost_one_survey_and_are_never_stored(tmp_path: Path) -> None:
+    read = reader(tmp_path)
+    some = {
+        "_metadata": {"nodeVersion": "v20", "bundled": ["a"]},
+        "integrations": {"All": True, "X": {"on": 1}},
+    }
+    odd = {"_metadata": {"bundled": [1]}, "integrations": {"All": {"deep": {"er": {"still": 1}}}, "X": False}}
+    for _ in range(3):
+        found = cells(
+            read.read(lines_of({**some, "event": "a"}, {**odd, "event": "b"}, {**some, "event": "c"}))
+        )
+        assert found == [{"event": "a"}, {"event": "b"}, {"event": "c"}]
+    before = read.slow_lines
+    read.read(lines_of(*[{**some, "event": "a"}] * 50))
+    assert read.slow_lines == before

@@ -16,6 +16,7 @@ from headwater.event.position import Position, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import Misconfigured
 from headwater.log.ready import ReadyReader
+from headwater.node import happenings
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 from headwater.ops import standing
@@ -48,6 +49,9 @@ class DeliverRole:
             partitions=context.node.partitions,
             owner=context.node.folder_id,
             node_ns=context.node_ns,
+            tell=lambda happening, fields: context.happenings.emit(
+                happenings.of_destination(happening, fields)
+            ),
             layouts={"events": standard_schema()},
         )
         socket = context.path("run", f"{context.name}.sock")
