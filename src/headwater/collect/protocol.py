@@ -1,27 +1,25 @@
-"""One connection: bytes to whole requests, answers in order. No task, future or timer belongs to it.
+"""One connection: from bytes to whole requests. No task, future or timer belongs to it.
 
 A request that came whole and alone in one piece (nearly all do) is taken at once: a search for the blank line, one
-look-up of the head (heads.py), a slice for the body. Everything else goes through the *phases*. Answers that wait for
-the disk are promises in order; an answer that need not wait still waits for those before it.
+look-up of the head (heads.py), a slice for the body. Everything else goes through the *phases*.
 
 Reading stops while ``pipeline_max`` answers are owed or the client does not read them. Deadlines are looked at by one
-sweep over all connections (``check``). A client that is gone takes its answers with it, never a commit.
+sweep over all connections (``check``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
 from typing import cast
 
 from headwater.collect import replies
 from headwater.collect.address import IP, Address, Addresses, by_policy, parse, proxy_line
+from headwater.collect.answers import Answers
 from headwater.collect.chunked import Chunks
 from headwater.collect.door import Door
 from headwater.collect.heads import Entry
 from headwater.collect.plan import Plan
-from headwater.kit.errors import Busy, HeadwaterError, Rejected
+from headwater.kit.errors import Busy, Rejected
 
 END = b"\r\n\r\n"
 READY, HEAD, BODY, CHUNKS, PROXY, HELD, DEAF = range(7)
@@ -34,7 +32,7 @@ FULL = Busy("too many connections", code="connections")
 TOO_MUCH = Busy("too many incomplete requests are held", code="partial_requests")
 
 
-class Connection(asyncio.Protocol):
+class Connection(Answers, asyncio.Protocol):
     """A client's connection; the door's Waiter."""
 
     __slots__ = (
@@ -43,31 +41,22 @@ class Connection(asyncio.Protocol):
         "begun_ns",
         "chunks",
         "connections",
-        "door",
-        "dress",
         "entry",
         "finished",
         "held_bytes",
-        "later",
         "linger",
         "missing",
         "parts",
         "paused",
         "peer",
-        "phase",
-        "promised",
-        "promised_lines",
         "rest",
-        "transport",
         "trusted",
         "unread",
     )
 
     def __init__(self, door: Door, connections: set[Connection]) -> None:
-        self.door = door
+        super().__init__(door)
         self.connections = connections
-        self.transport: asyncio.Transport | None = None
-        self.phase = READY
         self.rest = b""
         """Bytes of HEAD, PROXY, HELD."""
         self.entry: Entry[Plan] | None = None
@@ -77,12 +66,6 @@ class Connection(asyncio.Protocol):
         self.chunks: Chunks | None = None
         self.held_bytes = 0
         """What this connection has in ``door.held_bytes``."""
-        self.promised: bytes | None = None
-        self.promised_lines = ""
-        self.later: deque[tuple[bytes, str | None]] | None = None
-        """Answers behind the promised one; with header lines for their refusal where they are promises too."""
-        self.dress: Callable[[bytes], bytes] | None = None
-        """Adds what this request's answer says about the connection."""
         self.paused = False
         self.unread = False
         """The client does not read its answers."""
@@ -314,59 +297,6 @@ class Connection(asyncio.Protocol):
             return self.addresses[policy]
         return self.door.proxies.addresses(self.peer, entry.forwarded)[policy]
 
-    def answer(self, reply: bytes) -> None:
-        """Send now, or after the answers that are owed."""
-        if self.dress is not None:
-            reply = self.dress(reply)
-        if self.promised is None:
-            self.write(reply)
-        else:
-            self.queue(reply, None)
-
-    def promise(self, reply: bytes, lines: str) -> None:
-        """Send when the log has released this connection once more."""
-        if self.dress is not None:
-            reply = self.dress(reply)
-        if self.promised is None:
-            self.promised = reply
-            self.promised_lines = lines
-        else:
-            self.queue(reply, lines)
-
-    def queue(self, reply: bytes, lines: str | None) -> None:
-        if self.later is None:
-            self.later = deque()
-        self.later.append((reply, lines))
-        if self.behind():
-            self.pause()
-
-    def released(self, error: HeadwaterError | None) -> None:
-        """The block that holds the oldest promised request is durable, or the log says ``error``."""
-        reply = self.promised
-        self.promised = None
-        if reply is None:
-            return
-        if error is not None:
-            reply = replies.unavailable(error, self.promised_lines)
-            self.door.stats.refuse(error.code)
-        self.write(reply)
-        if self.later is not None or self.phase:
-            self.advance()
-
-    def advance(self) -> None:
-        """Send what need not wait any more, up to the next promise; then go on reading, or end."""
-        later = self.later
-        while later:
-            reply, lines = later.popleft()
-            if lines is not None:
-                self.promised = reply
-                self.promised_lines = lines
-                break
-            self.write(reply)
-        if not later:
-            self.later = None
-        self.settle()
-
     def settle(self) -> None:
         """Answers have gone: go on reading, or end."""
         self.unpause()
@@ -374,16 +304,6 @@ class Connection(asyncio.Protocol):
             self.phase = DEAF
         if self.phase == DEAF:
             self.close_when_answered()
-
-    def write(self, reply: bytes) -> None:
-        """To the socket; a client that is gone is no error."""
-        if self.transport is None:
-            self.door.stats.lost_answers += 1
-            return
-        try:
-            self.transport.write(reply)
-        except (RuntimeError, OSError):
-            self.door.stats.lost_answers += 1
 
     # Ends
 
@@ -451,10 +371,6 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     # Bounds
-
-    def behind(self) -> bool:
-        """Whether so many answers are owed that no more requests are read."""
-        return self.later is not None and len(self.later) >= self.door.settings.pipeline_max
 
     def pause(self) -> None:
         if not self.paused and self.transport is not None and not self.transport.is_closing():

@@ -57,6 +57,7 @@ HEADS = st.tuples(STARTS, LINES).map(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(HEADS, st.booleans()), min_size=1, max_size=12))
 def test_remembered_heads_mean_what_parsed_ones_mean(seen: list[tuple[bytes, bool]]) -> None:
     remembering = heads()

@@ -73,6 +73,7 @@ def played(pieces: list[bytes], commit_each: bool, **settings: Any) -> tuple[lis
     return client.answers(), records, client.transport.closed or client.transport.half_closed
 
 
+@pytest.mark.slow
 @given(st.lists(REQUESTS, max_size=6), ENDS, CUTS, st.booleans(), st.integers(1, 4))
 def test_answers_do_not_depend_on_how_the_bytes_come(
     requests: list[bytes], end: bytes, places: list[int], commit_each: bool, pipeline_max: int
@@ -83,6 +84,7 @@ def test_answers_do_not_depend_on_how_the_bytes_come(
     assert len(one_by_one[0]) == len(requests) + bool(end)
 
 
+@pytest.mark.slow
 @given(st.lists(REQUESTS, min_size=1, max_size=4), st.integers(0, 3))
 def test_remembered_heads_give_the_same_answers(requests: list[bytes], repeats: int) -> None:
     sent, trusted = requests * (repeats + 1), ["203.0.113.0/24"]

@@ -198,6 +198,7 @@ def test_refused_client_that_goes_on_sending_reads_why(tmp_path: Path, make: Any
         assert answer.status == 413
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", LOOPS)
 def test_client_that_reads_late_gets_all_answers(tmp_path: Path, make: Any) -> None:
     count = 3000
@@ -279,6 +280,7 @@ def test_control_page_turns_ping_before_anything_else(tmp_path: Path) -> None:
         assert door.play(lambda: pings(door)) == [200, 503, 200]
 
 
+@pytest.mark.slow
 def test_slow_client_is_ended_by_the_sweep(tmp_path: Path) -> None:
     with running(tmp_path, header_deadline_s=0.2) as door:
         (answer,) = door.play(lambda: door.ask(b"GET /ping HTTP/1.1\r\n"))
