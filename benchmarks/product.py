@@ -158,7 +158,7 @@ class Processing:
         streams = {"web": (len(lines), self.accepted)}
         payload = encode_payload(stamps, lines, list(heads), [], streams, len(lines))
         self.raw.write(payload, records=len(lines), events=len(lines))
-        self.raw.ahead_bytes()
+        self.raw.has_room(self.raw.segments.segment_bytes)
 
     def time(self, owner: object, name: str, stage: str) -> None:
         """Wraps a method so that its CPU time counts for the stage."""
