@@ -35,6 +35,9 @@ REFUSAL_TEXT_MAX = 200
 class Waiter(Protocol):
     """A connection, as the door sees it."""
 
+    at_ns: int
+    """Boot time at which the last bytes of the request in hand came."""
+
     def answer(self, reply: bytes) -> None:
         """Send this now, or after the answers that are still owed."""
 
@@ -166,7 +169,7 @@ class Door:
                 admission = self.admit(plan, verdict)
             except Refused as refused:
                 return self.refuse(waiter, plan, refused)
-        now = self.boot_ns()
+        now = waiter.at_ns
         if admission.quota is not None:
             wait_s = admission.quota.wait_s(now)
             if wait_s:
@@ -333,7 +336,7 @@ class Door:
         status = 413 if rejected.code == "body_too_large" else 400
         if plan.admission is not None:
             refusal = (Refusal(0, rejected.message),)
-            self.bury(waiter, entry, plan, plan.admission, b"", refusal, self.boot_ns())
+            self.bury(waiter, entry, plan, plan.admission, b"", refusal, waiter.at_ns)
         self.refuse(waiter, plan, Refused(status, rejected.code, rejected.message))
 
     def over_quota(self, waiter: Waiter, plan: Plan, admission: Admission, wait_s: int) -> None:

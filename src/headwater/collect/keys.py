@@ -34,9 +34,10 @@ class Quota:
 
     def wait_s(self, now_ns: int) -> int:
         """0 when events may be taken, else whole seconds until one may. A batch may overdraw; the next one waits."""
-        if self.at_ns:
-            self.tokens = min(self.burst, self.tokens + (now_ns - self.at_ns) * 1e-9 * self.rate_per_s)
-        self.at_ns = now_ns
+        if now_ns > self.at_ns:  # requests that were held back come with earlier times
+            if self.at_ns:
+                self.tokens = min(self.burst, self.tokens + (now_ns - self.at_ns) * 1e-9 * self.rate_per_s)
+            self.at_ns = now_ns
         return 0 if self.tokens > 0 else max(1, math.ceil(-self.tokens / self.rate_per_s))
 
     def spend(self, events: int) -> None:

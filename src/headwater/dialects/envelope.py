@@ -153,9 +153,11 @@ def check_text(body: bytes) -> None:
 
 def one_line(body: bytes) -> bytes:
     """Valid JSON without raw line ends: they are allowed between tokens only, where a space means the same."""
-    return body.translate(ONE_LINE) if b"\n" in body or b"\r" in body else body
+    return body.translate(ONE_LINE) if NEWLINE in body or RETURN in body else body
 
 
+NEWLINE, RETURN = b"\n\r"
+"""As numbers: looking for bytes in bytes makes an exception inside (0.12 µs)."""
 ONE_LINE = bytes.maketrans(b"\n\r", b"  ")
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from headwater.dialects.envelope import (
     ERRORS,
+    NEWLINE,
     Envelope,
     Limits,
     Readers,
@@ -37,7 +38,7 @@ def envelope(limits: Limits) -> Envelope:
 
     def read(body: bytes, path: str) -> Verdict:
         if body[:1] == b"{":
-            if b"\n" not in body:
+            if NEWLINE not in body:
                 return readers.single(body, DEFAULT_TYPE)
             return object_or_lines(readers, body)
         start = body.lstrip()[:1]

@@ -84,6 +84,13 @@ def test_overdrawn_quota_says_when_to_come_back() -> None:
     assert quota.wait_s(SECOND + (wait_s + 1) * SECOND) == 0
 
 
+def test_time_that_goes_back_takes_nothing_from_a_quota() -> None:
+    quota = Quota(rate_per_s=10, burst=5)
+    for second in (9, 3, 9, 1):
+        assert quota.wait_s(second * SECOND) == 0
+    assert quota.tokens == 5
+
+
 def test_quota_is_shared_out_over_workers() -> None:
     key = build(KeySettings(id="a", secret="some-secret", events_per_s_max=100)).keys["a"]
     assert key.quota is not None and key.quota.rate_per_s == 50
