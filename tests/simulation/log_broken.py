@@ -156,6 +156,21 @@ def recover_by_watermark(disk: Disk, folder: str) -> Any:
             files.write_end(disk, folder, End(log=log, seq=seq))
 
 
+def recover_without_watermark(disk: Disk, folder: str) -> Any:
+    """Takes whatever cannot be read at the end for a torn tail."""
+    with mock.patch.object(files, "read_watermark", lambda *_: 0):
+        return recover.recover_all(disk, folder)
+
+
+def recover_calling_everything_damage(disk: Disk, folder: str) -> Any:
+    """Takes what cannot be read behind the last good block for damage, although nobody was told that it is there."""
+    with mock.patch.object(files, "read_watermark", lambda *_: right(*_) + 1):
+        return recover.recover_all(disk, folder)
+
+
+right = files.read_watermark
+
+
 def recover_everything_again(disk: Disk, folder: str) -> Any:
     """Decides the end of every log at every start."""
     with mock.patch.object(files, "read_end", lambda *_: None):

@@ -41,7 +41,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     log: int
     seq: int
     streams: dict[str, int] = {}
-    """Events per stream over the whole log, damaged ones counted as far as they are known."""
+    """Events per stream over the whole log, damaged ones counted as far as they are known; under "" those that were
+    lost with nothing readable behind them to say whose they were."""
     damaged: list[Damage] = []
     format: int = 1
 
@@ -90,6 +91,18 @@ def read_end(disk: Disk, folder: str, log: int) -> End | None:
     if not disk.exists(path):
         return None
     return msgspec.json.decode(read_whole(disk, path), type=End)
+
+
+def read_watermark(disk: Disk, folder: str, log: int) -> int:
+    """The durable watermark of a log; 0 where there is none, or it is still being made."""
+    try:
+        cell = disk.cell(watermark_path(folder, log))
+    except FileNotFoundError:
+        return 0
+    try:
+        return cell.get()
+    finally:
+        cell.close()
 
 
 def write_end(disk: Disk, folder: str, end: End) -> End:

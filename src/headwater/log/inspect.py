@@ -31,14 +31,7 @@ def durable_seq(disk: Disk, folder: str, log: int) -> int | None:
     """Up to where a log claims to be durable: its end, else its watermark; None when it says neither."""
     if end := files.read_end(disk, folder, log):
         return end.seq
-    path = files.watermark_path(folder, log)
-    if not disk.exists(path):
-        return None
-    cell = disk.cell(path)
-    try:
-        return cell.get()
-    finally:
-        cell.close()
+    return files.read_watermark(disk, folder, log) or None
 
 
 def inspect(disk: Disk, folder: str) -> list[SegmentState]:

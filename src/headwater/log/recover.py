@@ -4,6 +4,10 @@ Blocks are read past the cache (direct), from the last segment on; the first tha
 later block of the same log stands behind it: then the stretch between is *damage*, because a writer never has two
 unsynced blocks (protocol-why.md L5). A stale block of a recycled file has another log id or an older number and is
 never taken for one (INV-LOG-3).
+
+The watermark says what was acknowledged. It is never synced, so after a crash of the machine it may be older than the
+blocks, but never newer: where the blocks end below it, durable ones were lost (bit rot, a disk that lies), and the
+stretch up to it is damage too. What lies above it and cannot be read is a torn tail: nobody was told that it is there.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from headwater.log import block, files
 from headwater.log.files import Damage, End, Segment
 
 READ_BYTES = block.BLOCK_BYTES_MAX
+LOST_EVENTS_MAX = 1 << 40
+"""A watermark that is further ahead than this is itself broken, and says nothing."""
 
 StreamsOf = Callable[[memoryview], Mapping[str, int]]
 """From a block's payload: events per stream in its log, up to and with the block."""
@@ -105,6 +111,16 @@ class Recovery:
         finally:
             self.disk.close(file)
 
+    def lose_up_to(self, watermark: int) -> bool:
+        """Whether events below the watermark are gone from the end; they are damage, and nobody's numbers again."""
+        lost = watermark - self.seq
+        if not 0 < lost <= LOST_EVENTS_MAX:
+            return False
+        self.damaged.append(Damage(self.seq, watermark))
+        self.streams[""] = self.streams.get("", 0) + lost
+        self.seq = watermark
+        return True
+
 
 def last_streams(disk: Disk, segments: list[Segment], log_id: int, streams_of: StreamsOf) -> dict[str, int]:
     """Counts per stream at the end of whole segments, from the last block of the last of them."""
@@ -124,27 +140,31 @@ def last_streams(disk: Disk, segments: list[Segment], log_id: int, streams_of: S
 def recover(disk: Disk, folder: str, log_id: int, streams_of: StreamsOf = raw_streams) -> End:
     """Decide where a log ends; the earlier decision where there is one. Its process must be gone.
 
-    Idempotent, also when it is itself cut short. On return the end is durable and the tail given back.
+    Idempotent, also when it is itself cut short. On return the end is durable and a torn tail given back.
     """
     if known := files.read_end(disk, folder, log_id):
         return known
     segments = [s for s in files.segments(disk, folder) if s.log == log_id]
-    if not segments:
-        return files.write_end(disk, folder, End(log=log_id, seq=0))
-    last = segments[-1]
-    reading = Recovery(disk, log_id, last.first, streams_of)
-    offset = reading.read(last)
-    if reading.seq == last.first:
+    reading = Recovery(disk, log_id, segments[-1].first if segments else 0, streams_of)
+    used = reading.read(segments[-1]) if segments else 0
+    if segments and reading.seq == segments[-1].first:
         reading.streams = last_streams(disk, segments[:-1], log_id, streams_of)
-    _give_back(disk, last, offset)
+    lost = reading.lose_up_to(files.read_watermark(disk, folder, log_id))
+    if lost:  # decided again, after a crash before the end was durable, it must be the same end
+        _keep(disk, files.watermark_path(folder, log_id))
+        disk.sync_dir(folder)
+    if segments:
+        _keep(disk, segments[-1].path, None if lost else used)
     end = End(log=log_id, seq=reading.seq, streams=reading.streams, damaged=reading.damaged)
     return files.write_end(disk, folder, end)
 
 
-def _give_back(disk: Disk, segment: Segment, length: int) -> None:
-    file = disk.open(segment.path, write=True)
+def _keep(disk: Disk, path: str, length: int | None = None) -> None:
+    """Make what was read durable, and give back what is longer than ``length``; None: all stays, to be looked at."""
+    file = disk.open(path, write=True)
     try:
-        disk.truncate(file, length)
+        if length is not None:
+            disk.truncate(file, length)
         disk.sync(file)
     finally:
         disk.close(file)

@@ -73,14 +73,7 @@ class AcceptedCounter:
 
     def tail(self, folder: str, log: int) -> Tail | None:
         """The end of an open log, read on from where it was read to last."""
-        path = files.watermark_path(folder, log)
-        if not self.disk.exists(path):
-            return None
-        cell = self.disk.cell(path)
-        try:
-            watermark = cell.get()
-        finally:
-            cell.close()
+        watermark = files.read_watermark(self.disk, folder, log)
         segments = [s for s in files.segments(self.disk, folder) if s.log == log and s.first < watermark]
         if not segments:
             return None

@@ -77,7 +77,9 @@ def test_a_block_inside_a_torn_block_is_never_taken_for_what_follows() -> None:
     view = disk.process("fault")
     file = view.open(path, write=True)
     view.pwrite(file, b"torn", 4096 + 100)  # the header of the second block stands, its bytes do not
-    assert recover.recover(disk.process("supervisor"), FOLDER, LOG, recover.no_streams).seq == 1
+    end = recover.recover(disk.process("supervisor"), FOLDER, LOG, recover.no_streams)
+    assert end.damaged == [files.Damage(1, 2)]
+    assert end.seq == 2
 
 
 def test_where_the_first_segments_are_gone_reading_goes_on_with_the_first_that_is_there() -> None:
