@@ -22,10 +22,13 @@ from headwater.event.record import Head, encode_head
 from headwater.kit.simulate.run import Simulation
 from headwater.kit.simulate.view import Dead, ProcessDisk
 from headwater.log import block, cut, files, group, recover, retain
+from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.read import LogReader
 from headwater.log.write import BlockWriter
 from tests.simulation.log_oracle import Follower, Obligations, Place, Sent, violated
+
+SECRET = Secret(0x5EC2E7)
 
 RAW = "/data/raw"
 SEGMENT_BYTES = 64 * 1024
@@ -135,6 +138,7 @@ class Worker:
             world.folder(number),
             self.writer,
             log_id,
+            secret=SECRET,
             start=world.start,
             offset_ns=world.offset_ns,
             segment_bytes=SEGMENT_BYTES,
@@ -291,7 +295,8 @@ class World:
         found = self.harm(path, self.sim.random.choice((-1, -1, -2, -3))) if paths else None
         if found is None:
             return
-        at = found[0] + block.HEADER_BYTES + self.sim.random.randrange(found[1].payload_bytes)
+        length = self.sim.random.choice((block.HEADER_BYTES, block.HEADER_BYTES + found[1].payload_bytes))
+        at = found[0] + self.sim.random.randrange(length)
         names.live[path].rot(at)
         self.sim.note(f"a byte of {path} rots at {at}")
         for worker in self.workers.values():
@@ -329,7 +334,7 @@ class World:
             for number in dead:
                 folder = self.folder(number)
                 self.watch_watermarks()
-                self.parts.recover_all(disk, folder)
+                self.parts.recover_all(disk, folder, SECRET)
                 self.watch_ends()
             self.recovered = not supervisor.dead
             for number in dead:
@@ -393,7 +398,7 @@ class World:
                 return
             now = (self.start, self.sim.clock.boot_ns())
             with mock.patch.object(cut, "LogReader", self.parts.reader):
-                cut.discover(view, RAW, self.readers, self.follower.at)
+                cut.discover(view, RAW, self.readers, self.follower.at, secret=SECRET)
             bytes_max = self.sim.random.choice((8192, 40_000, 1 << 20))
             found = self.parts.take(self.readers, self.follower.at, now, now[1] + self.offset_ns, bytes_max)
             if found is not None and not view.dead:
@@ -541,7 +546,11 @@ class World:
         for number in (0, 1):
             writer = writer_id(FOLDER_ID, number)
             reader = LogReader(
-                view, self.folder(number), writer, self.oracle.retired.get(writer, Vector()[writer])
+                view,
+                self.folder(number),
+                writer,
+                self.oracle.retired.get(writer, Vector()[writer]),
+                secret=SECRET,
             )
             reader.fill(1 << 30)
             blocks += reader.take((1 << 62, 1 << 62))

@@ -121,6 +121,7 @@ class BlockWriter:
         writer: WriterId,
         log_id: int,
         *,
+        secret: block.Secret,
         start: int,
         offset_ns: int,
         segment_bytes: int,
@@ -132,6 +133,7 @@ class BlockWriter:
         self.folder = folder
         self.writer = writer
         self.log_id = log_id
+        self.secret = secret
         self.start = start
         self.offset_ns = offset_ns
         self.segments = Segments(disk, folder, segment_bytes, submit, allowed)
@@ -164,6 +166,7 @@ class BlockWriter:
         boot_ns = max(self.clock.boot_ns(), self.last_boot_ns)
         data = block.encode(
             parts,
+            secret=self.secret,
             log_id=self.log_id,
             first_seq=self.next_seq,
             events=events,

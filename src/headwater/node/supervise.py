@@ -123,7 +123,7 @@ class Supervisor:
 
     def recover_logs(self, folder: str, streams_of: StreamsOf) -> None:
         """Give the logs of a folder their ends, and say what was lost."""
-        for end in recover_all(self.disk, folder, streams_of):
+        for end in recover_all(self.disk, folder, self.folder.secret, streams_of):
             for lost in end.damaged:
                 self.happenings.emit(
                     LogDamaged(folder=folder, log=f"{end.log:016x}", first=lost.first, next=lost.next)

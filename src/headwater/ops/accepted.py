@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from headwater.event.position import Position, WriterId
 from headwater.kit.disk import Disk
 from headwater.log import block, files
+from headwater.log.block import Secret
 from headwater.log.files import End, Segment
 from headwater.log.recover import block_at, raw_streams
 
@@ -38,8 +39,9 @@ class Accepted:
 class AcceptedCounter:
     """Counts a node's raw log; kept, it reads only what is new."""
 
-    def __init__(self, disk: Disk, raw: str) -> None:
+    def __init__(self, disk: Disk, raw: str, secret: Secret) -> None:
         self.disk = disk
+        self.secret = secret
         self.raw = raw
         self.ends: dict[tuple[str, int], End] = {}
         self.tails: dict[tuple[str, int], Tail] = {}
@@ -98,7 +100,7 @@ class AcceptedCounter:
                 last, offset, seq = offset, offset + header.disk_bytes, header.next_seq
             if last is None:
                 return
-            found = block_at(self.disk, file, last, tail.segment.log)
+            found = block_at(self.disk, file, last, tail.segment.log, self.secret)
             if found is not None:
                 tail.offset, tail.seq, tail.streams = offset, seq, dict(raw_streams(found[1]))
         finally:

@@ -14,6 +14,7 @@ from headwater.config.running import NodeInfo
 from headwater.event.position import Receipt
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
+from headwater.log.block import Secret
 from headwater.ops import metrics, ready, reconcile, standing
 from headwater.ops import where as journey
 from headwater.ops.accepted import AcceptedCounter
@@ -56,6 +57,7 @@ class Look:
         control: ControlPage,
         parts: Callable[[], Parts],
         dead: DeadLetters,
+        secret: Secret,
     ) -> None:
         self.node = node
         self.data = data
@@ -64,7 +66,7 @@ class Look:
         self.control = control
         self.parts = parts
         self.dead = dead
-        self.counter = AcceptedCounter(disk, f"{data}/raw")
+        self.counter = AcceptedCounter(disk, f"{data}/raw", secret)
         self.counting = threading.Lock()
 
     def reports(self) -> Mapping[str, Report]:

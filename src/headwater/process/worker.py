@@ -21,6 +21,7 @@ from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken, Busy
 from headwater.log import cut
+from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.read import LogReader
 from headwater.log.ready import ReadyReader, ReadyWriter
@@ -77,6 +78,7 @@ class ProcessWorker:
         runner_for: Callable[[Sequence[int]], Runner],
         report: Report,
         *,
+        secret: Secret,
         partitions: int,
         config_epoch: int,
     ) -> None:
@@ -89,6 +91,7 @@ class ProcessWorker:
         self.ready = ready
         self.runner_for = runner_for
         self.report = report
+        self.secret = secret
         self.config_epoch = config_epoch
         self.owned = [p for p in range(partitions) if p % settings.workers == number]
         self.store = StateStore(disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
@@ -161,7 +164,9 @@ class ProcessWorker:
 
     def _take(self, group: Group) -> Cut | None:
         now = self.clock.boot_ns()  # before the watermarks are read: INV-ORD-1 stands on this order
-        cut.discover(self.disk, f"{self.data}/raw", group.readers, group.vector, group.until)
+        cut.discover(
+            self.disk, f"{self.data}/raw", group.readers, group.vector, group.until, secret=self.secret
+        )
         return cut.take(
             group.readers,
             group.vector,
@@ -268,7 +273,8 @@ class ProcessWorker:
 
     def _fold_rest(self, number: int, fold: Fold, store: StateStore | None) -> None:
         """Fold the commits behind a saved fold."""
-        reader = ReadyReader(self.disk, f"{self.data}/ready/{number}", WriterId(number), fold.ready)
+        folder = f"{self.data}/ready/{number}"
+        reader = ReadyReader(self.disk, folder, WriterId(number), fold.ready, secret=self.secret)
         mine = np.zeros(1 << 16, bool)
         mine[self.owned] = True
         while entries := reader.read(FOLD_READ_BYTES):

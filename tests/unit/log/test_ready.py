@@ -10,8 +10,11 @@ from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.kit.threads import inline
 from headwater.log import ready
+from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
+
+SECRET = Secret(0x5EC2E7)
 
 FOLDER = "/ready/0"
 
@@ -34,6 +37,7 @@ def blocks(disk: SimDisk, allowed: list[bool]) -> BlockWriter:
         segment_bytes=4 * 4096,
         submit=inline,
         allowed=lambda: allowed[0],
+        secret=SECRET,
     )
 
 
@@ -58,7 +62,7 @@ def test_a_commit_that_met_a_full_log_halfway_is_read_once_after_it_was_tried_ag
     writer.blocks.has_room(0)
     writer.append(large)
     assert (bool(writer.halfway), writer.blocks.next_seq) == (False, 5)
-    reader = ReadyReader(disk.process("deliverer"), FOLDER, WriterId(0))
+    reader = ReadyReader(disk.process("deliverer"), FOLDER, WriterId(0), secret=SECRET)
     assert [commit.target.clock for commit, _ in reader.read(1 << 20)] == [10, 10, 10, 6000]
 
 

@@ -10,11 +10,14 @@ from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.kit.threads import inline
 from headwater.log import files, inspect, recover, retain
+from headwater.log.block import Secret
 from headwater.log.files import Damage, End
 from headwater.log.read import LogReader
 from headwater.log.write import BlockWriter
 from headwater.node.roles.process import meaning
 from headwater.process.gather import Gatherer
+
+SECRET = Secret(0x5EC2E7)
 
 FOLDER = "/raw/0"
 WRITER = WriterId(0)
@@ -28,7 +31,7 @@ def write(disk: SimDisk, count: int, log: int = LOG, segment_pages: int = 16) ->
     view = disk.process("worker")
     writer = BlockWriter(
         view, SimClock(Time()), FOLDER, WRITER, log,
-        start=1, offset_ns=0, segment_bytes=segment_pages * PAGE, submit=inline,
+        start=1, offset_ns=0, segment_bytes=segment_pages * PAGE, submit=inline, secret=SECRET,
     )  # fmt: skip
     head = encode_head(Head("web", "native", "POST", "/events"))
     for number in range(count):
@@ -51,12 +54,12 @@ def set_watermark(disk: SimDisk, value: int) -> None:
 
 
 def recovered(disk: SimDisk) -> End:
-    return recover.recover(disk.process("supervisor"), FOLDER, LOG)
+    return recover.recover(disk.process("supervisor"), FOLDER, LOG, SECRET)
 
 
 def read(disk: SimDisk, at: Position = ZERO) -> list[tuple[int, int, int, bool]]:
     """What a reader gets: log, first, next, whether it is there."""
-    reader = LogReader(disk.process("processor"), FOLDER, WRITER, at)
+    reader = LogReader(disk.process("processor"), FOLDER, WRITER, at, secret=SECRET)
     reader.fill(1 << 20)
     return [
         (b.header.log_id, b.header.first_seq, b.header.next_seq, b.payload is not None)
@@ -160,7 +163,7 @@ def test_deciding_again_after_a_death_decides_the_same() -> None:
         dying = disk.process("first supervisor")
         dying.die_at(calls)
         try:
-            recover.recover(dying, FOLDER, LOG)
+            recover.recover(dying, FOLDER, LOG, SECRET)
         except BaseException as error:
             assert type(error).__name__ == "Dead"
         assert recovered(disk) == End(log=LOG, seq=5, streams={"web": 4, "": 1}, damaged=[Damage(4, 5)])
@@ -171,7 +174,7 @@ def test_lost_events_are_counted_as_damaged() -> None:
     write(disk, 5)
     spoil(disk, 3, 4)
     recovered(disk)
-    reader = LogReader(disk.process("processor"), FOLDER, WRITER)
+    reader = LogReader(disk.process("processor"), FOLDER, WRITER, secret=SECRET)
     reader.fill(1 << 20)
     events = Gatherer(meaning).gather(reader.take(EVERYTHING))
     assert (len(events), events.damaged) == (3, {"": 2})
@@ -182,9 +185,9 @@ def test_inspect_names_lost_events_before_and_after_the_end_is_decided() -> None
     write(disk, 5)
     spoil(disk, 3, 4)
     said = [f"offset {3 * PAGE}: events 3 to 4 are missing or damaged"]
-    assert inspect.inspect(disk.process("look"), FOLDER)[0].problems == said
+    assert inspect.inspect(disk.process("look"), FOLDER, SECRET)[0].problems == said
     recovered(disk)
-    assert inspect.inspect(disk.process("look"), FOLDER)[0].problems == said
+    assert inspect.inspect(disk.process("look"), FOLDER, SECRET)[0].problems == said
 
 
 def test_a_damaged_segment_is_given_back_once_readers_have_passed_the_damage() -> None:

@@ -67,15 +67,22 @@ def test_a_restored_copy_does_not_count_on_as_its_lost_future_did(tmp_path):
     assert not lost & again
 
 
+def test_each_folder_has_a_secret_that_is_kept_and_is_its_owners_alone(tmp_path):
+    one, other = make(tmp_path / "one"), make_folder(str(tmp_path / "other"), disk, SeededRng(2))
+    one.count_start()
+    assert stat.S_IMODE(os.stat(tmp_path / "one" / "headwater.json").st_mode) == 0o600
+    assert open_folder(str(tmp_path / "one"), disk).secret == one.secret != other.secret
+
+
 def test_another_format_is_refused_with_what_to_do(tmp_path):
     make(tmp_path)
     path = tmp_path / "headwater.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
-    with pytest.raises(Misconfigured, match="has format 2; this version of Headwater reads 1"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(Misconfigured, match="has format 1; this version of Headwater reads 2"):
         make(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', '{"format": 1, "folder_id": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 2}', '{"format": 2, "folder_id": 3}'])
 def test_an_unreadable_identity_is_refused(tmp_path, text):
     (tmp_path / "headwater.json").write_text(text)
     with pytest.raises(Misconfigured):

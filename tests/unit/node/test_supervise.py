@@ -18,9 +18,10 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.threads import inline
 from headwater.log.write import BlockWriter
+from headwater.node.folder import open_folder
 from tests.parts import free_port
 
-CLOCK = SystemClock()
+CLOCK, DISK = SystemClock(), SystemDisk()
 pytestmark = pytest.mark.slow
 KEYS = 'keys: [{id: web, secret: "secret-of-web-1", origins: ["*"]}]\n'
 
@@ -137,8 +138,8 @@ def test_a_killed_process_is_started_again_with_a_new_log(stubs):
 def test_acknowledged_bytes_that_are_gone_are_said_aloud(stubs):
     folder = stubs.data / "raw" / f"{1 << 16:016x}"
     writer = BlockWriter(
-        SystemDisk(), CLOCK, str(folder), WriterId(1 << 16), 7,
-        start=1, offset_ns=0, segment_bytes=1 << 16, submit=inline,
+        DISK, CLOCK, str(folder), WriterId(1 << 16), 7,
+        start=1, offset_ns=0, segment_bytes=1 << 16, submit=inline, secret=open_folder(str(stubs.data), DISK).secret,
     )  # fmt: skip
     stamp = bytes(24) + (2).to_bytes(4, "little") + bytes(4) + (1).to_bytes(4, "little") + bytes(12)
     for count in (1, 2):

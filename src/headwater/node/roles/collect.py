@@ -57,6 +57,7 @@ class CollectRole:
             context.path("raw", f"{context.writer():016x}"),
             context.writer(),
             context.log_id,
+            secret=context.secret,
             start=context.control.start,
             offset_ns=context.control.offset_ns,
             segment_bytes=segment_bytes,

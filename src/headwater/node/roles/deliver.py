@@ -106,4 +106,4 @@ def ready_folders(context: Context) -> list[int]:
 def ready_opener(context: Context, processor: int) -> Callable[[Position], ReadyReader]:
     """Opens a processor's commits behind a position."""
     folder = context.path("ready", str(processor))
-    return lambda at: ReadyReader(context.disk, folder, WriterId(processor), at)
+    return lambda at: ReadyReader(context.disk, folder, WriterId(processor), at, secret=context.secret)
