@@ -167,6 +167,17 @@ def make_folder(disk: Disk, path: str) -> None:
     disk.sync_dir(os.path.dirname(path) or ".")
 
 
+def make_folders(disk: Disk, path: str) -> None:
+    """As ``make_folder``, with those above it that are missing. Where the folder above may not be read, its content
+    cannot be synced: somebody else made it."""
+    above = os.path.dirname(path)
+    if above not in ("", path) and not disk.exists(above):
+        make_folders(disk, above)
+    disk.mkdir(path)
+    with contextlib.suppress(PermissionError):
+        disk.sync_dir(above or ".")
+
+
 def write_whole(disk: Disk, path: str, data: bytes, *, private: bool = False) -> None:
     """Replace a small file so that after any crash it holds the old or the new bytes; durable on return.
 

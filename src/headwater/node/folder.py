@@ -21,7 +21,7 @@ import msgspec
 from headwater.event.position import WriterId, writer_id
 from headwater.event.slots import PARTITIONS_DEFAULT
 from headwater.kit.clock import Clock
-from headwater.kit.disk import Disk, read_whole, write_whole
+from headwater.kit.disk import Disk, make_folders, read_whole, write_whole
 from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import Rng
 from headwater.log.block import Secret
@@ -105,9 +105,9 @@ class Folder:
 
 def make_folder(path: str, disk: Disk, rng: Rng) -> Folder:
     """A new data folder, or the one that is there. Durable on return."""
-    disk.mkdir(path)
     if disk.exists(f"{path}/{NAME}"):
         return open_folder(path, disk)
+    make_folders(disk, path)  # also where it is there: who made it may have died before its name was durable
     foreign = sorted(set(disk.listdir(path)) - {"lock", "keys", NAME + ".tmp"})
     if foreign:
         raise Misconfigured(

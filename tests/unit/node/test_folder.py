@@ -10,6 +10,7 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import SeededRng
+from headwater.kit.simulate.disk import SimDisk
 from headwater.node import first
 from headwater.node.folder import make_folder, open_folder, take_lock
 
@@ -65,6 +66,23 @@ def test_a_restored_copy_does_not_count_on_as_its_lost_future_did(tmp_path):
     (tmp_path / "headwater.json").write_text(copy)
     again = {open_folder(str(tmp_path), disk).next_log_id(back, SeededRng(3)) for _ in range(3)}
     assert not lost & again
+
+
+def test_a_new_folder_is_there_after_a_crash_of_the_machine():
+    for seed in range(20):
+        sim = SimDisk(seed)
+        made = make_folder("/srv/headwater/data", sim.process("first start"), SeededRng(1))
+        sim.crash()
+        assert open_folder("/srv/headwater/data", sim.process("second start")).id == made.id
+
+
+def test_a_folder_that_was_made_but_not_durably_is_made_so_by_the_next_start():
+    for seed in range(20):
+        sim = SimDisk(seed)
+        sim.process("died").mkdir("/data")
+        made = make_folder("/data", sim.process("next"), SeededRng(1))
+        sim.crash()
+        assert open_folder("/data", sim.process("after")).id == made.id
 
 
 def test_each_folder_has_a_secret_that_is_kept_and_is_its_owners_alone(tmp_path):
