@@ -142,6 +142,7 @@ class Worker:
             start=world.start,
             offset_ns=world.offset_ns,
             segment_bytes=SEGMENT_BYTES,
+            ahead=2,
             submit=self.prepare,
         )
         self.log_id = self.blocks.log_id

@@ -81,9 +81,7 @@ def test_histories_hold_what_they_are_meant_to_hold() -> None:
         world = story(sim := Simulation(seed))
         logs += len(world.oracle.creators)
         acknowledged += len(world.oracle.acknowledged)
-        recycled += sum(
-            "rename" in line and "spare-" in line and "next.seg" in line for line in sim.disk.trace
-        )
+        recycled += sum("rename" in line and "spare-" in line and "/next" in line for line in sim.disk.trace)
         met += sim.disk.met
     assert logs > 40
     assert acknowledged > 400

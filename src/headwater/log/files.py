@@ -1,7 +1,7 @@
 """The names of a writer's files, and the small file that says where a log ends.
 
 ``<log>-<first seq>.seg`` segments · ``<log>.wm`` durable next seq, a mapped u64 · ``<log>.end`` JSON, written once
-(INV-LOG-4) · ``next.seg`` prepared ahead · ``spare-<n>.seg`` passed segments waiting to be recycled.
+(INV-LOG-4) · ``next.seg``, ``next-2.seg`` prepared ahead · ``spare-<n>.seg`` passed segments waiting to be recycled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from headwater.kit.disk import Disk, read_whole, write_whole
 
 SEGMENT = re.compile(r"^([0-9a-f]{16})-([0-9a-f]{16})\.seg$")
 SPARE = re.compile(r"^spare-(\d+)\.seg$")
-NEXT = "next.seg"
+NEXT = ("next.seg", "next-2.seg")
+"""Names of prepared segments; as many as can be prepared ahead."""
 
 
 class Segment(NamedTuple):

@@ -30,7 +30,7 @@ async def test_room_that_was_refused_once_is_asked_for_again_though_more_than_ha
     allowed = False
     blocks.write(bytes(BLOCK_BYTES_MAX - 64), records=1, events=1)
     blocks.write(bytes(100), records=1, events=1)
-    blocks.segments.ready = False  # what was prepared is gone: the disk was full when the next one was made
+    blocks.segments.prepared.clear()  # what was prepared is gone: the disk was full when the next one was made
     group.pending_bytes = 1  # so that the half that is left is too little
     trouble = group.full()
     assert trouble is not None

@@ -32,7 +32,7 @@ def two_segments(disk: SimDisk) -> None:
     )
     for _ in range(4):
         writer.write(b"payload", records=1, events=1)
-    view.rename(f"{FOLDER}/{files.NEXT}", files.segment_path(FOLDER, 9, 4))
+    view.rename(f"{FOLDER}/{files.NEXT[0]}", files.segment_path(FOLDER, 9, 4))
 
 
 def retire(disk: SimDisk, safe: Position) -> int:

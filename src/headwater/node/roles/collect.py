@@ -14,6 +14,9 @@ from headwater.node.configuration import secret_reader
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 
+SEGMENTS_AHEAD = 2
+"""Prepared segments, where the quota has room: while the disk is slow, a segment may be full before the next one is
+made, and whoever comes then is answered 503 `log_preparing`."""
 ROOM_SAID_NS = 5_000_000_000
 """After this the control page knows what was taken; the supervisor looks every 2 s (node/supervise.py)."""
 
@@ -63,6 +66,7 @@ class CollectRole:
             segment_bytes=segment_bytes,
             submit=self.preparing,
             allowed=room.take,
+            ahead=SEGMENTS_AHEAD,
         )
         self.keys = self.keys_of(context.settings, None)
         self.worker = CollectWorker(
@@ -87,9 +91,8 @@ class CollectRole:
         )
 
     async def start(self) -> None:
-        while (
-            self.blocks.segments.preparing
-        ):  # nobody is turned away because the door was quicker than the log
+        segments = self.blocks.segments
+        while segments.preparing and not segments.ready:  # nobody is turned away because the door was quicker
             await self.context.clock.sleep(0.01)
         await self.worker.start()
 
