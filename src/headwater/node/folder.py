@@ -97,6 +97,12 @@ class Folder:
             self.save(log_id=f"{log_id:016x}")
         return log_id
 
+    def know_log_id(self, log_id: int) -> None:
+        """Ids that are handed out from now on are above this one too; durable on return."""
+        with self.saving:
+            if log_id > int(self.identity.log_id, 16):
+                self.save(log_id=f"{log_id:016x}")
+
     def save(self, **changes: Any) -> None:
         """Change the identity durably."""
         self.identity = msgspec.structs.replace(self.identity, **changes)

@@ -25,7 +25,7 @@ from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import nodetime, reload, retention
+from headwater.node import logids, nodetime, reload, retention
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.happenings import (
@@ -107,9 +107,10 @@ class Supervisor:
         return 0 if in_order else 1
 
     def recover(self) -> None:
-        """Give every log of a former start its end."""
+        """Give every log of a former start its end; no new one comes before any log that is known."""
         self.recover_raw()
         self.recover_ready()
+        self.folder.know_log_id(logids.greatest(self.data, self.disk))
 
     def recover_raw(self) -> None:
         """Give every raw log its end; no collector runs (INV-LOG-4)."""

@@ -92,6 +92,14 @@ def test_each_folder_has_a_secret_that_is_kept_and_is_its_owners_alone(tmp_path)
     assert open_folder(str(tmp_path / "one"), disk).secret == one.secret != other.secret
 
 
+def test_log_ids_are_above_every_one_that_is_known(tmp_path):
+    folder = make(tmp_path)
+    folder.know_log_id(5 << 60)
+    assert folder.next_log_id(StoppedClock(10**18), SeededRng(1)) > 5 << 60
+    folder.know_log_id(7)
+    assert open_folder(str(tmp_path), disk).next_log_id(StoppedClock(0), SeededRng(1)) > 5 << 60
+
+
 def test_another_format_is_refused_with_what_to_do(tmp_path):
     make(tmp_path)
     path = tmp_path / "headwater.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headwater.config.control import ControlPage
-from headwater.event.position import WriterId
+from headwater.event.position import Position, Vector, WriterId
 from headwater.event.record import encode_payload
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
@@ -151,6 +151,20 @@ def test_acknowledged_bytes_that_are_gone_are_said_aloud(stubs):
     stubs.start()
     said = until(lambda: stubs.said("log_damaged"))
     assert [(one["log"], one["first"], one["next"]) for one in said] == [(f"{7:016x}", 1, 2)]
+
+
+def test_log_ids_are_above_those_that_a_destination_remembers(stubs):
+    """INV-LOG-5: the node's own file is older than what its deliverer knows, and so is the clock."""
+    known = 15 << 60
+    folder = stubs.data / "state" / "deliver-warehouse"
+    folder.mkdir(parents=True)
+    vector = Vector({WriterId(1 << 16): Position(known, 3)}).encode().hex()
+    (folder / "state.json").write_text(
+        json.dumps({"format": 1, "pipeline": "x/warehouse/main", "vectors": {vector: [0]}})
+    )
+    stubs.start()
+    given = until(lambda: len(stubs.notes("starts")) == 4 and stubs.notes("starts"))
+    assert sorted(int(log, 16) > known for _, _, log in given) == [False, False, True, True]
 
 
 def test_log_ids_of_a_node_are_never_two_alike(stubs):

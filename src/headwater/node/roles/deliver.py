@@ -16,7 +16,7 @@ from headwater.event.position import Position, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import Misconfigured
 from headwater.log.ready import ReadyReader
-from headwater.node import happenings
+from headwater.node import happenings, logids
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 from headwater.ops import standing
@@ -49,6 +49,7 @@ class DeliverRole:
             partitions=context.node.partitions,
             owner=context.node.folder_id,
             node_ns=context.node_ns,
+            unknown=logids.unknown_to(context.data, context.disk),
             tell=lambda happening, fields: context.happenings.emit(
                 happenings.of_destination(happening, fields)
             ),
