@@ -97,7 +97,7 @@ class Obligations:
         """Somebody can see the end of a log."""
         known = self.ends.setdefault((writer, end.log), end)
         if known != end:
-            violated("INV-LOG-4", f"the end of {end.log:x} was {known.seq}, now it is {end.seq}")
+            violated("INV-LOG-4", f"the end of {end.log:x} was {known}, now it is {end}")
         if end.seq > self.assigned.get((writer, end.log), 0):
             violated("INV-LOG-3", f"{end.log:x} ends at {end.seq}, where nothing of it was ever written")
         for stretch in end.damaged:

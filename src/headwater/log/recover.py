@@ -12,6 +12,7 @@ stretch up to it is damage too. What lies above it and cannot be read is a torn 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from headwater.event.record import decode_payload
@@ -84,6 +85,8 @@ class Recovery:
         self.streams_of = streams_of
         self.seq = first_seq
         self.streams: dict[str, int] = {}
+        self.counted = 0
+        """The next number behind the block that ``streams`` comes from."""
         self.damaged: list[Damage] = []
 
     def read(self, segment: Segment) -> int:
@@ -104,7 +107,7 @@ class Recovery:
                     offset, header, payload = later
                     self.damaged.append(Damage(self.seq, header.first_seq))
                 self.streams.update(self.streams_of(payload))
-                self.seq = header.next_seq
+                self.seq = self.counted = header.next_seq
                 offset += header.disk_bytes
         finally:
             self.disk.close(file)
@@ -115,26 +118,24 @@ class Recovery:
         if not 0 < lost <= LOST_EVENTS_MAX:
             return False
         self.damaged.append(Damage(self.seq, watermark))
-        self.streams[""] = self.streams.get("", 0) + lost
         self.seq = watermark
         return True
 
 
 def last_streams(
     disk: Disk, segments: list[Segment], log_id: int, secret: Secret, streams_of: StreamsOf
-) -> dict[str, int]:
-    """Counts per stream at the end of whole segments, from the last block of the last of them."""
+) -> tuple[dict[str, int], int]:
+    """Counts per stream from the last block of whole segments that can be read, and the next number behind it."""
     for segment in reversed(segments):
         file = disk.open(segment.path, direct=True)
         try:
-            last: memoryview | None = None
-            for _, _, payload in later_blocks(disk, file, 0, log_id, segment.first, secret):
-                last = payload
-            if last is not None:
-                return dict(streams_of(last))
+            found = deque(later_blocks(disk, file, 0, log_id, segment.first, secret), maxlen=1)
         finally:
             disk.close(file)
-    return {}
+        for _, header, payload in found:
+            _keep(disk, segment.path)
+            return dict(streams_of(payload)), header.next_seq
+    return {}, 0
 
 
 def recover(disk: Disk, folder: str, log_id: int, secret: Secret, streams_of: StreamsOf = raw_streams) -> End:
@@ -148,13 +149,15 @@ def recover(disk: Disk, folder: str, log_id: int, secret: Secret, streams_of: St
     reading = Recovery(disk, log_id, segments[-1].first if segments else 0, secret, streams_of)
     used = reading.read(segments[-1]) if segments else 0
     if segments and reading.seq == segments[-1].first:
-        reading.streams = last_streams(disk, segments[:-1], log_id, secret, streams_of)
+        reading.streams, reading.counted = last_streams(disk, segments[:-1], log_id, secret, streams_of)
     lost = reading.lose_up_to(files.read_watermark(disk, folder, log_id))
     if lost:  # decided again, after a crash before the end was durable, it must be the same end
         _keep(disk, files.watermark_path(folder, log_id))
         disk.sync_dir(folder)
     if segments:
         _keep(disk, segments[-1].path, None if lost else used)
+    if reading.counted < reading.seq:
+        reading.streams[""] = reading.seq - reading.counted
     end = End(log=log_id, seq=reading.seq, streams=reading.streams, damaged=reading.damaged)
     return files.write_end(disk, folder, end)
 

@@ -155,6 +155,16 @@ def test_a_last_segment_without_a_readable_block_is_damage_behind_the_one_before
     assert read(disk)[3:] == [(LOG, 3, 4, True), (LOG, 4, 5, False)]
 
 
+def test_what_is_gone_before_a_segment_without_a_readable_block_is_counted_too() -> None:
+    disk = SimDisk()
+    write(disk, 4, segment_pages=4)
+    view = disk.process("next segment")
+    view.rename(f"{FOLDER}/{files.NEXT[0]}", files.segment_path(FOLDER, LOG, 4))
+    spoil(disk, 2, 3)
+    assert recovered(disk) == End(log=LOG, seq=4, streams={"web": 2, "": 2})
+    assert read(disk)[2:] == [(LOG, 2, 4, False)]
+
+
 def test_deciding_again_after_a_death_decides_the_same() -> None:
     for calls in range(1, 12):
         disk = SimDisk()
