@@ -136,12 +136,8 @@ def decode_payload(payload: memoryview) -> Payload:
     at += records * STAMP_BYTES
     refusals = np.frombuffer(payload, "<u4", refused, at)
     at += 4 * refused
-    heads = []
-    end = at + head_bytes
-    while at < end:
-        length = int.from_bytes(payload[at : at + 4], "little")
-        heads.append(bytes(payload[at + 4 : at + 4 + length]))
-        at += 4 + length
+    heads = split_heads(bytes(payload[at : at + head_bytes]))
+    at += head_bytes
     streams = streams_decoder.decode(payload[at : at + stream_bytes])
     at += stream_bytes
     bodies = payload[at : at + body_bytes]
@@ -151,7 +147,18 @@ def decode_payload(payload: memoryview) -> Payload:
     np.cumsum(stamps["body"].astype(np.int64) + 1, out=body_start[1:])
     if at + body_bytes != len(payload) or int(first_event[-1]) != events or int(body_start[-1]) != body_bytes:
         raise Broken("the lengths inside a block's payload contradict each other", code="payload_format")
-    return Payload(stamps, first_event, body_start, refusals, tuple(heads), streams, bodies)
+    return Payload(stamps, first_event, body_start, refusals, heads, streams, bodies)
+
+
+def split_heads(data: bytes) -> tuple[bytes, ...]:
+    """The encoded heads of a payload, each without its length."""
+    heads = []
+    at, end = 0, len(data)
+    while at < end:
+        begin = at + 4
+        at = begin + int.from_bytes(data[at:begin], "little")
+        heads.append(data[begin:at])
+    return tuple(heads)
 
 
 def addresses(stamps: np.ndarray[Any, np.dtype[np.void]]) -> np.ndarray[Any, np.dtype[np.void]]:

@@ -32,7 +32,7 @@ class UserAgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 class PageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How page URLs are taken apart."""
 
-    entries_max: int = 16_384
+    entries_max: int = 32_768
     """Distinct URLs remembered per process; about 1.2 KB each.  Campaign traffic hardly repeats, so few
     suffice."""
     chars_max: int = 8_192
