@@ -122,7 +122,7 @@ class Deliverer:
         if self.rows is None:
             self.attach()
         self.read_ahead()
-        decision = plan.plan(self.groups, self.links(), self.settings.load_rows_max)
+        decision = plan.plan(self.groups, self.links(), self.settings.load_rows)
         match decision:
             case Load():
                 return self.load_when_due(decision)
@@ -171,10 +171,10 @@ class Deliverer:
         groups = self.groups
         for chain in self.chains.values():
             chain.drop_passed(groups)
-            chain.fill(self.settings.load_rows_max)
+            chain.fill(self.settings.load_rows)
             while chain.entries and plan.passed(groups, chain.links[0]):
                 chain.drop_passed(groups)
-                chain.fill(self.settings.load_rows_max)
+                chain.fill(self.settings.load_rows)
 
     def load_when_due(self, decision: Load) -> float:
         """Load now, or say how long to wait for company."""
@@ -183,7 +183,7 @@ class Deliverer:
         wait_s = plan.due_s(
             (now_ns - self.loaded_ns) / 1e9 if self.loaded_ns else settings.load_interval_max_ms / 1000,
             self.load_s,
-            full=decision.rows >= settings.load_rows_max or decision.end < len(chain.entries) or chain.full,
+            full=decision.rows >= settings.load_rows or decision.end < len(chain.entries) or chain.full,
             shortest_s=settings.load_interval_min_ms / 1000,
             longest_s=settings.load_interval_max_ms / 1000,
         )

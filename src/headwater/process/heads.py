@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.event.record import Head, decode_head
+from headwater.process.enrich.distinct import one_for_all
 
 Array = np.ndarray[Any, Any]
 HEADS_MAX = 200_000
@@ -104,6 +105,6 @@ class HeadColumns:
         """A field of ``KnownHead``, one value per event."""
         values = self.values[name]
         dtype = pa.bool_() if name in ("is_import", "from_page") else pa.string()
-        if values and values.count(values[0]) == len(values):
+        if one_for_all(values):
             return pa.repeat(pa.scalar(values[0], dtype), self.events)
         return pa.array(values, dtype).take(self.index)

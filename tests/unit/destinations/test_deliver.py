@@ -130,7 +130,7 @@ def test_a_chain_is_delivered_and_counted(world: World) -> None:
 
 def test_small_commits_become_one_load_when_behind(world: World) -> None:
     world.ready.entries += chain([2] * 20, PARTITIONS)
-    deliverer = world.deliverer(load_rows_max=16)
+    deliverer = world.deliverer(load_rows=16)
     world.run(deliverer)
     assert world.exact()
     assert deliverer.counters["loads"] == 3
@@ -204,7 +204,7 @@ def test_inv_dst_1_an_unknown_outcome_is_read_back(world: World, cuts: list[str]
     world.ready.entries += chain([5, 3, 4], PARTITIONS)
     destination = Cut(world.store)
     destination.cuts = tuple(cuts)
-    deliverer = world.deliverer(destination=destination, load_rows_max=5)
+    deliverer = world.deliverer(destination=destination, load_rows=3)
     world.run(deliverer)
     assert world.exact()
     assert deliverer.counters["unknown"] == len(cuts)
@@ -239,7 +239,7 @@ def test_a_lost_position_row_pauses_and_adopt_mends(world: World) -> None:
 
 def test_a_restored_destination_pauses_and_fills_itself_up_again(world: World) -> None:
     world.ready.entries += chain([5, 3], PARTITIONS)
-    deliverer = world.deliverer(load_rows_max=5)
+    deliverer = world.deliverer(load_rows=5)
     world.run(deliverer, 2)
     backup = (list(world.store.rows["events"]), dict(world.store.positions))
     assert len(backup[0]) == 5
@@ -420,7 +420,7 @@ def history(world: World, seed: int) -> bool:
     """Two owners of all partitions, restarts, unknown outcomes, an outage, a restore; exact at the end?"""
     rng = SeededRng(seed)
     events = 0
-    owners: list[Deliverer] = [world.deliverer("a", load_rows_max=1 + rng.below(12))]
+    owners: list[Deliverer] = [world.deliverer("a", load_rows=1 + rng.below(12))]
     backup: tuple[list[dict[str, Any]], dict[tuple[str, int], PositionRow]] | None = None
     for _ in range(60):
         x = rng.below(100)
@@ -431,7 +431,7 @@ def history(world: World, seed: int) -> bool:
         elif x < 75:
             step(world, owners[rng.below(len(owners))], rng)
         elif x < 80 and len(owners) < 3:
-            owners.append(world.deliverer("abc"[len(owners)], load_rows_max=1 + rng.below(12)))
+            owners.append(world.deliverer("abc"[len(owners)], load_rows=1 + rng.below(12)))
         elif x < 85:
             world.store.up = not world.store.up
         elif x < 92:

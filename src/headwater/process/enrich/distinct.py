@@ -82,7 +82,7 @@ class Memo:
         outputs = zip(*rows, strict=True) if rows else ((),) * len(self.fields)
         out: dict[str, pa.Array] = {}
         for output, field in zip(outputs, self.fields, strict=True):
-            if output and not dictionary and output.count(output[0]) == len(output):
+            if not dictionary and one_for_all(output):
                 out[field.name] = pa.repeat(self._array(output[:1], field)[0], len(codes))
                 continue
             values = self._array(output, field)
@@ -139,6 +139,11 @@ class Memo:
     def _note(self, value: object, error: Exception) -> None:
         self.failed += 1
         self.trouble = f"{type(error).__name__}: {error} for {value!r:.200}"
+
+
+def one_for_all(values: tuple[object, ...]) -> bool:
+    """Whether there are values, all equal."""
+    return bool(values) and values[0] == values[-1] and values.count(values[0]) == len(values)
 
 
 def encode(*columns: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, list[Inputs]]:
