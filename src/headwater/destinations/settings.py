@@ -27,6 +27,9 @@ class DestinationSettings(
     """Shortest time between small loads, milliseconds; the first rows after silence go at once."""
     load_interval_max_ms: int = 1000
     """Longest time that a row waits for company, milliseconds."""
+    load_interval_behind_ms: int = 5000
+    """The same while processing works off a backlog, milliseconds: rows that are late already wait for a full load, as
+    long as more of them keep coming."""
     poll_interval_ms: int = 20
     """How often the ready log is asked for new commits, milliseconds; asking reads eight bytes."""
     ahead_bytes_max: int = 256 * 1024 * 1024
@@ -39,6 +42,8 @@ class DestinationSettings(
     def __post_init__(self) -> None:
         if self.load_interval_max_ms < self.load_interval_min_ms:
             raise ValueError("load_interval_max_ms: expected at least load_interval_min_ms")
+        if self.load_interval_behind_ms < self.load_interval_max_ms:
+            raise ValueError("load_interval_behind_ms: expected at least load_interval_max_ms")
         for name in ("load_rows", "poll_interval_ms", "ahead_bytes_max", "refused_tries_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1")

@@ -154,6 +154,25 @@ def test_the_first_rows_after_silence_go_at_once_the_next_wait(world: World) -> 
     deliverer.close()
 
 
+@pytest.mark.parametrize(("late_s", "whole"), [(60, False), (1, True)])
+def test_late_rows_wait_for_a_full_load_while_more_keep_coming(
+    world: World, late_s: int, whole: bool
+) -> None:
+    world.clock.now_ns = 1_790_000_000_000_000_000 + late_s * 10**9
+    deliverer = world.deliverer(load_rows=20_000)
+    world.ready.entries += chain([3000], PARTITIONS)
+    world.run(deliverer, 1)
+    for number in range(1, 4):
+        world.ready.entries += chain([3000], PARTITIONS, 3000 * number)
+        world.clock.now_ns += 250_000_000
+        deliverer.round()
+    assert bool(world.ids()) is whole
+    world.clock.now_ns += 500_000_000
+    deliverer.round()
+    assert world.exact(), "no more came: what waits goes"
+    deliverer.close()
+
+
 def test_a_restart_goes_on_where_the_destination_stands(world: World) -> None:
     world.ready.entries += chain([5, 3], PARTITIONS)
     first = world.deliverer()
