@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
-from headwater.event.record import DEAD, ERASED, SINGLE, Head, Payload, addresses, decode_payload
+from headwater.event.record import DEAD, ERASED, SINGLE, Head, Payload, addresses, decode_head, decode_payload
 from headwater.log.read import Block
 from headwater.process.heads import HeadTable, KnownHead
 
@@ -122,7 +122,7 @@ class Gatherer:
                 if alone:
                     parts.lines.append(body)
                 else:
-                    head = self.table.heads[numbers[stamps["head"][number]]].head
+                    head = decode_head(payload.heads[stamps["head"][number]])
                     refused = payload.refused[refused_at[number] : refused_at[number + 1]]
                     self._record(head, bytes(body), stamps[number], refused, parts)
         parts.stamps.append(stamps)
@@ -149,7 +149,13 @@ class Gatherer:
             for number in range(count):
                 parts.refused[at + number] = (reason or "refused at the door", field_name)
             return
-        split = self.dialect(head.dialect).split(head, body, count)
+        try:
+            split = self.dialect(head.dialect).split(head, body, count)
+        except Exception as error:  # a bug of ours: it must not stop the other records
+            parts.lines += [body] + [b"{}"] * (count - 1)
+            why = f"splitting the request failed: {type(error).__name__}: {error}"[:500]
+            parts.refused |= dict.fromkeys(range(at, at + count), (why, ""))
+            return
         parts.lines += split.items if split.context is None else with_context(split.items, split.context)
         if split.failure is not None:
             parts.refused |= dict.fromkeys(range(at, at + count), (split.failure, ""))

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from headwater.event.record import Head, decode_head
 from headwater.process.enrich.distinct import one_for_all
+from headwater.process.enrich.user_agent import HINTS, join_hints
 
 Array = np.ndarray[Any, Any]
 HEADS_MAX = 200_000
@@ -22,7 +23,6 @@ HEADS_MAX = 200_000
 class KnownHead(NamedTuple):
     """What processing needs of a head; headers are None where they were not sent."""
 
-    head: Head
     default_type: str
     """Type of its events where they say none themselves."""
     key_id: str
@@ -34,11 +34,8 @@ class KnownHead(NamedTuple):
     user_agent: str | None
     referer: str | None
     accept_language: str | None
-    sec_ch_ua: str | None
-    sec_ch_ua_platform: str | None
-    sec_ch_ua_mobile: str | None
-    sec_ch_ua_platform_version: str | None
-    sec_ch_ua_model: str | None
+    hints: str | None
+    """User-agent client hints as the memo of user agents reads them: joined; None where none was sent."""
 
 
 def known(data: bytes, default_type: Callable[[Head], str]) -> KnownHead:
@@ -46,7 +43,6 @@ def known(data: bytes, default_type: Callable[[Head], str]) -> KnownHead:
     head = decode_head(data)
     header = head.headers.get
     return KnownHead(
-        head,
         default_type(head),
         head.key_id,
         head.dialect,
@@ -55,11 +51,7 @@ def known(data: bytes, default_type: Callable[[Head], str]) -> KnownHead:
         header("user-agent"),
         header("referer"),
         header("accept-language"),
-        header("sec-ch-ua"),
-        header("sec-ch-ua-platform"),
-        header("sec-ch-ua-mobile"),
-        header("sec-ch-ua-platform-version"),
-        header("sec-ch-ua-model"),
+        join_hints([header(name) for name in HINTS]),
     )
 
 

@@ -22,13 +22,6 @@ from headwater.process.heads import HeadColumns
 from headwater.process.read import FIELD_NAMES, Parsed, kind_of_name
 from headwater.process.schema import LearnedSchema
 
-HINTS = (
-    "sec_ch_ua",
-    "sec_ch_ua_platform",
-    "sec_ch_ua_mobile",
-    "sec_ch_ua_platform_version",
-    "sec_ch_ua_model",
-)
 UA_NAMES = {
     "os_family": "ua_os_family",
     "os_version": "ua_os_version",
@@ -142,7 +135,7 @@ class Shaper:
     ) -> None:
         sent = pc.if_else(self._from_server(heads), None, pc.coalesce(heads("user_agent"), ""))
         agent = pc.coalesce(get("context.userAgent"), sent)
-        found = self.user_agent.apply(agent, *(heads(name) for name in HINTS))
+        found = self.user_agent.apply(agent, heads("hints"))
         done |= {UA_NAMES.get(name, name): column for name, column in found.items()}
         done["user_agent"] = pc.if_else(pc.equal(agent, ""), None, agent)
         own = address_column(events)

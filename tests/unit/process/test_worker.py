@@ -23,9 +23,9 @@ from headwater.log import recover
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
 from headwater.process.enrich.settings import EnrichSettings
-from headwater.process.gather import Gatherer
-from headwater.process.read import Reader
-from headwater.process.run import Runner
+from headwater.process.gather import Events, Gatherer
+from headwater.process.read import Parsed, Reader
+from headwater.process.run import Runner, id_in
 from headwater.process.schema import LearnedSchema
 from headwater.process.settings import ProcessSettings
 from headwater.process.shape import Shaper
@@ -356,3 +356,60 @@ def test_an_event_that_kills_the_fast_reader_again_and_again_is_read_carefully(n
     assert reader.careful
     drain(worker)
     assert (node.ids(), reader.fast_lines, reader.careful) == (["m1"], 0, False)
+
+
+def failing_for(worker: ProcessWorker, *ids: str) -> None:
+    """The step after reading raises where one of these events is among those that it gets."""
+    shaper = worker.groups[0].runner.shaper
+    whole = shaper.rows
+
+    def rows(events: Events, parsed: Parsed, message_ids: list[str], *rest: Any) -> pa.Table:
+        if found := sorted(set(ids) & set(message_ids)):
+            raise ZeroDivisionError(found[0])
+        return whole(events, parsed, message_ids, *rest)
+
+    setattr(shaper, "rows", rows)  # noqa: B010
+
+
+def test_an_event_that_breaks_processing_becomes_a_dead_letter_and_the_others_rows(node: Node) -> None:
+    worker = node.processor()
+    failing_for(worker, "m3", "m7")
+    node.accept(*(event(n) for n in range(10)), event(9))
+    drain(worker)
+    assert node.ids() == [f"m{n}" for n in range(10) if n not in (3, 7)]
+    dead = [
+        row
+        for commit in node.commits()
+        if "dead" in commit.sections
+        for row in pa.ipc.open_stream(commit.sections["dead"]).read_all().to_pylist()
+    ]
+    assert [(row["message_id"], row["reason"]) for row in dead] == [
+        ("m3", "processing failed: ZeroDivisionError: m3"),
+        ("m7", "processing failed: ZeroDivisionError: m7"),
+    ]
+    assert json.loads(dead[0]["body"]) == event(3)
+    counters = node.reports[0]["counters"]["web"]
+    assert (counters["in"], counters["out"], counters["dead"], counters["duplicate"]) == (11, 8, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b'{"messageId":"m1","x":1e999}', "m1"),
+        (b'{"messageId" : "m1", "x"', "m1"),
+        (b'{"messageId":7}', None),
+        (b'["messageId"]', None),
+        (b'{"messageId":"a\xff"}', None),
+    ],
+)
+def test_the_id_of_a_dead_letter_is_found_where_it_can_be_read(line: bytes, found: str | None) -> None:
+    assert id_in(line) == id_in(memoryview(line)) == found
+
+
+def test_when_nothing_can_be_processed_no_event_is_to_blame(node: Node) -> None:
+    worker = node.processor()
+    killed_at(worker.groups[0].runner.shaper, "rows")
+    node.accept(event(1), event(2))
+    with pytest.raises(Killed):
+        worker.step()
+    assert node.commits() == []
