@@ -32,7 +32,7 @@ from benchmarks.servers import (
 PORT = 18420
 DATA = CACHE / "run"
 SETTLE_S_MAX = 300.0
-CUT_EVENTS, WARM_UP_EVENTS = 5_000, 20_000
+CUT_EVENTS, WARM_UP_EVENTS = 12_000, 24_000  # about as many as process.cut_bytes_max holds
 PIPELINED = 50  # requests on the way while preloading; so many single events are in a block then
 
 

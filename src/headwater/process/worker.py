@@ -33,6 +33,8 @@ ATTEMPTS_CAREFUL = 3
 FEW_EVENTS = 500
 OUT = COUNTERS.index("out")
 SAVE_INTERVAL_NS = 1_000_000_000
+IPC_ROOM_BYTES = 1024
+"""Around the schema and the batch of a stream: lengths, padding, its end."""
 FOLD_READ_BYTES = 64 * 1024 * 1024
 EXPIRE_MINUTES = 5
 
@@ -334,12 +336,16 @@ def sections_of(output: Output) -> Mapping[str, memoryview]:
 
 
 def ipc(table: pa.Table) -> memoryview:
-    """A table as one Arrow IPC stream with one batch."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        for batch in table.combine_chunks().to_batches():
+    """A table as one Arrow IPC stream with one batch, in one buffer of the right size."""
+    batches = table.combine_chunks().to_batches()
+    room = IPC_ROOM_BYTES + table.schema.serialize().size + sum(map(pa.ipc.get_record_batch_size, batches))
+    buffer = pa.allocate_buffer(room)
+    with pa.FixedSizeBufferWriter(buffer) as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        for batch in batches:
             writer.write_batch(batch)
-    return memoryview(sink.getvalue())
+        writer.close()
+        written = sink.tell()
+    return memoryview(buffer)[:written]
 
 
 def totals(
