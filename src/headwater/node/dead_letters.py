@@ -24,9 +24,12 @@ class NodeDeadLetters:
         """The newest, without their bodies."""
         from headwater.process import dead
 
-        letters: list[dict[str, Any]] = []
+        processed: dict[str, dict[str, Any]] = {}  # one that was taken over is in two files for a while
         for path in self.files(processors=True):
-            letters += dead.read(path, limit=limit, stream=stream)
+            processed |= {
+                f"{origin(one)}-{one['row']}": one for one in dead.read(path, limit=limit, stream=stream)
+            }
+        letters = list(processed.values())
         for path in self.files(processors=False):
             letters += refused(path, limit, stream)
         letters.sort(key=lambda letter: (letter["log"], letter["seq"]), reverse=True)

@@ -31,6 +31,12 @@ class NodeStopped(Happening):
     in_order: bool
 
 
+class ProcessorRetired(Happening):
+    """`process.workers` was lowered earlier; now everybody has what this processor left, and its folders are gone."""
+
+    number: int
+
+
 class Reloaded(Happening):
     """SIGHUP took a changed configuration over."""
 

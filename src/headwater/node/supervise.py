@@ -25,7 +25,7 @@ from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log.recover import no_streams, raw_streams, recover_all
-from headwater.node import nodetime, reload, retention
+from headwater.node import former, nodetime, reload, retention
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.happenings import (
@@ -33,6 +33,7 @@ from headwater.node.happenings import (
     NodeDraining,
     NodeStarted,
     NodeStopped,
+    ProcessorRetired,
     Reloaded,
     ReloadRefused,
     TickFailed,
@@ -42,6 +43,7 @@ from headwater.node.start import Prepared
 
 TICK_S = 0.25
 KEEP_INTERVAL_S = 0.5
+FORMER_INTERVAL_S = 2.0
 CLOSE_MARGIN_S = 2.0
 """What a process gets beyond the time that a setting gives its work."""
 FAST_STOP_S = 2.0
@@ -79,6 +81,7 @@ class Supervisor:
         self.state = "starting"
         self.generation = 0
         self.kept_ns = 0
+        self.former_ns = 0
         self.ticked_ns = clock.boot_ns()
         self.publisher = Publisher(disk, clock, f"{self.data}/run/reports", "node")
         self.control = ControlPage.create(
@@ -107,6 +110,7 @@ class Supervisor:
 
     def recover(self) -> None:
         """Give every log of a former start its end."""
+        former.finish(self.disk, self.data)
         self.recover_raw()
         self.recover_ready()
 
@@ -187,6 +191,7 @@ class Supervisor:
                 self.kept_ns = self.clock.boot_ns()
                 try:
                     await asyncio.to_thread(self.keep_raw)
+                    await asyncio.to_thread(self.keep_former)
                 except (OSError, HeadwaterError) as error:
                     self.happenings.emit(TickFailed(reason=str(error)))
             await self.clock.sleep(TICK_S)
@@ -242,6 +247,17 @@ class Supervisor:
                 settings.collect.workers,
             )
         )
+
+    def keep_former(self) -> None:
+        """Retire what processors left that no longer run. In a thread."""
+        if self.clock.boot_ns() - self.former_ns < FORMER_INTERVAL_S * 1e9:
+            return
+        self.former_ns = self.clock.boot_ns()
+        settings = self.settings
+        for number in former.retire(
+            self.disk, self.data, self.reports(), settings.process.workers, settings.destinations
+        ):
+            self.happenings.emit(ProcessorRetired(number=number))
 
     def publish(self, *, at_once: bool = False) -> None:
         """The node's own report."""
