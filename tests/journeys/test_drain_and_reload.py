@@ -65,6 +65,15 @@ def test_sighup_refuses_a_broken_file_and_goes_on(shared: Running) -> None:
     shared.signal(signal.SIGHUP)
 
 
+def test_sighup_refuses_sizes_that_do_not_fit_and_goes_on(shared: Running) -> None:
+    before, seen = shared.config.read_text(), len(shared.log_text())
+    shared.config.write_text(f"{before}\ndata_bytes_max: 268435456\nprocess: {{workers: 64}}\n")
+    shared.signal(signal.SIGHUP)
+    wait_for(lambda: "is too small" in shared.log_text()[seen:], 10, shared.log)
+    assert shared.post("/events", {"event": "Old sizes"})[0] == 200
+    shared.config.write_text(before)
+
+
 def test_memory_key_says_memory_and_its_events_arrive(shared: Running) -> None:
     for number in range(20):
         status, reply = shared.post(

@@ -63,8 +63,9 @@ def prepare(
                 )
 
         found = configuration.read(path, data, environment, before_secrets=make_secrets)
-        settings = sized(found.settings, disk.free_bytes(data), used_bytes(disk, data))
-        check_ports(settings)
+        with found.document.placed():
+            settings = sized(found.settings, disk.free_bytes(data), used_bytes(disk, data))
+            check_ports(settings)
         info = describe(found, settings, folder, folder.count_start(), clock)
     except BaseException:
         lock.release()

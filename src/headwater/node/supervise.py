@@ -283,10 +283,11 @@ class Supervisor:
         """Take over a changed configuration, whole or not at all."""
         try:
             found = await asyncio.to_thread(self.read_again)
+            with found.document.placed():
+                new = with_size(found.settings, self.settings.data_bytes_max)
         except HeadwaterError as error:
             self.happenings.emit(ReloadRefused(reason=str(error)))
             return
-        new = with_size(found.settings, self.settings.data_bytes_max)
         change = reload.compare(self.settings, new)
         if change.refused:
             keys = ", ".join(change.refused)
