@@ -12,6 +12,7 @@ import msgspec
 from headwater.kit.clock import Clock
 from headwater.kit.disk import ALIGNMENT, Disk
 from headwater.kit.errors import HeadwaterError
+from headwater.kit.plural import counted
 from headwater.node import configuration
 from headwater.node.folder import is_alive, open_folder
 from headwater.node.settings import Settings, sized
@@ -43,7 +44,7 @@ def everything(
     settings = found.settings
     running = holder(data)
     return [
-        Finding("configuration", "fine", f"{found.path}, {len(settings.keys)} keys"),
+        Finding("configuration", "fine", f"{found.path}, {counted(len(settings.keys), 'key')}"),
         *([] if settings.keys else [Finding("keys", "warning", "none: nobody can send")]),
         *(
             []
@@ -80,7 +81,8 @@ def check_folder(data: str, disk: Disk) -> Finding:
     return Finding(
         "data folder",
         "fine",
-        f"{data}, {folder.identity.starts} starts" + (f", in use by process {running}" if running else ""),
+        f"{data}, {counted(folder.identity.starts, 'start')}"
+        + (f", in use by process {running}" if running else ""),
     )
 
 

@@ -3,6 +3,7 @@
 import datetime
 
 import pyarrow as pa
+import pytest
 
 from headwater.kit.disk import SystemDisk
 from headwater.node.dead_letters import NodeDeadLetters
@@ -36,3 +37,26 @@ def test_of_letters_taken_over_the_oldest_go_when_there_are_too_many(tmp_path):
     own.take_over(f"{tmp_path}/other.sqlite")
     assert own.connection.execute("select count(*) from dead").fetchone() == (3,)
     own.close()
+
+
+SECRET = "hw_0123456789"
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ('{"a": 1, "writeKey": "%s", "b": 2}', '{"a": 1, "writeKey": "***", "b": 2}'),
+        ('{"writeKey":"%s","batch":[{"writeKey" : "%s"}]}', '{"writeKey":"***","batch":[{"writeKey" : "***"}]}'),
+        ('{"writeKey":"%s', '{"writeKey":"***'),
+        ("event=a&writeKey=%s&n=1", "event=a&writeKey=***&n=1"),
+        ("key=%s&event=a", "key=***&event=a"),
+        ('{"url": "/?key=1&event=a"}', '{"url": "/?key=1&event=a"}'),
+    ],
+)  # fmt: skip
+def test_a_body_is_shown_without_write_keys(tmp_path, body, shown):
+    (tmp_path / "state/0").mkdir(parents=True)
+    letters = DeadLetters(f"{tmp_path}/state/0/dead.sqlite")
+    letters.add(pa.Table.from_pylist([{**letter(1), "body": body.replace("%s", SECRET).encode()}]))
+    letters.close()
+    told = NodeDeadLetters(SystemDisk(), str(tmp_path)).show("m1")
+    assert told is not None and told["body"] == shown
