@@ -37,6 +37,12 @@ class ProcessorRetired(Happening):
     number: int
 
 
+class KeyRotated(Happening):
+    """The time of a key's old secret is over (`headwater keys rotate`): it is refused from here on."""
+
+    key: str
+
+
 class Reloaded(Happening):
     """SIGHUP took a changed configuration over."""
 

@@ -25,11 +25,12 @@ from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log.recover import no_streams, raw_streams, recover_all
-from headwater.node import former, nodetime, reload, retention
+from headwater.node import former, nodetime, reload, retention, rotation
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.happenings import (
     HorizonShortened,
+    KeyRotated,
     NodeDraining,
     NodeStarted,
     NodeStopped,
@@ -192,6 +193,7 @@ class Supervisor:
                 try:
                     await asyncio.to_thread(self.keep_raw)
                     await asyncio.to_thread(self.keep_former)
+                    await self.keep_secrets()
                 except (OSError, HeadwaterError) as error:
                     self.happenings.emit(TickFailed(reason=str(error)))
             await self.clock.sleep(TICK_S)
@@ -259,6 +261,19 @@ class Supervisor:
         ):
             self.happenings.emit(ProcessorRetired(number=number))
 
+    async def keep_secrets(self) -> None:
+        """End the secrets whose time has come; who reads the files of secrets reads them again."""
+        for key in await asyncio.to_thread(
+            rotation.finish_overdue, self.disk, self.data, self.clock.wall_ns()
+        ):
+            self.next_generation()
+            self.happenings.emit(KeyRotated(key=key))
+
+    def next_generation(self) -> None:
+        """Have every process take over what reloads."""
+        self.generation += 1
+        self.control.set_generation(self.generation)
+
     def publish(self, *, at_once: bool = False) -> None:
         """The node's own report."""
         roles = {
@@ -297,8 +312,7 @@ class Supervisor:
             return
         self.settings = new
         write_private(config_path(self.data), new)
-        self.generation += 1
-        self.control.set_generation(self.generation)
+        self.next_generation()
         await self.stop_children([Spec("deliver", name) for name in change.stopped], CLOSE_MARGIN_S)
         self.start_children(Spec("deliver", name) for name in change.started)
         self.happenings.emit(Reloaded(changed=change.changed))

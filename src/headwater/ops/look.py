@@ -126,6 +126,7 @@ class Look:
         return {
             "node": msgspec.to_builtins(self.node),
             "state": "draining" if self.control.draining else node.state if node else "starting",
+            "generation": self.control.generation,
             "ready": now.ready,
             "reasons": now.reasons,
             "warnings": now.warnings,

@@ -98,7 +98,6 @@ def test_every_command_has_help_and_an_example(path):
     if not isinstance(command, click.Group) and path not in (
         ("version",),
         ("keys", "list"),
-        ("keys", "rotate"),
     ):
         assert f"headwater {' '.join(path)}" in done.output
 
