@@ -13,10 +13,10 @@ from headwater.kit.clock import Clock
 from headwater.kit.disk import ALIGNMENT, Disk
 from headwater.kit.errors import HeadwaterError
 from headwater.kit.plural import counted
-from headwater.node import configuration
+from headwater.node import configuration, listening
 from headwater.node.folder import is_alive, open_folder
 from headwater.node.settings import Settings, sized
-from headwater.node.start import port_trouble, used_bytes
+from headwater.node.start import used_bytes
 from headwater.ops.settings import host_and_port
 
 SYNCS = 50
@@ -132,7 +132,7 @@ def check_ports(settings: Settings, running: str | None) -> list[Finding]:
     """Whether the listeners' addresses are free."""
     found = []
     for field, listen in (("collect.listen", settings.collect.listen), ("ops.listen", settings.ops.listen)):
-        trouble = port_trouble(*host_and_port(field, listen))
+        trouble = listening.trouble(*host_and_port(field, listen))
         if trouble is None:
             found.append(Finding(field, "fine", f"{listen} is free"))
         elif running:
