@@ -10,7 +10,7 @@ import click
 
 from headwater.cli.client import data_words
 from headwater.collect.keys import secrets_of
-from headwater.node.configuration import secret_reader
+from headwater.node.settings import secret_reader
 from headwater.node.start import Prepared
 
 QUERY = '"select event, count(*) from events group by 1"'

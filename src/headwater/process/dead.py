@@ -7,11 +7,12 @@ go first when there are more than the setting allows.
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from headwater.kit.errors import Rejected
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLE = """
 create table if not exists dead (
