@@ -98,7 +98,7 @@ class Processing:
         self.worker.recover()
         memory.settle(KEEP_FREED_BYTES)
         runner = self.worker.groups[0].runner
-        self.time(self.worker, "_take", "read log")
+        self.time(self.worker, "_next_cut", "read log")
         self.time(runner.gatherer, "gather", "gather")
         self.time(runner.reader, "read", "parse")
         self.time(runner, "_message_ids", "ids")

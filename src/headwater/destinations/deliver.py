@@ -95,10 +95,12 @@ class Deliverer:
         self.failures = 0
         self.loaded_ns = 0
         self.load_s = 0.0
-        self.waiting_ns = 0
         self.last: list[Position] = []
         """The last commits that were read ahead."""
         self.grew_ns = 0
+        self.waiting_ns = clock.boot_ns()
+        """Since when rows wait; now, while none do."""
+        self.loaded_node_ns = 0
         self.seen = Seen()
         self.counters = {"loads": 0, "rows": 0, "moved": 0, "unknown": 0, "refused": 0, "errors": 0}
 
@@ -264,6 +266,7 @@ class Deliverer:
         for chain in self.chains.values():
             chain.drop_passed(self.groups)
         self.counters["loads"] += 1
+        self.loaded_node_ns = self.node_ns()
         self.counters["rows"] += sum(rows.num_rows for sets in step.tables.values() for rows in sets)
         self.certain = True
 
@@ -343,7 +346,12 @@ class Deliverer:
             self.seen = Seen(len(self.rows), dict(self.have), load.totals(self.rows), passed, drift=drift)
             self.memory.note(self.have, passed)
             self.moved = False
-        self.seen = replace(self.seen, waiting_rows=waiting, age_s=(now_ns - self.waiting_ns) / 1e9)
+        self.seen = replace(
+            self.seen,
+            waiting_rows=waiting,
+            age_s=(now_ns - self.waiting_ns) / 1e9,
+            loaded_ns=self.loaded_node_ns,
+        )
         self.memory.save(now_ns, SAVE_INTERVAL_S)
 
     def close(self) -> None:

@@ -19,27 +19,28 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from headwater.kit.errors import Broken
 
+if TYPE_CHECKING:
+    import numpy as np  # at run time readers alone import it: the door, which only writes, starts without
+
 COUNTS = struct.Struct("<6I")
 STAMP = struct.Struct("<Q16sIIIIHHI")
-STAMP_DTYPE = np.dtype(
-    [
-        ("received", "<u8"),  # node time in ns, CLOCK_BOOTTIME + the node's offset
-        ("address", "S16"),  # see ADDRESS flags; compare through ["address_raw"], numpy strips zeros of S
-        ("body", "<u4"),  # bytes of the body
-        ("head", "<u4"),  # index into the heads of this block
-        ("events", "<u4"),  # events in the body, refused ones counted
-        ("refused", "<u4"),  # how many of them were refused at the door
-        ("slot", "<u2"),  # of a SINGLE record; NO_SLOT otherwise
-        ("flags", "<u2"),
-        ("spare", "<u4"),
-    ]
+STAMP_FIELDS = (
+    ("received", "<u8"),  # node time in ns, CLOCK_BOOTTIME + the node's offset
+    ("address", "S16"),  # see ADDRESS flags; compare through ["address_raw"], numpy strips zeros of S
+    ("body", "<u4"),  # bytes of the body
+    ("head", "<u4"),  # index into the heads of this block
+    ("events", "<u4"),  # events in the body, refused ones counted
+    ("refused", "<u4"),  # how many of them were refused at the door
+    ("slot", "<u2"),  # of a SINGLE record; NO_SLOT otherwise
+    ("flags", "<u2"),
+    ("spare", "<u4"),
 )
 STAMP_BYTES = STAMP.size
 
@@ -128,11 +129,28 @@ def encode_payload(
     return b"".join((counts, *stamps, refusals, head_bytes, stream_bytes, joined))
 
 
+@cache
+def stamp_type() -> np.dtype[np.void]:
+    """A stamp as numpy sees it."""
+    import numpy as np
+
+    return np.dtype(list(STAMP_FIELDS))
+
+
+def decode_streams(payload: memoryview) -> Mapping[str, BlockCounts]:
+    """The counts per stream alone, without the arrays."""
+    records, _, refused, head_bytes, stream_bytes, _ = COUNTS.unpack_from(payload, 0)
+    at = COUNTS.size + records * STAMP_BYTES + 4 * refused + head_bytes
+    return streams_decoder.decode(payload[at : at + stream_bytes])
+
+
 def decode_payload(payload: memoryview) -> Payload:
     """The views of a payload; Broken where its lengths contradict each other (the block's hash was right)."""
+    import numpy as np
+
     records, events, refused, head_bytes, stream_bytes, body_bytes = COUNTS.unpack_from(payload, 0)
     at = COUNTS.size
-    stamps = np.frombuffer(payload, STAMP_DTYPE, records, at)
+    stamps = np.frombuffer(payload, stamp_type(), records, at)
     at += records * STAMP_BYTES
     refusals = np.frombuffer(payload, "<u4", refused, at)
     at += 4 * refused
@@ -163,5 +181,7 @@ def split_heads(data: bytes) -> tuple[bytes, ...]:
 
 def addresses(stamps: np.ndarray[Any, np.dtype[np.void]]) -> np.ndarray[Any, np.dtype[np.void]]:
     """The 16 address bytes of each stamp as opaque values (an ``S16`` view would lose trailing zeros)."""
+    import numpy as np
+
     raw = np.frombuffer(stamps.tobytes(), np.uint8).reshape(len(stamps), STAMP_BYTES)
     return np.ascontiguousarray(raw[:, 8:24]).view("V16").reshape(-1)

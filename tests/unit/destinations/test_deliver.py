@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from headwater.destinations import worker
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.memory import MemoryDestination, MemorySettings, Store
 from headwater.destinations.port import Outcome, OutcomeUnknown, PositionRow, Step
@@ -521,3 +522,29 @@ def test_now_is_where_processing_stands_though_the_chain_is_empty(world: World) 
     world.ready.entries += chain([2], PARTITIONS, 12)
     world.run(deliverer)
     assert world.ids() == ["m12", "m13"]
+
+
+def test_the_wait_of_rows_begins_with_the_deliverer_and_the_last_load_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.clock.now_ns = 10**15
+    world.ready.entries += chain([1, 1], PARTITIONS)
+    one = world.deliverer(load_rows=1, load_interval_min_ms=1)
+    assert one.seen.loaded_ns == 0
+    one.round()
+    assert one.seen.waiting_rows > 0
+    assert one.seen.age_s == 0
+    assert one.seen.loaded_ns == world.clock.now_ns
+
+
+def test_a_paused_destination_goes_on_being_late(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.ready.entries += chain([1], PARTITIONS)
+    one = world.deliverer()
+    world.run(one, 3)
+    world.store.positions.clear()
+    one.rows = None
+    world.ready.entries += chain([1, 1], PARTITIONS)[1:]
+    one.round()
+    assert one.trouble is not None
+    world.clock.now_ns += 60 * 10**9
+    assert worker.status_of(one)["lag"]["age_s"] >= 60

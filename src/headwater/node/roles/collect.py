@@ -10,9 +10,8 @@ from headwater.collect.worker import CollectWorker
 from headwater.kit.errors import Unavailable
 from headwater.kit.threads import Thread
 from headwater.log.write import BlockWriter
-from headwater.node.configuration import secret_reader
 from headwater.node.context import Context
-from headwater.node.settings import Settings
+from headwater.node.settings import Settings, secret_reader
 
 ROOM_SAID_NS = 5_000_000_000
 """After this the control page knows what was taken; the supervisor looks every 2 s (node/supervise.py)."""
