@@ -61,7 +61,7 @@ def main() -> None:
     ]
     nothing = pa.nulls(ROWS, pa.string())
     column = spread(agents)
-    report("user agent", lambda: user_agent.memo(chosen.user_agent), column, *[nothing] * 5)
+    report("user agent", lambda: user_agent.memo(chosen.user_agent), column, nothing)
     hints = {
         agent: (
             f'"Chromium";v="{i % 40 + 90}", "Google Chrome";v="{i % 40 + 90}", "Not-A.Brand";v="99"',
@@ -70,11 +70,8 @@ def main() -> None:
         )
         for i, agent in enumerate(agents)
     }
-    parts = zip(*(hints[agent] for agent in column.to_pylist()), strict=True)
-    hinted = [pa.array(part, pa.string()) for part in parts]
-    report(
-        "user agent, 3 hints", lambda: user_agent.memo(chosen.user_agent), column, *hinted, nothing, nothing
-    )
+    hinted = pa.array([user_agent.join_hints(hints[agent]) for agent in column.to_pylist()], pa.string())
+    report("user agent, 3 hints", lambda: user_agent.memo(chosen.user_agent), column, hinted)
     urls = spread(
         [
             f"https://www.shop.example/products/{i}?utm_source=news&utm_medium=email"

@@ -1,5 +1,6 @@
-"""Synthetic events as in speed.md part 2: nested Segment-like events of 1,463 B mean with 60 possible custom
-properties, 3,000 user agents and 2 % duplicates, always the same for the same seed.
+"""Synthetic events as in speed.md part 2: nested Segment-like events of 1,463 B mean, 3,000 user agents and 2 %
+duplicates, always the same for the same seed. Each has 7 to 16 custom properties, out of 18 that the site knows (a
+table of about 65 columns) or, `wide`, out of 60 (about 110 columns).
 
 Also writes the payload files that the wrk scripts in `load/` read. A payload line holds `@ID@` where the
 script puts a message id that is unique in the run, so nothing on the way can profit from equal bodies.
@@ -46,8 +47,9 @@ _FLAG_KEYS = [
     f"is_{w}"
     for w in ("member", "gift", "sale", "new", "express", "bundle", "digital", "promo", "returning", "tested")
 ]
-CUSTOM_KEYS = (*_TEXT_KEYS, *_NUMBER_KEYS, *_FLAG_KEYS)
-assert len(CUSTOM_KEYS) == 60
+WIDE = (_TEXT_KEYS, _NUMBER_KEYS, _FLAG_KEYS)
+NARROW = (_TEXT_KEYS[:9], _NUMBER_KEYS[:6], _FLAG_KEYS[:3])
+assert sum(map(len, WIDE)) == 60 and sum(map(len, NARROW)) == 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class World:
     user_agents: tuple[str, ...]
     visitors: tuple[str, ...]
     pages: tuple[tuple[str, str], ...]
+    keys: tuple[list[str], list[str], list[str]]
+    """Names of text, number and flag properties."""
 
 
 def _uuid(rng: random.Random) -> str:
@@ -78,7 +82,9 @@ def user_agent(rng: random.Random) -> str:
     return f"Mozilla/5.0 ({system}) {engine} Chrome/{major}.0.{build}.{rng.randint(10, 199)} Safari/537.36"
 
 
-def world(seed: int = 1, user_agents: int = 3000, visitors: int = 20_000, pages: int = 500) -> World:
+def world(
+    seed: int = 1, user_agents: int = 3000, visitors: int = 20_000, pages: int = 500, *, wide: bool = False
+) -> World:
     rng = random.Random(seed)
     agents: dict[str, None] = {}
     while len(agents) < user_agents:
@@ -90,20 +96,22 @@ def world(seed: int = 1, user_agents: int = 3000, visitors: int = 20_000, pages:
         )
         for n in range(pages)
     ]
-    return World(tuple(agents), tuple(_uuid(rng) for _ in range(visitors)), tuple(paths))
+    keys = WIDE if wide else NARROW
+    return World(tuple(agents), tuple(_uuid(rng) for _ in range(visitors)), tuple(paths), keys)
 
 
 def _words(rng: random.Random, least: int, most: int) -> str:
     return " ".join(rng.choices(_WORDS, k=rng.randint(least, most)))
 
 
-def _properties(rng: random.Random) -> dict[str, object]:
+def _properties(rng: random.Random, w: World) -> dict[str, object]:
+    texts, numbers, flags = w.keys
     out: dict[str, object] = {}
-    for key in rng.sample(_TEXT_KEYS, rng.randint(4, 8)):
+    for key in rng.sample(texts, rng.randint(4, 8)):
         out[key] = _words(rng, 1, 6)
-    for key in rng.sample(_NUMBER_KEYS, rng.randint(2, 5)):
+    for key in rng.sample(numbers, rng.randint(2, 5)):
         out[key] = round(rng.uniform(0, 900), 2) if rng.random() < 0.7 else rng.randint(0, 5000)
-    for key in rng.sample(_FLAG_KEYS, rng.randint(1, 3)):
+    for key in rng.sample(flags, rng.randint(1, 3)):
         out[key] = rng.random() < 0.5
     return out
 
@@ -149,7 +157,7 @@ def event(rng: random.Random, w: World, message_id: str, at_ms: int = 1_760_000_
                 "company": {"name": _words(rng, 1, 2), "size": rng.randint(1, 900)},
             },
         },
-        "properties": _properties(rng),
+        "properties": _properties(rng, w),
         "integrations": {"All": True},
         "_metadata": {
             "bundled": ["Segment.io"],
@@ -164,9 +172,9 @@ def encode(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def lines(count: int, seed: int = 7, duplicates: float = 0.02) -> Iterator[bytes]:
+def lines(count: int, seed: int = 7, duplicates: float = 0.02, *, wide: bool = False) -> Iterator[bytes]:
     """`count` events as JSON, one line each; `duplicates` of them repeat an earlier one of the last 50,000."""
-    rng, w = random.Random(seed), world()
+    rng, w = random.Random(seed), world(wide=wide)
     recent: list[bytes] = []
     for n in range(count):
         if recent and rng.random() < duplicates:

@@ -19,12 +19,13 @@ from headwater.collect.settings import KeySettings
 from headwater.event.position import WriterId
 from headwater.event.record import SINGLE, STAMP, Head, encode_head, encode_payload
 from headwater.event.slots import affinity, slot_of
+from headwater.kit import memory
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.threads import inline
 from headwater.log.block import Secret
 from headwater.log.write import BlockWriter
-from headwater.node.roles.process import ProcessRole
+from headwater.node.roles.process import KEEP_FREED_BYTES, ProcessRole
 from headwater.node.settings import Settings
 from headwater.process import worker
 from headwater.process.settings import ProcessSettings
@@ -100,8 +101,9 @@ class Processing:
             time.sleep(0.01)
         segments.submit = inline  # zeroing counts where it belongs, in `append`
         self.worker.recover()
+        memory.settle(KEEP_FREED_BYTES)
         runner = self.worker.groups[0].runner
-        self.time(self.worker, "_take", "read log")
+        self.time(self.worker, "_next_cut", "read log")
         self.time(runner.gatherer, "gather", "gather")
         self.time(runner.reader, "read", "parse")
         self.time(runner, "_message_ids", "ids")

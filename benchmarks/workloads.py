@@ -32,7 +32,7 @@ from benchmarks.servers import (
 PORT = 18420
 DATA = CACHE / "run"
 SETTLE_S_MAX = 300.0
-CUT_EVENTS, WARM_UP_EVENTS = 5_000, 20_000
+CUT_EVENTS, WARM_UP_EVENTS = 12_000, 24_000  # about as many as process.cut_bytes_max holds
 PIPELINED = 50  # requests on the way while preloading; so many single events are in a block then
 
 
@@ -58,14 +58,14 @@ def accept(name: str, ack: str, load: Load, options: Options) -> Result:
 # -- processing --------------------------------------------------------------------------------------------------------
 
 
-def process_stages(options: Options) -> Result:
+def process_stages(name: str, options: Options, *, wide: bool) -> Result:
     """µs per event of each stage against `orjson.loads` of the same lines, alternating cut by cut on one core."""
     from benchmarks import product  # here: the other workloads need nothing of Headwater's inside
 
-    result = Result("process-stages", ["stage", "µs/event", "÷ orjson.loads", "events/s/core"])
-    lines = list(events.lines(options.events))
+    result = Result(name, ["stage", "µs/event", "÷ orjson.loads", "events/s/core"])
+    lines = list(events.lines(options.events, wide=wide))
     cuts = [lines[n : n + CUT_EVENTS] for n in range(0, len(lines), CUT_EVENTS)]
-    warm_up = list(events.lines(WARM_UP_EVENTS, seed=8))
+    warm_up = list(events.lines(WARM_UP_EVENTS, seed=8, wide=wide))
     spent: dict[str, list[float]] = {}
     pinned = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {SERVER_CORE})
@@ -78,19 +78,19 @@ def process_stages(options: Options) -> Result:
                 for number, cut in enumerate(cuts):
                     order = (parse_only, processing.cut)
                     for measured in order if (number + round_number) % 2 else reversed(order):
-                        for name, ns in measured(cut).items():
-                            total[name] = total.get(name, 0) + ns
+                        for stage, ns in measured(cut).items():
+                            total[stage] = total.get(stage, 0) + ns
                 processing.check(len(warm_up) + len(lines), len({*warm_up, *lines}))
-            for name, ns in total.items():
-                spent.setdefault(name, []).append(ns / 1e3 / len(lines))
+            for stage, ns in total.items():
+                spent.setdefault(stage, []).append(ns / 1e3 / len(lines))
     finally:
         os.sched_setaffinity(0, pinned)
     base = median(spent["orjson.loads"])
-    own = [name for name in product.STAGES if name in spent]
-    spent["all stages"] = [sum(spent[name][r] for name in own) for r in range(options.rounds)]
-    for name in ("orjson.loads", *own, "all stages"):
-        us = median(spent[name])
-        result.rows.append([name, round(us, 2), round(us / base, 2), round(1e6 / us)])
+    own = [stage for stage in product.STAGES if stage in spent]
+    spent["all stages"] = [sum(spent[stage][r] for stage in own) for r in range(options.rounds)]
+    for stage in ("orjson.loads", *own, "all stages"):
+        us = median(spent[stage])
+        result.rows.append([stage, round(us, 2), round(us / base, 2), round(1e6 / us)])
     mean, copies = sum(map(len, lines)) / len(lines), len(lines) - len(set(lines))
     result.notes += [
         f"{len(lines):,} events in cuts of {CUT_EVENTS:,}, {mean:,.0f} B mean, {copies:,} duplicates;"
@@ -126,11 +126,11 @@ def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> dict
     return dict(json.loads(text))
 
 
-def preload(port: int, count: int, per_request: int) -> tuple[int, int]:
+def preload(port: int, count: int, per_request: int, *, wide: bool) -> tuple[int, int]:
     """Posts `count` events, `per_request` at a time; (accepted, different message ids among them)."""
     accepted = refused = 0
     distinct: set[bytes] = set()
-    source = events.lines(count)
+    source = events.lines(count, wide=wide)
     with socket.create_connection(("127.0.0.1", port), 30) as connection:
         answers = connection.makefile("rb")
         waiting: list[list[bytes]] = []
@@ -260,12 +260,12 @@ def _whole(
     return result
 
 
-def end_to_end(name: str, per_request: int, options: Options) -> Result:
+def end_to_end(name: str, per_request: int, options: Options, *, wide: bool = False) -> Result:
     """Behind: events wait in the raw log, then processing and delivery run until every row is in DuckDB."""
 
     def one_round(server: HeadwaterServer) -> tuple[int, harness.Usage, float, str]:
         server.pause()
-        accepted, distinct = preload(server.port, options.events, per_request)
+        accepted, distinct = preload(server.port, options.events, per_request, wide=wide)
         if accepted != options.events:
             raise RuntimeError(f"{accepted} of {options.events} accepted")
         watch = Watch(server)
@@ -411,10 +411,21 @@ WORKLOADS: dict[str, tuple[str, Callable[[Options], Result]]] = {
         "GET pixel with 21 parameters, reply before the write",
         lambda o: accept("accept-pixel", "memory", Load("pixel"), o),
     ),
-    "process-stages": ("each processing stage against orjson.loads of the same lines", process_stages),
+    "process-stages": (
+        "each processing stage against orjson.loads of the same lines; a table of 65 columns",
+        lambda o: process_stages("process-stages", o, wide=False),
+    ),
+    "process-stages-wide": (
+        "the same with a table of 110 columns",
+        lambda o: process_stages("process-stages-wide", o, wide=True),
+    ),
     "end-to-end": (
-        "a backlog of single events into DuckDB: processing and delivery CPU per event",
+        "a backlog of single events into DuckDB, 65 columns: processing and delivery CPU per event",
         lambda o: end_to_end("end-to-end", 1, o),
+    ),
+    "end-to-end-wide": (
+        "the same with 110 columns",
+        lambda o: end_to_end("end-to-end-wide", 1, o, wide=True),
     ),
     "end-to-end-batch": (
         "the same, the events came in batches of 100",

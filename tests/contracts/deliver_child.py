@@ -51,7 +51,7 @@ def main(data: str, side: str = "", number: str = "0") -> None:
         {"0": open_chain},
         Memory(disk, f"{data}/state.json", "c/warehouse/main"),
         DeadLetters(f"{data}/dead.sqlite", "warehouse"),
-        DuckDbSettings(load_rows_max=1500, load_interval_min_ms=0, load_interval_max_ms=0),
+        DuckDbSettings(load_rows=1500, load_interval_min_ms=0, load_interval_max_ms=0),
         clock,
         partitions=4,
         owner=str(os.getpid()),

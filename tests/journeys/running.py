@@ -82,16 +82,20 @@ class Running:
 
     def start(self, timeout_s: float = 40) -> None:
         """Start and wait until it is ready, and answers questions."""
+        self.begin()
+        wait_for(lambda: self.alive() and self.status_of(self.ops, "/ready") == 200, timeout_s, self.log)
+        wait_for(
+            lambda: self.alive() and self.command("sql", "select 1").returncode == 0, timeout_s, self.log
+        )
+
+    def begin(self) -> None:
+        """Start, and do not wait."""
         log = (self.folder / "node.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "headwater", "run", "--config", str(self.config), "--data", str(self.data)],
             env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         log.close()
-        wait_for(lambda: self.alive() and self.status_of(self.ops, "/ready") == 200, timeout_s, self.log)
-        wait_for(
-            lambda: self.alive() and self.command("sql", "select 1").returncode == 0, timeout_s, self.log
-        )
 
     def log_text(self) -> str:
         """What it printed, in all of its starts."""

@@ -65,6 +65,15 @@ def test_sighup_refuses_a_broken_file_and_goes_on(shared: Running) -> None:
     shared.signal(signal.SIGHUP)
 
 
+def test_sighup_refuses_sizes_that_do_not_fit_and_goes_on(shared: Running) -> None:
+    before, seen = shared.config.read_text(), len(shared.log_text())
+    shared.config.write_text(f"{before}\ndata_bytes_max: 268435456\nprocess: {{workers: 64}}\n")
+    shared.signal(signal.SIGHUP)
+    wait_for(lambda: "is too small" in shared.log_text()[seen:], 10, shared.log)
+    assert shared.post("/events", {"event": "Old sizes"})[0] == 200
+    shared.config.write_text(before)
+
+
 def test_memory_key_says_memory_and_its_events_arrive(shared: Running) -> None:
     for number in range(20):
         status, reply = shared.post(
@@ -186,3 +195,36 @@ def test_inv_log_4_a_drain_leaves_the_ready_logs_of_running_processors_alone(mak
     assert node.process.wait(40) == 0
     node.start()
     assert node.wait_settled()[0]["delivered"] == 101
+
+
+def test_a_restart_right_after_a_stop_or_a_kill_gets_its_port_again(
+    make_node: Callable[..., Running],
+) -> None:
+    node = make_node(workers=2)
+    node.start()
+    for end in (node.stop, node.kill_all):
+        open_ones = [http.client.HTTPConnection("127.0.0.1", node.collect, timeout=10) for _ in range(20)]
+        for connection in open_ones:  # the door closes these, so its side is the one that waits
+            connection.request("GET", "/ping")
+            assert connection.getresponse().read()
+        end()
+        node.start()
+        for connection in open_ones:
+            connection.close()
+        assert node.post("/events", {"event": "Again"})[0] == 200
+
+
+def test_a_second_node_on_the_same_port_is_refused_with_the_process_that_has_it(
+    make_node: Callable[..., Running],
+) -> None:
+    node, other = make_node(), make_node()
+    node.start()
+    other.collect = node.collect
+    other.configure()
+    done = other.command("run", "--config", str(other.config))
+    assert done.returncode == 2
+    (worker,) = node.pids(" collect ")
+    assert f"headwater.yaml:2: collect.listen: cannot listen on 127.0.0.1:{node.collect}: " in done.stderr
+    assert f"process {worker} (" in done.stderr
+    assert "headwater.node.role collect 0" in done.stderr
+    assert not (other.data / "raw").exists() or not os.listdir(other.data / "raw")

@@ -74,7 +74,7 @@ class Load:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 + 5 * ROUNDS)
 def test_inv_dest_kill_9_of_any_process_at_any_moment_neither_loses_nor_doubles(
     make_node: Callable[..., Running],
 ) -> None:

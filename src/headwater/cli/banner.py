@@ -8,8 +8,9 @@ import sys
 
 import click
 
+from headwater.cli.client import data_words
 from headwater.collect.keys import secrets_of
-from headwater.node.configuration import secret_reader
+from headwater.node.settings import secret_reader
 from headwater.node.start import Prepared
 
 QUERY = '"select event, count(*) from events group by 1"'
@@ -31,9 +32,8 @@ def show_drain() -> None:
 def lines(prepared: Prepared) -> list[str]:
     """The lines, styled; click takes the style away where there is no terminal."""
     info, settings = prepared.info, prepared.settings
-    data = os.path.relpath(prepared.folder.path)
+    data = prepared.folder.path
     key_id, secret, generated = first_key(prepared)
-    flag = "" if data == "headwater-data" else f" --data {data}"
     title = click.style("Headwater", bold=True, fg="cyan") + f" {info.version} is running."
     told = ["", f"  {title}  Ctrl-C drains and stops it.", ""]
     told += [row("made", ", ".join(prepared.made))] if prepared.made else []
@@ -44,8 +44,8 @@ def lines(prepared: Prepared) -> list[str]:
     if settings.ops.demo and not settings.ops.token:
         told += [row("demo", click.style(f"{info.ops}/demo", bold=True))]
     if settings.destinations:
-        told += [row("ask", f"{program()} sql{flag} {QUERY}")]
-    return [*told, row("data", data), ""]
+        told += [row("ask", f"{program()} sql{data_words(data)} {QUERY}")]
+    return [*told, row("data", os.path.relpath(data)), ""]
 
 
 def program() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shlex
 import socket
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -15,11 +16,12 @@ from headwater.kit.ask import revive, short_path
 from headwater.kit.errors import Unavailable
 
 TIMEOUT_S = 90.0
+DATA_DEFAULT = "headwater-data"
 
 data_option = click.option(
     "--data",
     envvar="HEADWATER_DATA",
-    default="headwater-data",
+    default=DATA_DEFAULT,
     show_default=True,
     metavar="DIR",
     help="The node's data folder. [env: HEADWATER_DATA]",
@@ -85,6 +87,13 @@ class Node:
         if reply.status >= 400 and isinstance(told, dict) and "error" in told:
             raise revive(told["error"])
         return told
+
+
+def data_words(data: str) -> str:
+    """`` --data DIR`` for a command that is proposed, so that it works from any folder; nothing for the default."""
+    if os.path.abspath(data) == os.path.abspath(DATA_DEFAULT):
+        return ""
+    return f" --data {shlex.quote(os.path.abspath(data))}"
 
 
 def decoded(data: bytes, status: int) -> Any:

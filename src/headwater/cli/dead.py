@@ -22,17 +22,28 @@ def dead() -> None:
 )
 @click.option("--stream", metavar="KEY", help="Of one write key only.")
 def list_letters(data: str, as_json: bool, limit: int, stream: str | None) -> None:
-    """List the newest.
+    """List the newest. Exit code 1: there is no such stream.
 
     \b
     headwater dead list --stream web
     """
-    letters = Node(data).get("/api/dead", limit=limit, stream=stream)
+    node = Node(data)
+    letters = node.get("/api/dead", limit=limit, stream=stream)
+    columns = ("origin", "stream", "received", "reason", "field", "message_id")
     if as_json:
         show.as_json(letters)
-        return
-    columns = ("origin", "stream", "received", "reason", "field", "message_id")
-    show.as_table(columns, ([letter.get(name) for name in columns] for letter in letters))
+    elif letters:
+        show.as_table(columns, ([letter.get(name) for name in columns] for letter in letters))
+    if stream is not None and not letters and stream not in (known := streams(node)):
+        show.answer_no(f"no stream {stream!r} here: there are {', '.join(known)}")
+    if not letters and not as_json:
+        click.echo("no dead letters")
+
+
+def streams(node: Node) -> list[str]:
+    """The ids of today's keys, and of those that events came with."""
+    keys = {key["id"] for key in node.get("/api/keys")}
+    return sorted(keys | {ledger["stream"] for ledger in node.get("/api/reconcile")})
 
 
 @dead.command("show")
@@ -41,6 +52,8 @@ def list_letters(data: str, as_json: bool, limit: int, stream: str | None) -> No
 @json_option
 def show_letter(origin: str, data: str, as_json: bool) -> None:
     """Show one with its body, by its origin (as `dead list` prints it) or its message id. Exit code 1: there is none.
+
+    A write key in the body is shown as ***.
 
     \b
     headwater dead show 6f1c0b5e9d2a0000-00019a3c5f7e2b41-119

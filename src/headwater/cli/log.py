@@ -8,6 +8,7 @@ import click
 
 from headwater.cli import show
 from headwater.cli.client import data_option, json_option
+from headwater.kit.plural import counted
 
 
 @click.group()
@@ -40,13 +41,13 @@ def inspect(data: str, as_json: bool, problems: bool) -> None:
     if as_json:
         show.as_json(shown)
     else:
-        columns = ("segment", "events", "blocks", "used bytes", "problems")
+        columns = ("segment", "holds", "blocks", "used bytes", "problems")
         show.as_table(
             columns,
             (
                 [
                     os.path.relpath(one.path, folder.path),
-                    f"{one.first_seq}–{one.next_seq}",
+                    held(os.path.relpath(one.path, folder.path), one.first_seq, one.next_seq),
                     one.blocks,
                     one.used_bytes,
                     "; ".join(one.problems),
@@ -55,4 +56,13 @@ def inspect(data: str, as_json: bool, problems: bool) -> None:
             ),
         )
     if wrong := [one for one in found if one.problems]:
-        show.answer_no(f"{len(wrong)} of {len(found)} segments have a problem")
+        have = "has" if len(wrong) == 1 else "have"
+        show.answer_no(f"{len(wrong)} of {counted(len(found), 'segment')} {have} a problem")
+
+
+def held(path: str, first: int, following: int) -> str:
+    """The numbers in a segment, as one says them: a raw log counts events, a ready log its blocks."""
+    unit = "event" if path.startswith("raw/") else "block"
+    if first == following:
+        return "nothing"
+    return f"{unit} {first}" if following == first + 1 else f"{unit}s {first} to {following - 1}"

@@ -81,6 +81,14 @@ def cell(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def time(seconds: float) -> str:
+    """A span of time for people: ``2.3 s``, ``3 min``, ``5 h``, ``2 d``."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
 def fields(value: Mapping[str, Any]) -> None:
     """Names and values below each other."""
     width = max((len(name) for name in value), default=0)

@@ -10,6 +10,7 @@ import click
 
 from headwater.cli import show
 from headwater.cli.client import Node, data_option, json_option
+from headwater.kit.plural import counted
 
 TABLE_ROWS, LIMIT_MAX = 1_000, 1_000_000
 
@@ -52,4 +53,4 @@ def sql(
     else:
         show.as_table(names, ([row.get(name) for name in names] for row in rows))
     if answer.get("truncated"):
-        click.echo(f"cut after {len(rows)} rows; ask for more with --limit", err=True)
+        click.echo(f"cut after {counted(len(rows), 'row')}; ask for more with --limit", err=True)

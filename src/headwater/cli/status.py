@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from headwater.cli import show
-from headwater.cli.client import Node, data_option, json_option
+from headwater.cli.client import Node, data_option, data_words, json_option
 from headwater.cli.show import answer_no
 
 
@@ -25,12 +25,12 @@ def status(data: str, as_json: bool) -> None:
     if as_json:
         show.as_json(told)
     else:
-        page(told)
+        page(told, data)
     if not told["ready"]:
         answer_no("not ready: " + "; ".join(told["reasons"]))
 
 
-def page(told: dict[str, Any]) -> None:
+def page(told: dict[str, Any], data: str) -> None:
     """The status for a person."""
     node = told["node"]
     word = click.style("ready", fg="green") if told["ready"] else click.style("not ready", fg="red")
@@ -46,10 +46,30 @@ def page(told: dict[str, Any]) -> None:
             for name, role in told["roles"].items()
         ),
     )
+    show.as_table(*destination_table(told["destinations"]))
     for name, one in told["destinations"].items():
         if one["command"]:
-            click.echo(f"{name} is {one['state']}: {one['reason']}\n  mend it with: {one['command']}")
+            click.echo(
+                f"{name} is {one['state']}: {one['reason']}\n  mend it with: {one['command']}{data_words(data)}"
+            )
     show.as_table(*ledger_table(told["streams"]))
+
+
+def destination_table(destinations: dict[str, dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:
+    """Destinations as rows; what one has not said since the start is told in words."""
+    rows = [
+        [
+            name,
+            one["state"],
+            "unknown" if one["rows_behind"] is None else one["rows_behind"],
+            "not since the start"
+            if one["last_load_age_s"] is None
+            else f"{show.time(one['last_load_age_s'])} ago",
+            "unknown" if one["lag_s"] is None else show.time(one["lag_s"]),
+        ]
+        for name, one in destinations.items()
+    ]
+    return ("destination", "state", "rows behind", "last load", "lag"), rows
 
 
 def ledger_table(streams: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:

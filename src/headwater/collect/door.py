@@ -55,6 +55,8 @@ class Log(Protocol):
     """What the door needs of the log (log/group.py)."""
 
     receipt_prefix: str
+    pending_bytes: int
+    pending_bytes_half: int
 
     def full(self) -> HeadwaterError | None: ...
     def append(
@@ -178,6 +180,7 @@ class Door:
         if verdict.refused or admission.drop:
             return self.take_part(waiter, entry, plan, admission, verdict, now)
         packed, flags = waiter.address(admission.policy, entry)
+        waits = admission.waits or log.pending_bytes > log.pending_bytes_half
         seq = log.append(
             now + self.offset_ns,
             packed,
@@ -187,7 +190,7 @@ class Door:
             events=verdict.events,
             slot=verdict.slot,
             flags=flags | admission.flags | SINGLE if verdict.single else flags | admission.flags,
-            waiter=waiter if admission.waits else None,
+            waiter=waiter if waits else None,
         )
         stats = self.stats
         stats.accepted_events += verdict.events
@@ -202,7 +205,7 @@ class Door:
             if template is None or seq >= template.limit:
                 template = self.template(plan, admission, seq)
             reply = template.before + b"%d" % seq + template.after
-        if admission.waits:
+        if waits:
             waiter.promise(reply, admission.lines)
         else:
             waiter.answer(reply)
@@ -256,6 +259,7 @@ class Door:
             )
             return waiter.answer(reply)
         packed, flags = waiter.address(admission.policy, entry)
+        waits = admission.waits or self.log.pending_bytes > self.log.pending_bytes_half
         seq = self.log.append(
             now + self.offset_ns,
             packed,
@@ -265,10 +269,10 @@ class Door:
             events=verdict.events,
             refused=[refusal.index for refusal in refused],
             flags=flags | admission.flags,
-            waiter=waiter if admission.waits else None,
+            waiter=waiter if waits else None,
         )
         self.stats.accepted_events += good
-        self.reply(waiter, plan, admission, good, f"{self.receipt_prefix}{seq}", refused)
+        self.reply(waiter, plan, admission, good, f"{self.receipt_prefix}{seq}", refused, waits=waits)
 
     def reply(
         self,
@@ -278,6 +282,8 @@ class Door:
         good: int,
         receipt: str,
         refused: Sequence[Refusal],
+        *,
+        waits: bool = False,
     ) -> None:
         """Acknowledge ``good`` events; at once when nothing was appended that anybody waits for."""
         self.stats.count(plan.route.name, 200)
@@ -287,7 +293,7 @@ class Door:
             reply = replies.accepted(
                 good, admission.ack, receipt, admission.lines, success=plan.route.success, refused=refused
             )
-        if admission.waits and receipt:
+        if waits:
             waiter.promise(reply, admission.lines)
         else:
             waiter.answer(reply)

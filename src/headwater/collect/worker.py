@@ -15,7 +15,6 @@ Everything is timed by ``loop.call_later``: there is no task here.
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -25,9 +24,9 @@ from headwater.collect.keys import KeyTable
 from headwater.collect.protocol import Connection
 from headwater.collect.settings import CollectSettings, host_and_port
 from headwater.collect.tag import tag_files
+from headwater.kit import memory
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Misconfigured
-from headwater.kit.memory import keep_freed
 from headwater.kit.threads import Submit
 from headwater.log.group import GroupCommit
 from headwater.log.write import BlockWriter
@@ -39,7 +38,6 @@ REPORT_POLLS = 4
 """Reports: every 0.2 s when something changed."""
 REPORT_POLLS_MAX = 40
 KEEP_FREED_BYTES = 64 * 1024 * 1024
-GC_THRESHOLD = 50_000
 """Allocations between collections: requests make no cycles, so collecting seldom costs nothing (speed.md §1.2)."""
 
 ROOM_WAIT_NS = 3_000_000_000
@@ -104,7 +102,7 @@ class CollectWorker:
             server = await loop.create_server(self.connect, sock=one, backlog=self.settings.backlog)
             self.servers.append(server)
             self.port = self.port or int(one.getsockname()[1])
-        settle_memory()
+        memory.settle(KEEP_FREED_BYTES)
 
     async def room(self) -> None:
         """Wait for the first segment of the log, so that the first client finds room; not for long."""
@@ -190,14 +188,6 @@ class CollectWorker:
             stats.commits += 1
 
         self.submit(measured)
-
-
-def settle_memory() -> None:
-    """What is there now stays; of what comes, little is garbage in cycles, and its room is needed again at once."""
-    keep_freed(KEEP_FREED_BYTES)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
 def bound_sockets(settings: CollectSettings) -> list[socket.socket]:

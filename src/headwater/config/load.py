@@ -11,9 +11,10 @@ nearest known one.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -62,6 +63,18 @@ class Document:
         """``headwater.yaml:7``, or the file's name alone."""
         place = self.place(path)
         return f"{self.name}:{place.line}" if place else self.name
+
+    @contextlib.contextmanager
+    def placed(self, below: Path = ()) -> Iterator[None]:
+        """Errors from inside that name a ``field`` get the place at which it stands in this file."""
+        try:
+            yield
+        except HeadwaterError as error:
+            key = str(error.fields.get("field", ""))
+            path = named_path(self, key, below)
+            raise Misconfigured(
+                f"{self.where(path)}: {error.message}", code="configuration", help=error.help, key=key
+            ) from error
 
 
 class Reader:
@@ -174,22 +187,17 @@ def read(text: str, name: str, environment: Mapping[str, str]) -> Document:
 def convert(document: Document, data: Any, struct: type[S], below: Path = ()) -> S:
     """``data``, which stands at ``below`` in the document, as settings. Misconfigured says what is wrong, where."""
     try:
-        return msgspec.convert(data, struct, strict=False)
+        with document.placed(below):
+            return msgspec.convert(data, struct, strict=False)
     except msgspec.ValidationError as error:
-        raise translated(document, str(error), struct, below) from error
-    except HeadwaterError as error:
-        key = str(error.fields.get("field", ""))
-        path = named_path(document, key, below)
-        raise Misconfigured(
-            f"{document.where(path)}: {error.message}", code="configuration", help=error.help, key=key
-        ) from error
+        raise translated(document, str(error), data, struct, below) from error
 
 
-def translated(document: Document, text: str, struct: docs.Struct, below: Path) -> Misconfigured:
+def translated(document: Document, text: str, data: Any, struct: docs.Struct, below: Path) -> Misconfigured:
     """msgspec's words with the place, and the nearest known key."""
     match = AT.match(text)
     assert match is not None
-    inside = steps(match["path"] or "")
+    inside = with_name(steps(match["path"] or ""), data, struct, text)
     what, help = match["what"], ""
     if unknown := re.search(r"unknown field `(.*)`", what):
         known = known_keys(struct, inside)
@@ -203,12 +211,55 @@ def translated(document: Document, text: str, struct: docs.Struct, below: Path) 
         what = what[0].lower() + what[1:]
         if "enum value" in what and (kind := type_of(struct, inside)):
             help = f"expected {kind}"
+        elif what.startswith("invalid value") and (kinds := kinds_at(struct, inside)):
+            help = f"expected {' | '.join(kinds)}"
+        own = re.match(r"(\w+): (.+)", what, re.S)  # a struct's own check names its field
+        if own and own[1] in known_keys(struct, inside):
+            inside, what = (*inside, own[1]), own[2]
     path = (*below, *inside)
     key = key_text(path)
     where = document.where(path)
     return Misconfigured(
         f"{where}: {key}: {what}" if key else f"{where}: {what}", code="configuration", help=help, key=key
     )
+
+
+def with_name(path: Path, data: Any, struct: docs.Struct, text: str) -> Path:
+    """The path with the name of a block in a mapping, which msgspec leaves out: of the block that alone is refused with
+    the same words."""
+    if "*" not in path:
+        return path
+    at = path.index("*")
+    block = data
+    for step in path[:at]:
+        block = block[step]
+    for name in block:
+        try:
+            msgspec.convert(with_only(data, path[:at], name), struct, strict=False)
+        except msgspec.ValidationError as error:
+            if str(error) == text:
+                return (*path[:at], name, *path[at + 1 :])
+        except HeadwaterError:
+            continue
+    return path
+
+
+def with_only(data: Any, path: Path, name: str) -> Any:
+    """Data whose mapping at ``path`` has one entry."""
+    if not path:
+        return {name: data[name]}
+    return {**data, path[0]: with_only(data[path[0]], path[1:], name)}
+
+
+def kinds_at(struct: docs.Struct, path: Path) -> list[str]:
+    """The tags that may stand at ``path``: of a block, or of a block with a name; empty where it is no tag."""
+    for above, block in ((path[:-2], path[-2:-1]), (path[:-3], path[-3:-2])):
+        known = struct_at(struct, above)
+        types = [field.type for field in docs.fields(known) if (field.name,) == block] if known else []
+        structs = docs.structs_in(types[0]) if types else []
+        if tags := [s.__struct_config__.tag for s in structs if s.__struct_config__.tag_field == path[-1]]:
+            return [str(tag) for tag in tags]
+    return []
 
 
 def known_keys(struct: docs.Struct | None, path: Path) -> list[str]:

@@ -53,11 +53,11 @@ class Chain:
         self.held_bytes = self.held_rows = 0
         self.passed = to
 
-    def fill(self, rows_max: int) -> None:
+    def fill(self, rows_full: int) -> None:
         """Read ahead until there is a whole load, the bound is reached, or there is no more."""
         if self.reader is None:
             self.reader = self.open_chain(self.passed)
-        while self.held_bytes < self.bytes_max and self.held_rows < rows_max:
+        while self.held_bytes < self.bytes_max and self.held_rows < rows_full:
             found = self.reader.read(self.bytes_max - self.held_bytes)
             for commit, after in found:
                 size = sum(len(section) for section in commit.sections.values())

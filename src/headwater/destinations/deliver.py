@@ -32,13 +32,15 @@ from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.seen import Seen
 from headwater.destinations.settings import DestinationSettings
-from headwater.event.position import ZERO, Vector
+from headwater.event.position import ZERO, Position, Vector
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Broken, HeadwaterError, Misconfigured, Rejected, Unavailable
 
 LAYOUT = "events"
 REFUSED_ROUNDS_MAX = 3
 SAVE_INTERVAL_S = 1.0
+LATE_S, STILL_S, FEW_ROWS = 2.0, 0.3, 2000
+"""Behind: the newest row waiting is older than LATE_S, FEW_ROWS wait, and the latest came within STILL_S."""
 OWN_TROUBLE = ("ready_unreadable", "dead_letters")
 """Errors that are not the destination's: it stays open, and answers readers."""
 
@@ -96,7 +98,12 @@ class Deliverer:
         self.failures = 0
         self.loaded_ns = 0
         self.load_s = 0.0
-        self.waiting_ns = 0
+        self.last: list[Position] = []
+        """The last commits that were read ahead."""
+        self.grew_ns = 0
+        self.waiting_ns = clock.boot_ns()
+        """Since when rows wait; now, while none do."""
+        self.loaded_node_ns = 0
         self.seen = Seen()
         self.counters = {"loads": 0, "rows": 0, "moved": 0, "unknown": 0, "refused": 0, "errors": 0}
 
@@ -125,7 +132,7 @@ class Deliverer:
         if self.rows is None:
             self.attach()
         self.read_ahead()
-        decision = plan.plan(self.groups, self.links(), self.settings.load_rows_max)
+        decision = plan.plan(self.groups, self.links(), self.settings.load_rows)
         match decision:
             case Load():
                 return self.load_when_due(decision)
@@ -180,21 +187,28 @@ class Deliverer:
         groups = self.groups
         for chain in self.chains.values():
             chain.drop_passed(groups)
-            chain.fill(self.settings.load_rows_max)
+            chain.fill(self.settings.load_rows)
             while chain.entries and plan.passed(groups, chain.links[0]):
                 chain.drop_passed(groups)
-                chain.fill(self.settings.load_rows_max)
+                chain.fill(self.settings.load_rows)
+        last = [chain.entries[-1].after for chain in self.chains.values() if chain.entries]
+        if last != self.last:
+            self.last, self.grew_ns = last, self.clock.boot_ns()
 
     def load_when_due(self, decision: Load) -> float:
         """Load now, or say how long to wait for company."""
         settings, now_ns = self.settings, self.clock.boot_ns()
         chain = self.chain(decision)
+        least, most = settings.load_interval_min_ms, settings.load_interval_max_ms
+        full = decision.rows >= settings.load_rows or decision.end < len(chain.entries) or chain.full
+        if not full and self.behind(chain, now_ns):
+            least = most = settings.load_interval_behind_ms
         wait_s = plan.due_s(
             (now_ns - self.loaded_ns) / 1e9 if self.loaded_ns else settings.load_interval_max_ms / 1000,
             self.load_s,
-            full=decision.rows >= settings.load_rows_max or decision.end < len(chain.entries) or chain.full,
-            shortest_s=settings.load_interval_min_ms / 1000,
-            longest_s=settings.load_interval_max_ms / 1000,
+            full=full,
+            shortest_s=least / 1000,
+            longest_s=most / 1000,
         )
         if wait_s > 0:
             return min(wait_s, settings.poll_interval_ms / 1000)
@@ -202,6 +216,13 @@ class Deliverer:
         self.loaded_ns = now_ns
         self.load_s = (self.clock.boot_ns() - now_ns) / 1e9
         return 0.0
+
+    def behind(self, chain: Chain, now_ns: int) -> bool:
+        """Whether processing works off a backlog: what waits is late already, and more of it keeps coming."""
+        if chain.held_rows < FEW_ROWS or now_ns - self.grew_ns > STILL_S * 1e9:
+            return False
+        newest_ns = load.newest_ns(chain.entries[-1].commit, LAYOUT)
+        return newest_ns is not None and self.node_ns() - newest_ns > LATE_S * 1e9
 
     def chain(self, decision: Load) -> Chain:
         """The ready log that a load comes from."""
@@ -254,6 +275,7 @@ class Deliverer:
         for chain in self.chains.values():
             chain.drop_passed(self.groups)
         self.counters["loads"] += 1
+        self.loaded_node_ns = self.node_ns()
         self.counters["rows"] += sum(rows.num_rows for sets in step.tables.values() for rows in sets)
         self.certain = True
 
@@ -333,7 +355,12 @@ class Deliverer:
             self.seen = Seen(len(self.rows), dict(self.have), load.totals(self.rows), passed, drift=drift)
             self.memory.note(self.have, passed)
             self.moved = False
-        self.seen = replace(self.seen, waiting_rows=waiting, age_s=(now_ns - self.waiting_ns) / 1e9)
+        self.seen = replace(
+            self.seen,
+            waiting_rows=waiting,
+            age_s=(now_ns - self.waiting_ns) / 1e9,
+            loaded_ns=self.loaded_node_ns,
+        )
         self.memory.save(now_ns, SAVE_INTERVAL_S)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from headwater.destinations.port import Added, Counts, PositionRow, Step
 from headwater.event.commit import Commit
 
 ROWS = "rows:"
-PARTITION, STREAM = "_hw_partition", "key_id"
+PARTITION, STREAM, RECEIVED = "_hw_partition", "key_id", "received_at"
 ORIGIN = ("_hw_writer", "_hw_log", "_hw_seq", "_hw_row")
 
 
@@ -56,6 +56,16 @@ def row_sets(commits: Sequence[Commit], partitions: tuple[int, ...], layout: str
         if rows.num_rows:
             found.append(rows)
     return joined(found)
+
+
+def newest_ns(commit: Commit, layout: str) -> int | None:
+    """When the youngest row of a commit was received, node time; None where it has no rows."""
+    section = commit.sections.get(ROWS + layout)
+    if section is None:
+        return None
+    with pa.ipc.open_stream(pa.py_buffer(section)) as stream:
+        newest = pc.max(stream.read_all()[RECEIVED].cast(pa.int64())).as_py()
+    return None if newest is None else int(newest) * 1000
 
 
 def only(rows: pa.Table, partitions: Iterable[int]) -> pa.Table:

@@ -7,10 +7,9 @@ test refuse rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pyarrow as pa
 
 from headwater.destinations.port import (
     Capabilities,
@@ -21,6 +20,9 @@ from headwater.destinations.port import (
 )
 from headwater.destinations.settings import DestinationSettings
 from headwater.kit.errors import Misconfigured, Rejected, Unavailable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class MemorySettings(DestinationSettings, frozen=True, tag="memory", kw_only=True):

@@ -69,8 +69,8 @@ def passed(groups: Standing, link: Link) -> bool:
     return link.partitions <= frozenset().union(*held)
 
 
-def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_max: int) -> Decision:
-    """The next load, of at most ``rows_max`` rows unless its first link alone is bigger."""
+def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_full: int) -> Decision:
+    """The next load: it ends with the link that reaches ``rows_full`` rows, or with the last that there is."""
     off: set[int] = set()
     for number, links in enumerate(chains):
         for index, link in enumerate(links):
@@ -78,7 +78,7 @@ def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_max: int) -> D
                 continue
             here = groups.get(link.origin, frozenset()) & link.partitions
             if here and not link.target <= link.origin:
-                return extend(number, index, here, links, rows_max)
+                return extend(number, index, here, links, rows_full)
             off |= {p for v, g in groups.items() if not link.target <= v for p in g & link.partitions}
             off |= link.partitions.difference(*groups.values())
             break
@@ -87,11 +87,13 @@ def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_max: int) -> D
     return Wait()
 
 
-def extend(number: int, first: int, partitions: frozenset[int], links: Sequence[Link], rows_max: int) -> Load:
-    """As many links behind ``first`` as follow without a gap for all of ``partitions`` and stay below the size."""
+def extend(
+    number: int, first: int, partitions: frozenset[int], links: Sequence[Link], rows_full: int
+) -> Load:
+    """As many links from ``first`` on as follow without a gap for all of ``partitions``, until the load is full."""
     end, rows, last = first + 1, links[first].rows, links[first]
     for link in links[end:]:
-        if link.origin != last.target or not partitions <= link.partitions or rows + link.rows > rows_max:
+        if link.origin != last.target or not partitions <= link.partitions or rows >= rows_full:
             break
         end, rows, last = end + 1, rows + link.rows, link
     return Load(number, first, end, tuple(sorted(partitions)), rows)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from headwater.event.commit import Commit
 from headwater.event.position import Position
 from headwater.kit.errors import Unavailable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 COUNTERS = ("out", "rows", "dead", "erased")
 """Of a position row, cumulative, in events (protocol.md §13): `out` as the chain says at its vector, `rows` that

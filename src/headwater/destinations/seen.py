@@ -20,4 +20,6 @@ class Seen:
     waiting_rows: int = 0
     age_s: float = 0.0
     """How long rows have been waiting; 0 when none are."""
+    loaded_ns: int = 0
+    """Node time of the last load of this process; 0 when there was none."""
     drift: Sequence[Drift] = ()

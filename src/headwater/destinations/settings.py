@@ -20,16 +20,20 @@ class DestinationSettings(
     start: Literal["beginning", "now"] = "beginning"
     """Where a destination that was never delivered to begins: with everything that the ready log still holds (a new
     node holds it all), or with what comes from now on."""
-    load_rows_max: int = 122_880
-    """Rows of one load when behind. 122,880 is DuckDB's row group: 3.2 µs per row against 6 to 11 at 5,000."""
+    load_rows: int = 122_880
+    """Rows at which a load is full; it ends with the commit that reaches them. 122,880 is DuckDB's row group: whole
+    ones go straight into the file, without the write-ahead log (8.5 µs per row of 110 columns against 13 below it)."""
     load_interval_min_ms: int = 200
     """Shortest time between small loads, milliseconds; the first rows after silence go at once."""
     load_interval_max_ms: int = 1000
     """Longest time that a row waits for company, milliseconds."""
+    load_interval_behind_ms: int = 5000
+    """The same while processing works off a backlog, milliseconds: rows that are late already wait for a full load, as
+    long as more of them keep coming."""
     poll_interval_ms: int = 20
     """How often the ready log is asked for new commits, milliseconds; asking reads eight bytes."""
-    ahead_bytes_max: int = 128 * 1024 * 1024
-    """Commits read ahead, bytes of each ready log."""
+    ahead_bytes_max: int = 256 * 1024 * 1024
+    """Commits read ahead, bytes of each ready log: a load is never larger."""
     retry_interval_s: float = 5.0
     """How often a paused or unreachable destination is tried again, seconds."""
     refused_tries_max: int = 4000
@@ -38,6 +42,8 @@ class DestinationSettings(
     def __post_init__(self) -> None:
         if self.load_interval_max_ms < self.load_interval_min_ms:
             raise ValueError("load_interval_max_ms: expected at least load_interval_min_ms")
-        for name in ("load_rows_max", "poll_interval_ms", "ahead_bytes_max", "refused_tries_max"):
+        if self.load_interval_behind_ms < self.load_interval_max_ms:
+            raise ValueError("load_interval_behind_ms: expected at least load_interval_max_ms")
+        for name in ("load_rows", "poll_interval_ms", "ahead_bytes_max", "refused_tries_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1")

@@ -219,6 +219,9 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
     """Where a destination stands, as others read it; all its numbers are of one moment or an older one."""
     seen = deliverer.seen
     trouble = deliverer.trouble
+    age_s = seen.age_s  # as of the last round; in trouble nobody looks at what waits, and the wait goes on
+    if trouble is not None:
+        age_s = (deliverer.clock.boot_ns() - deliverer.waiting_ns) / 1e9
     return {
         "state": "paused" if trouble is not None else "delivering" if seen.rows else "starting",
         "reason": None if trouble is None else trouble.message,
@@ -228,7 +231,8 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
         "vectors": vectors_of(seen.vectors),
         "streams": {stream: counts._asdict() for stream, counts in seen.streams.items()},
         "ready_passed": {name: list(at) for name, at in seen.passed.items()},
-        "lag": {"rows": seen.waiting_rows, "age_s": seen.age_s},
+        "lag": {"rows": seen.waiting_rows, "age_s": age_s},
+        "loaded_ns": seen.loaded_ns,
         "counters": dict(deliverer.counters),
         "drift": [
             {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift

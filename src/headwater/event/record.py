@@ -19,27 +19,28 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from headwater.kit.errors import Broken
 
+if TYPE_CHECKING:
+    import numpy as np  # at run time readers alone import it: the door, which only writes, starts without
+
 COUNTS = struct.Struct("<6I")
 STAMP = struct.Struct("<Q16sIIIIHHI")
-STAMP_DTYPE = np.dtype(
-    [
-        ("received", "<u8"),  # node time in ns, CLOCK_BOOTTIME + the node's offset
-        ("address", "S16"),  # see ADDRESS flags; compare through ["address_raw"], numpy strips zeros of S
-        ("body", "<u4"),  # bytes of the body
-        ("head", "<u4"),  # index into the heads of this block
-        ("events", "<u4"),  # events in the body, refused ones counted
-        ("refused", "<u4"),  # how many of them were refused at the door
-        ("slot", "<u2"),  # of a SINGLE record; NO_SLOT otherwise
-        ("flags", "<u2"),
-        ("spare", "<u4"),
-    ]
+STAMP_FIELDS = (
+    ("received", "<u8"),  # node time in ns, CLOCK_BOOTTIME + the node's offset
+    ("address", "S16"),  # see ADDRESS flags; compare through ["address_raw"], numpy strips zeros of S
+    ("body", "<u4"),  # bytes of the body
+    ("head", "<u4"),  # index into the heads of this block
+    ("events", "<u4"),  # events in the body, refused ones counted
+    ("refused", "<u4"),  # how many of them were refused at the door
+    ("slot", "<u2"),  # of a SINGLE record; NO_SLOT otherwise
+    ("flags", "<u2"),
+    ("spare", "<u4"),
 )
 STAMP_BYTES = STAMP.size
 
@@ -128,20 +129,33 @@ def encode_payload(
     return b"".join((counts, *stamps, refusals, head_bytes, stream_bytes, joined))
 
 
+@cache
+def stamp_type() -> np.dtype[np.void]:
+    """A stamp as numpy sees it."""
+    import numpy as np
+
+    return np.dtype(list(STAMP_FIELDS))
+
+
+def decode_streams(payload: memoryview) -> Mapping[str, BlockCounts]:
+    """The counts per stream alone, without the arrays."""
+    records, _, refused, head_bytes, stream_bytes, _ = COUNTS.unpack_from(payload, 0)
+    at = COUNTS.size + records * STAMP_BYTES + 4 * refused + head_bytes
+    return streams_decoder.decode(payload[at : at + stream_bytes])
+
+
 def decode_payload(payload: memoryview) -> Payload:
     """The views of a payload; Broken where its lengths contradict each other (the block's hash was right)."""
+    import numpy as np
+
     records, events, refused, head_bytes, stream_bytes, body_bytes = COUNTS.unpack_from(payload, 0)
     at = COUNTS.size
-    stamps = np.frombuffer(payload, STAMP_DTYPE, records, at)
+    stamps = np.frombuffer(payload, stamp_type(), records, at)
     at += records * STAMP_BYTES
     refusals = np.frombuffer(payload, "<u4", refused, at)
     at += 4 * refused
-    heads = []
-    end = at + head_bytes
-    while at < end:
-        length = int.from_bytes(payload[at : at + 4], "little")
-        heads.append(bytes(payload[at + 4 : at + 4 + length]))
-        at += 4 + length
+    heads = split_heads(bytes(payload[at : at + head_bytes]))
+    at += head_bytes
     streams = streams_decoder.decode(payload[at : at + stream_bytes])
     at += stream_bytes
     bodies = payload[at : at + body_bytes]
@@ -151,10 +165,23 @@ def decode_payload(payload: memoryview) -> Payload:
     np.cumsum(stamps["body"].astype(np.int64) + 1, out=body_start[1:])
     if at + body_bytes != len(payload) or int(first_event[-1]) != events or int(body_start[-1]) != body_bytes:
         raise Broken("the lengths inside a block's payload contradict each other", code="payload_format")
-    return Payload(stamps, first_event, body_start, refusals, tuple(heads), streams, bodies)
+    return Payload(stamps, first_event, body_start, refusals, heads, streams, bodies)
+
+
+def split_heads(data: bytes) -> tuple[bytes, ...]:
+    """The encoded heads of a payload, each without its length."""
+    heads = []
+    at, end = 0, len(data)
+    while at < end:
+        begin = at + 4
+        at = begin + int.from_bytes(data[at:begin], "little")
+        heads.append(data[begin:at])
+    return tuple(heads)
 
 
 def addresses(stamps: np.ndarray[Any, np.dtype[np.void]]) -> np.ndarray[Any, np.dtype[np.void]]:
     """The 16 address bytes of each stamp as opaque values (an ``S16`` view would lose trailing zeros)."""
+    import numpy as np
+
     raw = np.frombuffer(stamps.tobytes(), np.uint8).reshape(len(stamps), STAMP_BYTES)
     return np.ascontiguousarray(raw[:, 8:24]).view("V16").reshape(-1)

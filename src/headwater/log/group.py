@@ -60,6 +60,8 @@ class GroupCommit(Generic[W]):
         self.loop = loop
         self.release = release
         self.pending_bytes_max = pending_bytes_max
+        self.pending_bytes_half = pending_bytes_max // 2
+        """Above it also those wait who asked for less than the disk: a fast sender is slowed, not refused."""
         self.submit = submit
         self.receipt_prefix = f"{WriterId(blocks.writer):016x}-{blocks.log_id:016x}-"
         self.next_seq = 0

@@ -12,10 +12,11 @@ import msgspec
 from headwater.kit.clock import Clock
 from headwater.kit.disk import ALIGNMENT, Disk
 from headwater.kit.errors import HeadwaterError
-from headwater.node import configuration
+from headwater.kit.plural import counted
+from headwater.node import configuration, listening
 from headwater.node.folder import is_alive, open_folder
 from headwater.node.settings import Settings, sized
-from headwater.node.start import port_trouble, used_bytes
+from headwater.node.start import used_bytes
 from headwater.ops.settings import host_and_port
 
 SYNCS = 50
@@ -43,7 +44,7 @@ def everything(
     settings = found.settings
     running = holder(data)
     return [
-        Finding("configuration", "fine", f"{found.path}, {len(settings.keys)} keys"),
+        Finding("configuration", "fine", f"{found.path}, {counted(len(settings.keys), 'key')}"),
         *([] if settings.keys else [Finding("keys", "warning", "none: nobody can send")]),
         *(
             []
@@ -80,7 +81,8 @@ def check_folder(data: str, disk: Disk) -> Finding:
     return Finding(
         "data folder",
         "fine",
-        f"{data}, {folder.identity.starts} starts" + (f", in use by process {running}" if running else ""),
+        f"{data}, {counted(folder.identity.starts, 'start')}"
+        + (f", in use by process {running}" if running else ""),
     )
 
 
@@ -130,7 +132,7 @@ def check_ports(settings: Settings, running: str | None) -> list[Finding]:
     """Whether the listeners' addresses are free."""
     found = []
     for field, listen in (("collect.listen", settings.collect.listen), ("ops.listen", settings.ops.listen)):
-        trouble = port_trouble(*host_and_port(field, listen))
+        trouble = listening.trouble(*host_and_port(field, listen))
         if trouble is None:
             found.append(Finding(field, "fine", f"{listen} is free"))
         elif running:

@@ -9,11 +9,10 @@ from typing import NamedTuple
 from headwater.config import load
 from headwater.config.load import Document
 from headwater.kit.errors import Misconfigured
-from headwater.node.settings import ReadText, Settings, check_secrets
+from headwater.node.settings import Settings, check_secrets, secret_reader
 
 CONFIGURATION_DEFAULT = "headwater.yaml"
 DATA_DEFAULT = "headwater-data"
-SECRET_FILE_BYTES_MAX = 65_536
 
 
 class Configuration(NamedTuple):
@@ -49,13 +48,3 @@ def read(
     before_secrets(settings)
     check_secrets(settings.keys, secret_reader(data), document)
     return Configuration(os.path.abspath(path), document, settings)
-
-
-def secret_reader(data: str) -> ReadText:
-    """Reads a file of secrets; relative paths are below the data folder."""
-
-    def read_text(path: str) -> str:
-        with open(os.path.join(data, path), encoding="utf-8") as file:
-            return file.read(SECRET_FILE_BYTES_MAX)
-
-    return read_text

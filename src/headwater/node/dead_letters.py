@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,9 @@ from headwater.kit.disk import Disk
 
 REFUSED = "writer, log, seq, row, stream, reason, help, destination, length(body)"
 REFUSED_NAMES = ("writer", "log", "seq", "row", "stream", "reason", "help", "destination", "bytes")
+
+KEY_IN_JSON = re.compile(r"""("writeKey"\s*:\s*")(?:[^"\\]|\\.)*""")
+KEY_IN_QUERY = re.compile(r"((?:^|&)(?:writeKey|key)=)[^&]*")
 
 
 class NodeDeadLetters:
@@ -24,24 +28,27 @@ class NodeDeadLetters:
         """The newest, without their bodies."""
         from headwater.process import dead
 
-        letters: list[dict[str, Any]] = []
+        processed: dict[str, dict[str, Any]] = {}  # one that was taken over is in two files for a while
         for path in self.files(processors=True):
-            letters += dead.read(path, limit=limit, stream=stream)
+            processed |= {
+                f"{origin(one)}-{one['row']}": one for one in dead.read(path, limit=limit, stream=stream)
+            }
+        letters = list(processed.values())
         for path in self.files(processors=False):
             letters += refused(path, limit, stream)
         letters.sort(key=lambda letter: (letter["log"], letter["seq"]), reverse=True)
         return [{"origin": origin(letter), **letter} for letter in letters[:limit]]
 
     def show(self, wanted: str) -> dict[str, Any] | None:
-        """One with its body, by origin or message id."""
+        """One with its body, by origin or message id; write keys in the body are left out."""
         from headwater.process import dead
 
         for path in self.files(processors=True):
             if (letter := dead.show(path, wanted)) is not None:
-                return {"origin": origin(letter), **letter}
+                return without_keys({"origin": origin(letter), **letter})
         for path in self.files(processors=False):
             if (letter := refused_one(path, wanted)) is not None:
-                return {"origin": origin(letter), **letter}
+                return without_keys({"origin": origin(letter), **letter})
         return None
 
     def files(self, *, processors: bool) -> Iterator[str]:
@@ -50,6 +57,12 @@ class NodeDeadLetters:
             path = f"{self.state}/{name}/dead.sqlite"
             if name.isdigit() == processors and self.disk.exists(path):
                 yield path
+
+
+def without_keys(letter: dict[str, Any]) -> dict[str, Any]:
+    """A letter whose body shows no write key. (By pattern: a body may be dead because it is no JSON.)"""
+    pattern = KEY_IN_JSON if letter["body"].lstrip()[:1] in ("{", "[", '"') else KEY_IN_QUERY
+    return {**letter, "body": pattern.sub(r"\1***", letter["body"])}
 
 
 def origin(letter: dict[str, Any]) -> str:

@@ -55,6 +55,11 @@ def secret_path(data: str, key_id: str) -> str:
     return f"{data}/keys/{key_id}.secret"
 
 
+def new_secret(rng: Rng) -> str:
+    """What a client sends."""
+    return f"hw_{rng.token(SECRET_BYTES)}"
+
+
 def write_secret(data: str, key_id: str, rng: Rng) -> str:
     """A new secret for a key, readable by its owner only; its path. Misconfigured where there is one already."""
     path = secret_path(data, key_id)
@@ -63,10 +68,12 @@ def write_secret(data: str, key_id: str, rng: Rng) -> str:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise Misconfigured(
-            f"{path} exists already", code="secret_exists", help="to rotate, add a line to it and send SIGHUP"
+            f"{path} exists already",
+            code="secret_exists",
+            help=f"`headwater keys rotate {key_id}` gives it a new one",
         ) from None
     try:
-        os.write(file, f"hw_{rng.token(SECRET_BYTES)}\n".encode())
+        os.write(file, f"{new_secret(rng)}\n".encode())
         os.fsync(file)
     finally:
         os.close(file)

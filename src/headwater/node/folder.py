@@ -114,7 +114,8 @@ def make_folder(path: str, disk: Disk, rng: Rng) -> Folder:
     if disk.exists(f"{path}/{NAME}"):
         return open_folder(path, disk)
     make_folders(disk, path)  # also where it is there: who made it may have died before its name was durable
-    foreign = sorted(set(disk.listdir(path)) - {"lock", "keys", NAME + ".tmp"})
+    own = {"lock", "keys", NAME + ".tmp"}
+    foreign = sorted(name for name in disk.listdir(path) if name not in own and not name.endswith(".mmdb"))
     if foreign:
         raise Misconfigured(
             f"{path} is not a data folder, and not empty: it holds {', '.join(foreign[:3])}",

@@ -31,6 +31,18 @@ class NodeStopped(Happening):
     in_order: bool
 
 
+class ProcessorRetired(Happening):
+    """`process.workers` was lowered earlier; now everybody has what this processor left, and its folders are gone."""
+
+    number: int
+
+
+class KeyRotated(Happening):
+    """The time of a key's old secret is over (`headwater keys rotate`): it is refused from here on."""
+
+    key: str
+
+
 class Reloaded(Happening):
     """SIGHUP took a changed configuration over."""
 

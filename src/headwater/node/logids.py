@@ -12,11 +12,17 @@ import msgspec
 
 from headwater.destinations import remember
 from headwater.event.position import Vector
-from headwater.kit.disk import Disk
+from headwater.kit.disk import Disk, read_whole
 from headwater.kit.errors import HeadwaterError
 from headwater.log import files
 from headwater.node.folder import read_identity
-from headwater.process import state
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """What is asked here of process/state.Saved, which would bring Arrow into the supervisor."""
+
+    ready: tuple[int, int]
+    vectors: dict[int, bytes]
 
 
 def greatest(data: str, disk: Disk) -> int:
@@ -35,11 +41,11 @@ def greatest(data: str, disk: Disk) -> int:
 def processed(disk: Disk, folder: str) -> int:
     """The greatest log id in a processor's state; 0 where it cannot be read: that is its processor's to say."""
     try:
-        fold = state.load(disk, folder)
-    except (msgspec.MsgspecError, HeadwaterError):
+        saved = msgspec.msgpack.decode(read_whole(disk, f"{folder}/fold"), type=Saved)
+        vectors = [Vector.decode(vector) for vector in set(saved.vectors.values())]
+    except (FileNotFoundError, msgspec.MsgspecError, HeadwaterError):
         return 0
-    raw = (position.log for vector in set(fold.vectors.values()) for position in vector.values())
-    return max([fold.ready.log, *raw])
+    return max([saved.ready[0], *(at.log for vector in vectors for at in vector.values())])
 
 
 def unknown_to(data: str, disk: Disk) -> Callable[[Vector], bool]:

@@ -6,20 +6,23 @@ finds out about a wrong setting later.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headwater.collect.keys import secrets_of
 from headwater.collect.settings import CollectSettings, KeySettings
-from headwater.config.load import Document
 from headwater.destinations.registry import AnySettings
 from headwater.kit.errors import Misconfigured
 from headwater.log.settings import LogSettings
 from headwater.ops.settings import OpsSettings, host_and_port
 from headwater.process.settings import ProcessSettings
+
+if TYPE_CHECKING:
+    from headwater.config.load import Document  # reads YAML, which the processes of a node need not
 
 MIB, GIB = 1024**2, 1024**3
 SEGMENTS_MIN = 3
@@ -31,6 +34,7 @@ RAW_SHARE, READY_SHARE, RESERVE_SHARE = 0.70, 0.15, 0.05
 """Of the configured size (protocol.md §2); the rest, 10 %, is for state."""
 DESTINATION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 DELAY_S_MAX = 3600.0
+SECRET_FILE_BYTES_MAX = 65_536
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -143,6 +147,16 @@ def check_secrets(keys: Sequence[KeySettings], read: ReadText, document: Documen
                     help="a secret names one key",
                     key=f"keys[{number}]",
                 )
+
+
+def secret_reader(data: str) -> ReadText:
+    """Reads a file of secrets; relative paths are below the data folder."""
+
+    def read_text(path: str) -> str:
+        with open(os.path.join(data, path), encoding="utf-8") as file:
+            return file.read(SECRET_FILE_BYTES_MAX)
+
+    return read_text
 
 
 def readable_secrets(key: KeySettings, read: ReadText, place: str) -> list[str]:

@@ -6,7 +6,6 @@ Whatever is wrong is said here, in words, with exit code 2; later on only the ma
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from headwater.kit.disk import Disk, make_folders
 from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import Rng
 from headwater.log.retain import folder_bytes
-from headwater.node import configuration, first
+from headwater.node import configuration, first, listening
 from headwater.node.configuration import Configuration
 from headwater.node.folder import Folder, Lock, make_folder, take_lock
 from headwater.node.settings import Settings, sized
@@ -63,8 +62,9 @@ def prepare(
                 )
 
         found = configuration.read(path, data, environment, before_secrets=make_secrets)
-        settings = sized(found.settings, disk.free_bytes(data), used_bytes(disk, data))
-        check_ports(settings)
+        with found.document.placed():
+            settings = sized(found.settings, disk.free_bytes(data), used_bytes(disk, data))
+            check_ports(settings)
         info = describe(found, settings, folder, folder.count_start(), clock)
     except BaseException:
         lock.release()
@@ -109,22 +109,10 @@ def used_bytes(disk: Disk, data: str) -> int:
 def check_ports(settings: Settings) -> None:
     """Misconfigured when a listener's address is taken or not of this machine."""
     for field, listen in (("collect.listen", settings.collect.listen), ("ops.listen", settings.ops.listen)):
-        if (trouble := port_trouble(*host_and_port(field, listen))) is not None:
+        if (trouble := listening.trouble(*host_and_port(field, listen))) is not None:
             raise Misconfigured(
                 f"{field}: cannot listen on {listen}: {trouble}",
                 code="listen",
                 help="stop what listens there, or give another address",
                 field=field,
             )
-
-
-def port_trouble(host: str, port: int) -> str | None:
-    """Why nothing can listen at this address; None when something can."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(address)
-    except OSError as error:
-        return error.strerror or str(error)
-    return None

@@ -25,15 +25,17 @@ from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import logids, nodetime, reload, retention
+from headwater.node import former, logids, nodetime, reload, retention, rotation
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.happenings import (
     HorizonShortened,
+    KeyRotated,
     LogDamaged,
     NodeDraining,
     NodeStarted,
     NodeStopped,
+    ProcessorRetired,
     Reloaded,
     ReloadRefused,
     TickFailed,
@@ -43,6 +45,7 @@ from headwater.node.start import Prepared
 
 TICK_S = 0.25
 KEEP_INTERVAL_S = 0.5
+FORMER_INTERVAL_S = 2.0
 CLOSE_MARGIN_S = 2.0
 """What a process gets beyond the time that a setting gives its work."""
 FAST_STOP_S = 2.0
@@ -80,6 +83,7 @@ class Supervisor:
         self.state = "starting"
         self.generation = 0
         self.kept_ns = 0
+        self.former_ns = 0
         self.ticked_ns = clock.boot_ns()
         self.publisher = Publisher(disk, clock, f"{self.data}/run/reports", "node")
         self.control = ControlPage.create(
@@ -108,6 +112,7 @@ class Supervisor:
 
     def recover(self) -> None:
         """Give every log of a former start its end; no new one comes before any log that is known."""
+        former.finish(self.disk, self.data)
         self.recover_raw()
         self.recover_ready()
         self.folder.know_log_id(logids.greatest(self.data, self.disk))
@@ -197,6 +202,8 @@ class Supervisor:
                 self.kept_ns = self.clock.boot_ns()
                 try:
                     await asyncio.to_thread(self.keep_raw)
+                    await asyncio.to_thread(self.keep_former)
+                    await self.keep_secrets()
                 except (OSError, HeadwaterError) as error:
                     self.happenings.emit(TickFailed(reason=str(error)))
             await self.clock.sleep(TICK_S)
@@ -253,6 +260,35 @@ class Supervisor:
             )
         )
 
+    def keep_former(self) -> None:
+        """Retire what processors left that no longer run. In a thread."""
+        if self.clock.boot_ns() - self.former_ns < FORMER_INTERVAL_S * 1e9:
+            return
+        self.former_ns = self.clock.boot_ns()
+        settings = self.settings
+        for number in former.retire(
+            self.disk,
+            self.data,
+            self.reports(),
+            settings.process.workers,
+            settings.destinations,
+            self.folder.secret,
+        ):
+            self.happenings.emit(ProcessorRetired(number=number))
+
+    async def keep_secrets(self) -> None:
+        """End the secrets whose time has come; who reads the files of secrets reads them again."""
+        for key in await asyncio.to_thread(
+            rotation.finish_overdue, self.disk, self.data, self.clock.wall_ns()
+        ):
+            self.next_generation()
+            self.happenings.emit(KeyRotated(key=key))
+
+    def next_generation(self) -> None:
+        """Have every process take over what reloads."""
+        self.generation += 1
+        self.control.set_generation(self.generation)
+
     def publish(self, *, at_once: bool = False) -> None:
         """The node's own report."""
         roles = {
@@ -277,10 +313,11 @@ class Supervisor:
         """Take over a changed configuration, whole or not at all."""
         try:
             found = await asyncio.to_thread(self.read_again)
+            with found.document.placed():
+                new = with_size(found.settings, self.settings.data_bytes_max)
         except HeadwaterError as error:
             self.happenings.emit(ReloadRefused(reason=str(error)))
             return
-        new = with_size(found.settings, self.settings.data_bytes_max)
         change = reload.compare(self.settings, new)
         if change.refused:
             keys = ", ".join(change.refused)
@@ -290,8 +327,7 @@ class Supervisor:
             return
         self.settings = new
         write_private(config_path(self.data), new)
-        self.generation += 1
-        self.control.set_generation(self.generation)
+        self.next_generation()
         await self.stop_children([Spec("deliver", name) for name in change.stopped], CLOSE_MARGIN_S)
         self.start_children(Spec("deliver", name) for name in change.started)
         self.happenings.emit(Reloaded(changed=change.changed))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from headwater.event import record
 from headwater.event.position import Position, WriterId
 from headwater.kit.disk import Disk
 from headwater.log import block, files
 from headwater.log.block import Secret
 from headwater.log.files import End, Segment
-from headwater.log.recover import block_at, raw_streams
+from headwater.log.recover import block_at
 
 
 @dataclass(slots=True)
@@ -102,6 +103,11 @@ class AcceptedCounter:
                 return
             found = block_at(self.disk, file, last, tail.segment.log, self.secret)
             if found is not None:
-                tail.offset, tail.seq, tail.streams = offset, seq, dict(raw_streams(found[1]))
+                tail.offset, tail.seq, tail.streams = offset, seq, so_far(found[1])
         finally:
             self.disk.close(file)
+
+
+def so_far(payload: memoryview) -> dict[str, int]:
+    """Events per stream in the log, up to and with this block."""
+    return {stream: counts.so_far for stream, counts in record.decode_streams(payload).items()}

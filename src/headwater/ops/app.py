@@ -1,6 +1,7 @@
 """The routes of the ops listener.
 
 ========================================  =============================================================
+GET /                                     these paths, as text
 GET /ping                                 200 while the node serves, 503 when it drains
 GET /health                               which processes live
 GET /ready                                200 while events are accepted, else 503, with the reasons
@@ -57,12 +58,30 @@ DEAD_LIMIT_MAX = 10_000
 ADOPT_TIMEOUT_S = 60.0
 
 
+PATHS = (
+    ("/ping", "200 while the node serves, 503 when it drains"),
+    ("/health", "which processes live"),
+    ("/ready", "200 while events are accepted, else 503, with the reasons"),
+    ("/metrics", "Prometheus text"),
+    ("/demo", "a page that sends events and shows their way"),
+    ("/api/status", "everything on one page"),
+    ("/api/where?receipt=", "how far a request has come"),
+    ("/api/reconcile", "the conservation ledger, one object per stream"),
+    ("/api/dead, /api/dead/ORIGIN", "what could not be processed or delivered"),
+    ("/api/keys", "write keys, without secrets"),
+    ("/api/sql", "POST {query, limit, destination}: rows as JSON"),
+    ("/api/destinations/NAME/adopt", "POST {from}: an operator's decision (unix socket or token only)"),
+)
+"""What ``/`` tells."""
+
+
 def make(look: Look, settings: OpsSettings) -> Starlette:
     """The application; who may reach it is guard.py's."""
     routes = Routes(look, settings)
     shown = demo.routes(look, settings, routes.ask_sql) if settings.demo and not settings.token else []
     return Starlette(
         routes=[
+            Route("/", routes.root),
             Route("/ping", routes.ping),
             Route("/health", routes.health),
             Route("/ready", routes.ready),
@@ -77,7 +96,7 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/destinations/{name}/adopt", routes.adopt, methods=["POST"]),
             *shown,
         ],
-        exception_handlers={HeadwaterError: failed},
+        exception_handlers={HeadwaterError: failed, 404: not_found},
     )
 
 
@@ -87,6 +106,17 @@ class Routes:
     def __init__(self, look: Look, settings: OpsSettings) -> None:
         self.look = look
         self.settings = settings
+
+    async def root(self, request: Request) -> Response:
+        """What this listener has, for whoever opens it in a browser."""
+        demo = self.settings.demo and not self.settings.token
+        shown = [(path, says) for path, says in PATHS if demo or not path.startswith("/demo")]
+        width = max(len(path) for path, _ in shown)
+        lines = "".join(f"  {path:<{width}}  {says}\n" for path, says in shown)
+        about = (
+            f"Headwater {self.look.node.version}, operations. Events are sent to {self.look.node.collector}."
+        )
+        return PlainTextResponse(f"{about}\n\n{lines}")
 
     async def ping(self, request: Request) -> Response:
         if self.look.control.draining:
@@ -184,6 +214,12 @@ async def failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HeadwaterError)
     headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, Busy) else None
     return JSONResponse({"error": ask.describe(error)}, STATUS.get(type(error), 500), headers)
+
+
+async def not_found(request: Request, error: Exception) -> Response:
+    """A path that is not there."""
+    wrong = Rejected(f"no path {request.url.path!r} here", code="not_found", help="GET / lists what is here")
+    return JSONResponse({"error": ask.describe(wrong)}, 404)
 
 
 async def json_body(request: Request, bytes_max: int) -> dict[str, Any]:

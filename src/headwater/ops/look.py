@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from headwater.ops import where as journey
 from headwater.ops.accepted import AcceptedCounter
 from headwater.ops.ready import ALIVE_S, Readiness
 from headwater.ops.reconcile import Ledger
+from headwater.ops.standing import Delivered
 
 
 class DeadLetters(Protocol):
@@ -121,11 +123,12 @@ class Look:
 
     def status(self) -> dict[str, Any]:
         """One page about everything, for ``headwater status``."""
-        reports, now = self.reports(), self.readiness()
+        reports, now, ledgers = self.reports(), self.readiness(), self.ledgers()
         node = reports.get("node")
         return {
             "node": msgspec.to_builtins(self.node),
             "state": "draining" if self.control.draining else node.state if node else "starting",
+            "generation": self.control.generation,
             "ready": now.ready,
             "reasons": now.reasons,
             "warnings": now.warnings,
@@ -133,16 +136,26 @@ class Look:
                 role: self.role(report, node) for role, report in sorted(reports.items()) if role != "node"
             },
             "destinations": {
-                name: {
-                    "state": one.state,
-                    "reason": one.reason,
-                    "command": one.command,
-                    "lag_rows": one.lag_rows,
-                    "lag_age_s": one.lag_age_s,
-                }
-                for name, one in standing.delivered(reports).items()
+                name: self.destination(standing.delivered(reports).get(name, Delivered(name)), ledgers)
+                for name in self.parts().destinations
             },
-            "streams": reconcile.as_json(self.ledgers()),
+            "streams": reconcile.as_json(ledgers),
+        }
+
+    def destination(self, one: Delivered, ledgers: Sequence[Ledger]) -> dict[str, Any]:
+        """One destination, for the status page. What it has not said yet is null."""
+        behind = None
+        if one.vectors:
+            behind = sum(told.pending for ledger in ledgers if (told := ledger.destinations.get(one.name)))
+        age_ns = self.clock.boot_ns() + self.control.offset_ns - one.loaded_ns
+        return {
+            "state": one.state,
+            "reason": one.reason,
+            "command": one.command,
+            "rows_behind": behind,
+            "last_load": text_of(one.loaded_ns) if one.loaded_ns else None,
+            "last_load_age_s": round(age_ns / 1e9, 1) if one.loaded_ns else None,
+            "lag_s": None if behind is None else round(one.lag_age_s, 1) if behind else 0.0,
         }
 
     def role(self, report: Report, node: Report | None) -> dict[str, Any]:
@@ -155,3 +168,9 @@ class Look:
             "age_s": round((self.clock.boot_ns() - report.boot_ns) / 1e9, 1),
             "reasons": report.reasons,
         }
+
+
+def text_of(node_ns: int) -> str:
+    """Node time as text, UTC."""
+    at = datetime.datetime.fromtimestamp(node_ns / 1e9, datetime.UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}Z"

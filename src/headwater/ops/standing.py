@@ -45,6 +45,8 @@ class Delivered:
     """Of each processor's ready log: below it, this destination needs nothing any more."""
     lag_rows: int = 0
     lag_age_s: float = 0.0
+    loaded_ns: int = 0
+    """Node time of the last load since its process started; 0 when there was none."""
 
 
 def passed(reports: Mapping[str, Report]) -> dict[str, dict[str, Any]]:
@@ -108,6 +110,7 @@ def destination(name: str, told: Mapping[str, Any]) -> Delivered:
         {name: Position(*at) for name, at in told.get("ready_passed", {}).items()},
         lag.get("rows") or 0,
         lag.get("age_s") or 0.0,
+        told.get("loaded_ns") or 0,
     )
 
 

@@ -7,11 +7,12 @@ go first when there are more than the setting allows.
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from headwater.kit.errors import Rejected
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLE = """
 create table if not exists dead (
@@ -55,12 +56,29 @@ class DeadLetters:
         ]
         self.connection.execute("begin immediate")
         self.connection.executemany("insert or ignore into dead values (?,?,?,?,?,?,?,?,?,?)", rows)
+        self.trim()
+        self.connection.execute("commit")
+
+    def take_over(self, path: str) -> None:
+        """Keep the letters of another file too, which nobody writes; durable on return, and may be repeated."""
+        self.connection.execute("attach ? as former", (path,))
+        try:
+            self.connection.execute("begin immediate")
+            self.connection.execute("insert or ignore into main.dead select * from former.dead")
+            self.trim()
+            self.connection.execute("commit")
+        finally:
+            if self.connection.in_transaction:
+                self.connection.execute("rollback")
+            self.connection.execute("detach former")
+
+    def trim(self) -> None:
+        """The oldest go."""
         self.connection.execute(
             "delete from dead where (writer, log, seq, row) in"
             " (select writer, log, seq, row from dead order by received limit max(0, (select count(*) from dead) - ?))",
             (self.letters_max,),
         )
-        self.connection.execute("commit")
 
     def close(self) -> None:
         self.connection.close()

@@ -16,9 +16,9 @@ import orjson
 
 from headwater.event.record import DEAD, ERASED, SINGLE, Head, Payload, addresses, decode_head, decode_payload
 from headwater.log.read import Block
+from headwater.process.heads import HeadTable, KnownHead
 
 Array = np.ndarray[Any, Any]
-HEADS_MAX = 200_000
 
 
 class Split(Protocol):
@@ -56,9 +56,8 @@ class Events:
     address: Array
     address_flags: Array
     slot: Array
-    heads: list[Head]
-    """Indexed by ``head``."""
-    default_type: list[str]
+    heads: list[KnownHead]
+    """Indexed by ``head``; those of this cut only."""
     sent_at: dict[int, str]
     """Event → sentAt of its batch, where the event itself may have none."""
     refused: dict[int, tuple[str, str]]
@@ -70,33 +69,19 @@ class Events:
         return len(self.lines)
 
 
-class HeadCache:
-    """Decoded heads by their bytes; forgets everything when it is full."""
-
-    def __init__(self) -> None:
-        self.heads: dict[bytes, Head] = {}
-
-    def get(self, data: bytes) -> Head:
-        head = self.heads.get(data)
-        if head is None:
-            if len(self.heads) >= HEADS_MAX:
-                self.heads.clear()
-            head = self.heads[data] = decode_head(data)
-        return head
-
-
 class Gatherer:
     """Turns blocks into ``Events``; keeps caches between cuts, nothing else."""
 
     def __init__(self, dialect: Callable[[str], Dialect]) -> None:
         self.dialect = dialect
-        self.cache = HeadCache()
+        self.table = HeadTable(lambda head: dialect(head.dialect).default_type(head))
         self.so_far: dict[int, dict[str, int]] = {}
         """Log → events per stream up to the last block seen; tells what a damaged stretch held."""
 
     def gather(self, blocks: Sequence[Block]) -> Events:
         """All events of the blocks, sorted by (receive time, writer, log, seq)."""
-        parts = Parts()
+        self.table.make_room()
+        parts = Parts(self.table.heads)
         for block in blocks:
             if block.payload is None:
                 parts.lost += 1
@@ -124,17 +109,12 @@ class Gatherer:
 
     def _block(self, block: Block, payload: Payload, parts: Parts) -> None:
         stamps = payload.stamps
-        number_of = np.array(
-            [parts.number_of.get(h) or self._number(h, parts) for h in payload.heads], np.int64
-        )
-        head_of = number_of[stamps["head"]] - 1
-        flags = stamps["flags"]
-        single = flags & (SINGLE | DEAD | ERASED) == SINGLE
+        numbers = self.table.numbers(payload.heads)
         at = len(parts.lines)
         bodies, starts = payload.bodies, payload.body_start.tolist()
+        single = stamps["flags"] & (SINGLE | DEAD | ERASED) == SINGLE
         if single.all():
             parts.lines += [bodies[a : b - 1] for a, b in itertools.pairwise(starts)]
-            record = np.arange(len(stamps))
         else:
             refused_at = np.concatenate(([0], np.cumsum(stamps["refused"], dtype=np.int64)))
             for number, alone in enumerate(single.tolist()):
@@ -142,28 +122,21 @@ class Gatherer:
                 if alone:
                     parts.lines.append(body)
                 else:
-                    head = parts.heads[head_of[number]]
+                    head = decode_head(payload.heads[stamps["head"][number]])
                     refused = payload.refused[refused_at[number] : refused_at[number + 1]]
                     self._record(head, bytes(body), stamps[number], refused, parts)
-            record = np.repeat(np.arange(len(stamps)), stamps["events"])
-        count = len(parts.lines) - at
-        parts.writer.append(np.full(count, block.writer, np.uint64))
-        parts.log.append(np.full(count, block.header.log_id, np.uint64))
-        parts.seq.append(np.arange(block.header.first_seq, block.header.first_seq + count, dtype=np.uint64))
-        parts.received.append(stamps["received"][record])
-        parts.head.append(head_of[record])
-        parts.address.append(addresses(stamps)[record])
-        parts.flags.append(flags[record])
-        parts.slot.append(stamps["slot"][record])
-
-    def _number(self, data: bytes, parts: Parts) -> int:
-        """Number a head that is new in this cut; from 1, so that a known one is true."""
-        head = self.cache.get(data)
-        dialect = self.dialect(head.dialect)
-        parts.heads.append(head)
-        parts.default_type.append(dialect.default_type(head))
-        parts.number_of[data] = len(parts.heads)
-        return len(parts.heads)
+        parts.stamps.append(stamps)
+        parts.numbers.append(numbers)
+        parts.places.append(
+            (
+                int(block.writer),
+                block.header.log_id,
+                block.header.first_seq,
+                len(stamps),
+                len(numbers),
+                len(parts.lines) - at,
+            )
+        )
 
     def _record(self, head: Head, body: bytes, stamp: Any, refused: Array, parts: Parts) -> None:
         at, count = len(parts.lines), int(stamp["events"])
@@ -176,7 +149,13 @@ class Gatherer:
             for number in range(count):
                 parts.refused[at + number] = (reason or "refused at the door", field_name)
             return
-        split = self.dialect(head.dialect).split(head, body, count)
+        try:
+            split = self.dialect(head.dialect).split(head, body, count)
+        except Exception as error:  # a bug of ours: it must not stop the other records
+            parts.lines += [body] + [b"{}"] * (count - 1)
+            why = f"splitting the request failed: {type(error).__name__}: {error}"[:500]
+            parts.refused |= dict.fromkeys(range(at, at + count), (why, ""))
+            return
         parts.lines += split.items if split.context is None else with_context(split.items, split.context)
         if split.failure is not None:
             parts.refused |= dict.fromkeys(range(at, at + count), (split.failure, ""))
@@ -202,26 +181,20 @@ def with_context(items: Sequence[bytes], context: bytes) -> list[bytes]:
 
 
 class Parts:
-    """Pieces of ``Events`` while blocks are read."""
+    """Pieces of ``Events`` while blocks are read: per block its arrays as they lie, joined once at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, heads: list[KnownHead]) -> None:
+        self.heads = heads
         self.lines: list[bytes | memoryview] = []
-        self.heads: list[Head] = []
-        self.number_of: dict[bytes, int] = {}
-        self.default_type: list[str] = []
         self.sent_at: dict[int, str] = {}
         self.refused: dict[int, tuple[str, str]] = {}
         self.damaged: dict[str, int] = {}
         self.lost = 0
         self.lost_events = 0
-        self.writer: list[Array] = []
-        self.log: list[Array] = []
-        self.seq: list[Array] = []
-        self.received: list[Array] = []
-        self.head: list[Array] = []
-        self.address: list[Array] = []
-        self.flags: list[Array] = []
-        self.slot: list[Array] = []
+        self.stamps: list[Array] = []
+        self.numbers: list[Array] = []
+        self.places: list[tuple[int, int, int, int, int, int]] = []
+        """Of each block: writer, log, first seq, and how many records, heads and events."""
 
     def events(self) -> Events:
         """Everything in one, sorted."""
@@ -229,21 +202,31 @@ class Parts:
             none = np.zeros(0, np.uint64)
             nothing = np.zeros(0, bool)
             return Events(
-                [], none, none, none, none, none, none, none, none, [], [], {}, {}, nothing, self.damaged
+                [], none, none, none, none, none, none, none, none, [], {}, {}, nothing, self.damaged
             )
-        flags = np.concatenate(self.flags)
+        stamps = np.concatenate(self.stamps)
+        places = np.array(self.places, np.uint64)
+        records, heads, counts = places[:, 3:].astype(np.int64).T
+        first_head = np.repeat(np.cumsum(heads) - heads, records)
+        used, head = np.unique(np.concatenate(self.numbers)[first_head + stamps["head"]], return_inverse=True)
+        event = np.arange(len(self.lines))
+        first_event = np.cumsum(counts) - counts
+        seq = np.repeat(places[:, 2] - first_event.astype(np.uint64), counts) + event.astype(np.uint64)
+        if len(stamps) < len(self.lines) or not (stamps["events"] == 1).all():
+            per_event = np.repeat(np.arange(len(stamps)), stamps["events"])
+            stamps, head = stamps[per_event], head[per_event]
+        flags = np.ascontiguousarray(stamps["flags"])
         events = Events(
             self.lines,
-            np.concatenate(self.writer),
-            np.concatenate(self.log),
-            np.concatenate(self.seq),
-            np.concatenate(self.received),
-            np.concatenate(self.head),
-            np.concatenate(self.address),
+            np.repeat(places[:, 0], counts),
+            np.repeat(places[:, 1], counts),
+            seq,
+            np.ascontiguousarray(stamps["received"]),
+            head,
+            addresses(stamps),
             flags,
-            np.concatenate(self.slot),
-            self.heads,
-            self.default_type,
+            np.ascontiguousarray(stamps["slot"]),
+            [self.heads[number] for number in used.tolist()],
             self.sent_at,
             self.refused,
             (flags & ERASED) != 0,
@@ -269,7 +252,6 @@ def select(events: Events, order: Array) -> Events:
         events.address_flags[order],
         events.slot[order],
         events.heads,
-        events.default_type,
         {where[i]: text for i, text in events.sent_at.items() if i in where},
         {where[i]: why for i, why in events.refused.items() if i in where},
         events.erased[order],

@@ -7,6 +7,7 @@ the reason, and never stops the others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from headwater.log.read import Block
 from headwater.process.columns import TYPES
 from headwater.process.dedupe import MINUTE_NS, Ids, Seen, hash_ids
 from headwater.process.gather import Array, Events, Gatherer, select
+from headwater.process.heads import KnownHead
 from headwater.process.read import Parsed, Reader
 from headwater.process.shape import Shaper
 
@@ -39,6 +41,9 @@ DEAD_SCHEMA = pa.schema(
     ]
 )
 IN, OUT, DUPLICATE, DEAD, FILTERED, ERASED, DAMAGED = range(len(COUNTERS))
+REASON_CHARS_MAX = 500
+LIKE_AN_ID = re.compile(rb'"messageId"\s*:\s*"([\x20-\x21\x23-\x5b\x5d-\x7e]{1,200})"')
+"""In text that is not JSON."""
 Changes = dict[str, dict[int, list[int]]]
 
 
@@ -51,6 +56,21 @@ class Output:
     dead: pa.Table | None
     ids: Ids | None
     changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What follows from events one by one: before it is known which of them were seen."""
+
+    events: Events
+    """Those of the processor's own partitions."""
+    message_ids: list[str]
+    partition: Array
+    dead: dict[int, tuple[str, str]]
+    alive: Array
+    """Neither dead nor erased."""
+    rows: pa.Table | None
+    """One for each event that is alive."""
 
 
 class Runner:
@@ -81,6 +101,24 @@ class Runner:
         events = self.gatherer.gather(blocks)
         if not self.all:
             events = self._prefilter(events)
+        try:
+            made = self._make(events, now_s)
+        except Exception as error:  # a bug of ours or of a library: it must not stop the other events
+            self._condemn(events, now_s, error)
+            made = self._make(events, now_s)
+        events = made.events
+        streams = [h.key_id for h in events.heads]
+        fresh, ids = self._dedupe(events, streams, made.message_ids, made.partition, made.alive, seen)
+        changes = self._count(events, streams, made.partition, made.alive, fresh, made.dead)
+        rows, first = made.rows, fresh[made.alive]
+        if rows is not None and not first.all():
+            rows = rows.filter(pa.array(first)) if first.any() else None
+        return Output(
+            len(events), rows, dead_table(events, streams, made.dead, made.message_ids), ids, changes
+        )
+
+    def _make(self, events: Events, now_s: float) -> Made:
+        """What follows from each event by itself. Changes nothing, so that it may be tried again."""
         parsed = self.reader.read(readable(events))
         message_ids = self._message_ids(events, parsed)
         partition = self._partitions(events, parsed, message_ids)
@@ -90,18 +128,59 @@ class Runner:
                 events, parsed = select(events, mine), take(parsed, mine)
                 message_ids = [message_ids[i] for i in mine.tolist()]
                 partition = partition[mine]
-        streams = [h.key_id for h in events.heads]
         dead = {n: why for n, why in {**parsed.dead, **events.refused}.items() if not events.erased[n]}
         alive = ~events.erased
         alive[list(dead)] = False
-        fresh, ids = self._dedupe(events, streams, message_ids, partition, alive, seen)
-        changes = self._count(events, streams, partition, alive, fresh, dead)
-        rows = None
-        if fresh.any():
-            rows = self.shaper.rows(events, parsed, message_ids, partition, now_s)
-            if not fresh.all():
-                rows = rows.filter(pa.array(fresh))
-        return Output(len(events), rows, dead_table(events, streams, dead, message_ids), ids, changes)
+        return Made(
+            events,
+            message_ids,
+            partition,
+            dead,
+            alive,
+            self._rows(events, parsed, message_ids, partition, alive, now_s),
+        )
+
+    def _rows(
+        self,
+        events: Events,
+        parsed: Parsed,
+        message_ids: list[str],
+        partition: Array,
+        alive: Array,
+        now_s: float,
+    ) -> pa.Table | None:
+        """A row for each event that is alive."""
+        where = np.flatnonzero(alive)
+        if not len(where):
+            return None
+        if len(where) < len(events):
+            events, parsed, partition = select(events, where), take(parsed, where), partition[where]
+            message_ids = [message_ids[i] for i in where.tolist()]
+        return self.shaper.rows(events, parsed, message_ids, partition, now_s)
+
+    def _condemn(self, events: Events, now_s: float, error: Exception) -> None:
+        """Make dead letters of the events that fail even alone, found by halving. Raises where nothing is processed at
+        all: then the events are not to blame."""
+        if isinstance(error, OSError | MemoryError) or not self._survives(harmless(), now_s):
+            raise error
+        stack = [np.arange(len(events))]
+        while stack:
+            where = stack.pop()
+            try:
+                self._make(select(events, where), now_s)
+            except Exception as failure:
+                if len(where) > 1:
+                    stack += np.array_split(where, 2)
+                else:
+                    reason = f"processing failed: {type(failure).__name__}: {failure}"
+                    events.refused[int(where[0])] = (reason[:REASON_CHARS_MAX], "")
+
+    def _survives(self, events: Events, now_s: float) -> bool:
+        try:
+            self._make(events, now_s)
+        except Exception:
+            return False
+        return True
 
     def _prefilter(self, events: Events) -> Events:
         """Leave out single events of others before they are parsed."""
@@ -113,7 +192,7 @@ class Runner:
         """Each event's message id; one that has none gets the one that its position gives (protocol.md §17.14)."""
         column = parsed.columns.get("messageId")
         ids: list[str | None] = [None] * len(events) if column is None else column.to_pylist()
-        for number in events.refused:
+        for number in {**parsed.dead, **events.refused}:
             ids[number] = id_in(events.lines[number])
         if column is not None and not column.null_count and "" not in ids:
             return ids  # type: ignore[return-value]
@@ -195,6 +274,27 @@ class Runner:
         return changes
 
 
+def harmless() -> Events:
+    """One event without content: whatever processes anything processes this."""
+    one = np.zeros(1, np.uint64)
+    known = KnownHead("track", "", "", False, False, None, None, None, None)
+    return Events(
+        [b"{}"],
+        one,
+        one,
+        one,
+        one,
+        np.zeros(1, np.int64),
+        np.zeros(1, "V16"),
+        np.zeros(1, np.uint16),
+        np.zeros(1, np.uint16),
+        [known],
+        {},
+        {},
+        np.zeros(1, bool),
+    )
+
+
 def readable(events: Events) -> Sequence[bytes | memoryview]:
     """The lines as reading may see them: what the door refused can be any bytes, and teaches no columns."""
     if not events.refused:
@@ -206,11 +306,12 @@ def readable(events: Events) -> Sequence[bytes | memoryview]:
 
 
 def id_in(line: bytes | memoryview) -> str | None:
-    """The message id of what was refused, where it can be read: dead letters are found by it."""
+    """The message id of what was refused, or looks like it: dead letters are found by it."""
     try:
         found = orjson.loads(line).get("messageId")
     except (ValueError, AttributeError, RecursionError):
-        return None
+        looks = LIKE_AN_ID.search(line)
+        found = looks[1].decode() if looks else None
     return found if isinstance(found, str) else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headwater.event.slots import PARTITIONS_DEFAULT
 from headwater.process.enrich.settings import EnrichSettings
 
 
@@ -32,3 +33,23 @@ class ProcessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """What is looked up for each event: user agent, page, referrer, language, place, time. Reloads."""
     nice: int = 10
     """Niceness of processors, so that they never slow the door."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in PROCESS_BOUNDS:
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ValueError(f"{name}: expected a number from {least} to {most}, got {value}")
+
+
+PROCESS_BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("workers", 1, PARTITIONS_DEFAULT),
+    ("cut_bytes_max", 65_536, 1_073_741_824),
+    ("poll_interval_s", 0.0001, 60),
+    ("cut_interval_s", 0, 60),
+    ("dedupe_window_s", 0, 31 * 86_400),
+    ("dedupe_memory_bytes", 1_048_576, 1 << 40),
+    ("columns_max", 0, 100_000),
+    ("nested_depth_max", 0, 100),
+    ("dead_letters_max", 0, 1_000_000_000),
+    ("nice", 0, 19),
+)

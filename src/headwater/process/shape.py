@@ -6,29 +6,22 @@ Enrichment runs here, over distinct values (process/enrich). Nothing in this mod
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headwater.event.record import ADDRESS_HASH, ADDRESS_NONE, ADDRESS_V6, Head
+from headwater.event.record import ADDRESS_HASH, ADDRESS_NONE, ADDRESS_V6
 from headwater.process.columns import COLUMNS, ORIGIN, TYPES, column_field
 from headwater.process.enrich import language, page, referrer, time, user_agent
 from headwater.process.enrich.geo import Geo
 from headwater.process.enrich.settings import EnrichSettings
 from headwater.process.gather import Events
+from headwater.process.heads import HeadColumns
 from headwater.process.read import FIELD_NAMES, Parsed, kind_of_name
 from headwater.process.schema import LearnedSchema
 
-HINTS = (
-    "sec-ch-ua",
-    "sec-ch-ua-platform",
-    "sec-ch-ua-mobile",
-    "sec-ch-ua-platform-version",
-    "sec-ch-ua-model",
-)
 UA_NAMES = {
     "os_family": "ua_os_family",
     "os_version": "ua_os_version",
@@ -37,6 +30,7 @@ UA_NAMES = {
     "device_model": "ua_device_model",
 }
 GEO_NAMES = {"country": "geo_country", "region": "geo_region", "city": "geo_city"}
+OCTETS = pa.array([str(n) for n in range(256)])
 PLAIN = {
     "name": "name",
     "category": "category",
@@ -97,15 +91,14 @@ class Shaper:
     ) -> pa.Table:
         """One row per event, in order."""
         get = Getter(parsed)
-        heads = HeadColumns(events)
+        heads = HeadColumns(events.heads, events.head)
         done: dict[str, pa.Array | pa.ChunkedArray] = {
             "message_id": pa.array(message_ids, pa.string()),
-            "key_id": heads.column(lambda h: h.key_id),
-            "dialect": heads.column(lambda h: h.dialect),
+            "key_id": heads("key_id"),
+            "dialect": heads("dialect"),
         }
         done |= {name: get(source) for name, source in PLAIN.items()}
-        types = heads.take(pa.array(events.default_type, pa.string()))
-        done["type"] = pc.coalesce(get("type"), types)
+        done["type"] = pc.coalesce(get("type"), heads("default_type"))
         paged = pc.is_in(done["type"], value_set=pa.array(["page", "screen"]))
         named = pc.if_else(paged, done["name"], pa.scalar(None, pa.string()))
         done["event"] = pc.coalesce(get("event"), named, done["type"])
@@ -123,8 +116,7 @@ class Shaper:
             for number, text in events.sent_at.items():
                 batch[number] = text
             sent = pc.coalesce(sent, pa.array(batch, pa.string()))
-        servers = self.server_keys
-        historical = heads.column(lambda h: h.key_id in servers or h.path.endswith("/import"), pa.bool_())
+        historical = pc.or_(self._from_server(heads), heads("is_import"))
         times = time.canonical(
             received,
             get("timestamp"),
@@ -141,25 +133,22 @@ class Shaper:
     def _client(
         self, events: Events, get: Getter, heads: HeadColumns, done: dict[str, Any], now_s: float
     ) -> None:
-        servers = self.server_keys
-        sent = heads.column(lambda h: None if h.key_id in servers else h.headers.get("user-agent", ""))
+        sent = pc.if_else(self._from_server(heads), None, pc.coalesce(heads("user_agent"), ""))
         agent = pc.coalesce(get("context.userAgent"), sent)
-        found = self.user_agent.apply(agent, *(heads.header(h) for h in HINTS))
+        found = self.user_agent.apply(agent, heads("hints"))
         done |= {UA_NAMES.get(name, name): column for name, column in found.items()}
         done["user_agent"] = pc.if_else(pc.equal(agent, ""), None, agent)
         own = address_column(events)
-        told = pc.if_else(
-            heads.column(lambda h: "origin" not in h.headers, pa.bool_()), get("context.ip"), None
-        )
+        told = pc.if_else(heads("from_page"), None, get("context.ip"))
         hidden = pa.array((events.address_flags & ADDRESS_NONE) != 0)
         done["ip"] = pc.if_else(hidden, None, pc.coalesce(told, own))
         places = self.geo.apply(done["ip"], now_s)
         done |= {column: places[name] for name, column in GEO_NAMES.items()}
         done["geo_latitude"], done["geo_longitude"] = places["latitude"], places["longitude"]
-        done["language"] = self.language.apply(done["locale"], heads.header("accept-language"))["language"]
+        done["language"] = self.language.apply(done["locale"], heads("accept_language"))["language"]
 
     def _page(self, get: Getter, heads: HeadColumns, done: dict[str, Any]) -> None:
-        url = pc.coalesce(get("context.page.url"), heads.header("referer"))
+        url = pc.coalesce(get("context.page.url"), heads("referer"))
         parts = self.page.apply(url)
         done["page_url"] = url
         done["page_host"] = parts["page_host"]
@@ -169,6 +158,9 @@ class Shaper:
         done["click_id"], done["click_id_kind"] = parts["click_id"], parts["click_id_kind"]
         done["referrer"] = get("context.page.referrer")
         done |= self.referrer.apply(done["referrer"], done["page_host"])
+
+    def _from_server(self, heads: HeadColumns) -> pa.Array:
+        return pc.is_in(heads("key_id"), value_set=pa.array(sorted(self.server_keys), pa.string()))
 
     def _table(
         self, events: Events, parsed: Parsed, partition: np.ndarray[Any, Any], done: dict[str, Any]
@@ -200,30 +192,12 @@ class Getter:
         return pa.nulls(self.parsed.lines, TYPES[FIELD_NAMES[name]]) if column is None else column
 
 
-class HeadColumns:
-    """Columns that depend on the request head only: computed once per head, then taken."""
-
-    def __init__(self, events: Events) -> None:
-        self.heads = events.heads
-        self.index = pa.array(events.head.astype(np.int32))
-
-    def take(self, per_head: pa.Array) -> pa.Array:
-        """One value per event from one value per head."""
-        return per_head.take(self.index)
-
-    def column(self, function: Callable[[Head], Any], dtype: pa.DataType | None = None) -> pa.Array:
-        """A function of the head."""
-        return self.take(pa.array([function(h) for h in self.heads], dtype or pa.string()))
-
-    def header(self, name: str) -> pa.Array:
-        """A request header; null where it was not sent."""
-        return self.column(lambda h: h.headers.get(name))
-
-
 def address_column(events: Events) -> pa.Array:
     """Client addresses as text; hashes as hex; null where none was kept."""
     kinds = events.address_flags & (ADDRESS_V6 | ADDRESS_HASH | ADDRESS_NONE)
     raw = np.frombuffer(events.address.tobytes(), np.uint8).reshape(-1, 16)
+    if not kinds.any():
+        return pc.binary_join_element_wise(*(OCTETS.take(pa.array(raw[:, n])) for n in range(12, 16)), ".")
     keyed = np.concatenate([raw, kinds.astype("<u2").view(np.uint8).reshape(-1, 2)], axis=1)
     data = np.ascontiguousarray(keyed).tobytes()
     column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(18), len(events), [None, pa.py_buffer(data)])

@@ -3,8 +3,12 @@
 ``state/<n>/fold`` holds the vector of each partition, the cumulative counters and the ready position up to which
 commits are folded, replaced whole; ``ids/`` holds runs of ids seen; ``dead.sqlite`` the dead letters. A fold is written
 behind the commits, each second: first the runs and the dead letters (both may be repeated harmlessly), then the file
-with the ready position. After a crash the commits behind that position are folded again. (Facts and sessions will need
-LMDB; three numbers per partition do not.)
+with the ready position. After a crash the commits behind that position are folded again. (Facts and sessions will
+need LMDB; three numbers per partition do not.)
+
+A processor that no longer runs (`process.workers` was lowered) leaves its folder and its ready log. Those that own
+its partitions now take all of it over when they start: vectors and counters, ids seen, and number 0 its dead letters.
+The same file that makes this durable says so (``former``), so that both may be removed (node/former.py).
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from headwater.event.position import EMPTY, ZERO, Position, Vector
 from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken
 from headwater.process.dead import DeadLetters
-from headwater.process.dedupe import Ids, Seen, decode_ids
+from headwater.process.dedupe import Ids, decode_ids, encode_ids
 
 RUN_BYTES = 16 * 1024 * 1024
 Counters = dict[str, dict[int, list[int]]]
@@ -34,6 +38,7 @@ class Saved(msgspec.Struct, frozen=True):
     ready: tuple[int, int]
     vectors: dict[int, bytes]
     counters: Counters
+    former: dict[int, tuple[int, int]] = {}
     format: int = 1
 
 
@@ -44,6 +49,8 @@ class Fold:
     ready: Position = ZERO
     vectors: dict[int, Vector] = field(default_factory=dict)
     counters: Counters = field(default_factory=dict)
+    former: dict[int, Position] = field(default_factory=dict)
+    """Processors that no longer run, and the end of their ready log: what they left of these partitions is here."""
 
     def apply(self, commit: Commit, after: Position) -> None:
         """Take one commit in."""
@@ -66,7 +73,7 @@ class Fold:
         for stream in {*self.counters, *other.counters}:
             kept = {p: c for p, c in self.counters.get(stream, {}).items() if p not in set(partitions)}
             counters[stream] = kept | other.counters.get(stream, {})
-        return Fold(self.ready, vectors, counters)
+        return Fold(self.ready, vectors, counters, dict(self.former))
 
 
 def merge(folds: Sequence[Fold], owned: Sequence[int]) -> Fold:
@@ -92,7 +99,8 @@ def load(disk: Disk, folder: str) -> Fold:
     if saved.format != 1:
         raise Broken(f"state of format {saved.format} in {folder}; this version reads 1", code="state_format")
     vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
-    return Fold(Position(*saved.ready), vectors, saved.counters)
+    former = {number: Position(*at) for number, at in saved.former.items()}
+    return Fold(Position(*saved.ready), vectors, saved.counters, former)
 
 
 class StateStore:
@@ -112,18 +120,27 @@ class StateStore:
         """Take over what a durable commit leaves behind; on disk with the next ``save``."""
         if ids := commit.sections.get("ids"):
             self.pending_ids.append(bytes(ids))
+        self.add_dead(commit)
+
+    def add_dead(self, commit: Commit) -> None:
+        """Its dead letters alone."""
         if dead := commit.sections.get("dead"):
             self.pending_dead.append(pa.ipc.open_stream(dead).read_all())
 
+    def take_over(self, ids: Ids) -> None:
+        """Keep ids that a former processor has seen; durable with the next ``save`` at the latest."""
+        self.pending_ids.append(encode_ids(ids))
+        if sum(map(len, self.pending_ids)) > RUN_BYTES:
+            self._append_pending()
+
     def save(self, fold: Fold) -> None:
         """Make the fold durable."""
-        if self.pending_ids:
-            self._append_ids(b"".join(self.pending_ids))
-            self.pending_ids = []
+        self._append_pending()
         for table in self.pending_dead:
             self.dead.add(table)
         self.pending_dead = []
-        saved = Saved(fold.ready, {p: v.encode() for p, v in fold.vectors.items()}, fold.counters)
+        vectors = {p: v.encode() for p, v in fold.vectors.items()}
+        saved = Saved(fold.ready, vectors, fold.counters, dict(fold.former))
         write_whole(self.disk, f"{self.folder}/fold", msgspec.msgpack.encode(saved))
 
     def close(self) -> None:
@@ -140,6 +157,11 @@ class StateStore:
             if last >= before_minute:
                 break
             os.unlink(path)
+
+    def _append_pending(self) -> None:
+        if self.pending_ids:
+            self._append_ids(b"".join(self.pending_ids))
+            self.pending_ids = []
 
     def _append_ids(self, data: bytes) -> None:
         if self.run is None or self.run_bytes > RUN_BYTES:
@@ -182,14 +204,21 @@ def read_run(path: str) -> Iterator[Ids]:
         yield ids
 
 
-def remember_ids(folder: str, seen: Seen, owned: Sequence[int]) -> None:
-    """Fill ``seen`` with the ids of a folder that belong to these partitions."""
+def ids_of(folder: str, owned: Sequence[int]) -> Iterator[Ids]:
+    """The ids of a folder that belong to these partitions, run by run."""
+    for path in id_runs(folder):
+        if chunks := list(read_run(path)):
+            high, low, minute, partition = map(np.concatenate, zip(*chunks, strict=True))
+            yield of_partitions((high, low, minute, partition), owned)
+
+
+def of_partitions(ids: Ids, owned: Sequence[int]) -> Ids:
+    """Those that belong to these partitions."""
     mine = np.zeros(1 << 16, bool)
     mine[list(owned)] = True
-    for path in id_runs(folder):
-        for high, low, minute, partition in read_run(path):
-            keep = mine[partition]
-            seen.remember((high[keep], low[keep], minute[keep], partition[keep]))
+    high, low, minute, partition = ids
+    keep = mine[partition]
+    return high[keep], low[keep], minute[keep], partition[keep]
 
 
 def _sync_folder(path: str) -> None:

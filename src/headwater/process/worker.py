@@ -12,7 +12,6 @@ from functools import reduce
 from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from headwater.event.commit import COUNTERS, Commit
@@ -25,15 +24,17 @@ from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.read import LogReader
 from headwater.log.ready import ReadyReader, ReadyWriter
-from headwater.process.dedupe import MINUTE_NS, Seen, decode_ids, encode_ids
+from headwater.process.dedupe import MINUTE_NS, Ids, Seen, decode_ids, encode_ids
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
-from headwater.process.state import Fold, StateStore, load, merge, remember_ids
+from headwater.process.state import Fold, StateStore, ids_of, load, merge, of_partitions
 
 ATTEMPTS_CAREFUL = 3
 FEW_EVENTS = 500
 OUT = COUNTERS.index("out")
 SAVE_INTERVAL_NS = 1_000_000_000
+IPC_ROOM_BYTES = 1024
+"""Around the schema and the batch of a stream: lengths, padding, its end."""
 FOLD_READ_BYTES = 64 * 1024 * 1024
 EXPIRE_MINUTES = 5
 
@@ -113,18 +114,19 @@ class ProcessWorker:
 
     def recover(self) -> None:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
-        folds = []
-        own = Fold()
+        own = load(self.disk, self.store.folder)
+        folds, former = [], {}
         for number in self._known_numbers():
-            folder = f"{self.data}/state/{number}"
-            fold = load(self.disk, folder)
-            self._fold_rest(number, fold, self.store if number == self.number else None)
+            fold = own if number == self.number else load(self.disk, f"{self.data}/state/{number}")
+            self._fold_rest(number, fold)
             folds.append(fold)
-            remember_ids(folder, self.seen, self.owned)
-            if number == self.number:
-                self.committed = fold.ready
-                own = fold
+            if number >= self.settings.workers:
+                former[number] = fold.ready
+            if former.get(number) is None or own.former.get(number) != fold.ready:
+                self._remember(number)
+        self.committed = own.ready
         self.fold = own.with_partitions(merge(folds, self.owned), self.owned)
+        self.fold.former = former
         self._group()
         self._save()
         self._count_attempt()
@@ -132,7 +134,7 @@ class ProcessWorker:
     def step(self) -> bool:
         """One turn; False when there was nothing to do."""
         group = self.groups[0]
-        found = self._take(group)
+        found = self._next_cut(group)
         if found is None:
             if group.until is not None and group.vector.entries == group.until.entries:
                 self._join(group, group.until)
@@ -162,7 +164,7 @@ class ProcessWorker:
         self.store.close()
         self.ready.blocks.close()
 
-    def _take(self, group: Group) -> Cut | None:
+    def _next_cut(self, group: Group) -> Cut | None:
         now = self.clock.boot_ns()  # before the watermarks are read: INV-ORD-1 stands on this order
         cut.discover(
             self.disk, f"{self.data}/raw", group.readers, group.vector, group.until, secret=self.secret
@@ -240,6 +242,7 @@ class ProcessWorker:
                 },
                 "ready": list(self.committed),
                 "folded": list(self.saved_ready),
+                "former": {str(number): list(at) for number, at in self.fold.former.items()},
                 "cuts": self.cuts,
                 "fast_lines": runner.reader.fast_lines if runner else 0,
                 "slow_lines": runner.reader.slow_lines if runner else 0,
@@ -271,12 +274,10 @@ class ProcessWorker:
         names = {*self.disk.listdir(f"{self.data}/state"), *self.disk.listdir(f"{self.data}/ready")}
         return sorted({int(n) for n in names if n.isdigit()} | {self.number})
 
-    def _fold_rest(self, number: int, fold: Fold, store: StateStore | None) -> None:
+    def _fold_rest(self, number: int, fold: Fold) -> None:
         """Fold the commits behind a saved fold."""
         folder = f"{self.data}/ready/{number}"
         reader = ReadyReader(self.disk, folder, WriterId(number), fold.ready, secret=self.secret)
-        mine = np.zeros(1 << 16, bool)
-        mine[self.owned] = True
         while entries := reader.read(FOLD_READ_BYTES):
             for entry, after in entries:
                 known = fold.vectors.get(entry.partitions[0], EMPTY)
@@ -287,12 +288,28 @@ class ProcessWorker:
                     )
                 fold.apply(entry, after)
                 if ids := entry.sections.get("ids"):
-                    (high, low, minute, partition), _ = decode_ids(bytes(ids))
-                    keep = mine[partition]
-                    self.seen.remember((high[keep], low[keep], minute[keep], partition[keep]))
-                if store is not None:
-                    store.add(entry)
+                    self._take(number, of_partitions(decode_ids(bytes(ids))[0], self.owned))
+                if number == self.number:
+                    self.store.add(entry)
+                elif self._inherits_dead(number) and "dead" in entry.sections:
+                    self.store.add_dead(entry)
         reader.close()
+
+    def _remember(self, number: int) -> None:
+        """What a folder of state holds beside its fold; of a processor that no longer runs, it becomes ours."""
+        folder = f"{self.data}/state/{number}"
+        for ids in ids_of(folder, self.owned):
+            self._take(number, ids)
+        if self._inherits_dead(number) and self.disk.exists(f"{folder}/dead.sqlite"):
+            self.store.dead.take_over(f"{folder}/dead.sqlite")
+
+    def _take(self, number: int, ids: Ids) -> None:
+        self.seen.remember(ids)
+        if number >= self.settings.workers:
+            self.store.take_over(ids)
+
+    def _inherits_dead(self, number: int) -> bool:
+        return self.number == 0 and number >= self.settings.workers
 
     def _group(self) -> None:
         """Partitions by vector. More than one (the number of processors was changed): each runs up to the join of all,
@@ -340,12 +357,16 @@ def sections_of(output: Output) -> Mapping[str, memoryview]:
 
 
 def ipc(table: pa.Table) -> memoryview:
-    """A table as one Arrow IPC stream with one batch."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        for batch in table.combine_chunks().to_batches():
+    """A table as one Arrow IPC stream with one batch, in one buffer of the right size."""
+    batches = table.combine_chunks().to_batches()
+    room = IPC_ROOM_BYTES + table.schema.serialize().size + sum(map(pa.ipc.get_record_batch_size, batches))
+    buffer = pa.allocate_buffer(room)
+    with pa.FixedSizeBufferWriter(buffer) as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        for batch in batches:
             writer.write_batch(batch)
-    return memoryview(sink.getvalue())
+        writer.close()
+        written = sink.tell()
+    return memoryview(buffer)[:written]
 
 
 def totals(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -97,7 +98,6 @@ def test_every_command_has_help_and_an_example(path):
     if not isinstance(command, click.Group) and path not in (
         ("version",),
         ("keys", "list"),
-        ("keys", "rotate"),
     ):
         assert f"headwater {' '.join(path)}" in done.output
 
@@ -147,7 +147,7 @@ def test_a_cut_answer_is_told_on_stderr(node):
     node.answers["/api/sql"] = (200, {"columns": [{"name": "n"}], "truncated": "rows", "rows": [{"n": 1}]})
     done = run("sql", "--json", "q", node.data)
     assert json.loads(done.stdout) == [{"n": 1}]
-    assert "cut after 1 rows" in done.stderr
+    assert "cut after 1 row;" in done.stderr
 
 
 def test_an_error_of_the_node_is_one_line_and_its_exit_code(node):
@@ -195,11 +195,20 @@ def test_status_says_not_ready_with_1(node, ready, code):
         "node": {"version": "1", "collector": "c", "ops": "o"}, "state": "running", "ready": ready,
         "reasons": [] if ready else ["draining"], "warnings": [], "streams": [],
         "roles": {"collect-0": {"state": "running", "pid": 1, "restarts": 0, "reasons": []}},
-        "destinations": {"w": {"state": "paused", "reason": "gone", "command": "headwater destination adopt w"}},
+        "destinations": {
+            "w": {"state": "paused", "reason": "gone", "command": "headwater destination adopt w",
+                  "rows_behind": None, "last_load": None, "last_load_age_s": None, "lag_s": None},
+            "v": {"state": "delivering", "reason": None, "command": None,
+                  "rows_behind": 70, "last_load": "2026-01-01T00:00:00Z", "last_load_age_s": 190.4, "lag_s": 2.31},
+        },
     })  # fmt: skip
     done = run("status", node.data)
     assert done.exit_code == code
-    assert "mend it with: headwater destination adopt w" in done.output
+    assert "mend it with: headwater destination adopt w --data" in done.output
+    rows = [re.split(r"\s{2,}", line.strip()) for line in done.output.splitlines()]
+    assert ["destination", "state", "rows behind", "last load", "lag"] in rows
+    assert ["w", "paused", "unknown", "not since the start", "unknown"] in rows
+    assert ["v", "delivering", "70", "3 min ago", "2.3 s"] in rows
 
 
 def test_dead_letters_are_listed_and_shown(node):
@@ -212,6 +221,26 @@ def test_dead_letters_are_listed_and_shown(node):
         {"error": {"kind": "Rejected", "code": "not_found", "message": "no letter"}},
     )
     assert run("dead", "show", "none", node.data).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("stream", "code", "told"),
+    [("nope", 1, "no stream 'nope' here: there are former, web"), ("web", 0, ""), ("former", 0, "")],
+)
+def test_dead_letters_of_a_stream_that_is_not_there_are_no_answer(node, stream, code, told):
+    node.answers["/api/dead"] = (200, [])
+    node.answers["/api/keys"] = (200, [{"id": "web"}])
+    node.answers["/api/reconcile"] = (200, [{"stream": "former", **STREAM}])
+    done = run("dead", "list", "--stream", stream, node.data)
+    assert (done.exit_code, told in done.stderr) == (code, True)
+    listed = run("dead", "list", "--json", "--stream", stream, node.data)
+    assert (listed.exit_code, json.loads(listed.stdout)) == (code, [])
+
+
+def test_no_dead_letters_are_told_in_words(node):
+    node.answers["/api/dead"] = (200, [])
+    done = run("dead", "list", node.data)
+    assert (done.exit_code, done.output) == (0, "no dead letters\n")
 
 
 def test_adopt_asks_for_a_decision(node):
@@ -271,6 +300,38 @@ def test_a_new_key_is_written_and_told(tmp_path):
     assert (tmp_path / "keys/shop.secret").stat().st_mode & 0o777 == 0o600
     assert run("keys", "new", "shop", f"--data={tmp_path}").exit_code == 2
     assert run("keys", "new", "../x", f"--data={tmp_path}").exit_code == 2
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, "0 keys"), (1, "1 key"), (2, "2 keys")])
+def test_what_is_counted_agrees_with_its_number(tmp_path, count, told):
+    keys = ", ".join(f"{{id: k{n}, secret: secret-number-{n}}}" for n in range(count))
+    done = run("check", configuration(tmp_path, f"keys: [{keys}]\n"), f"--data={tmp_path}/data")
+    assert f"headwater.yaml, {told}\n" in done.output
+
+
+def test_log_inspect_says_what_each_segment_holds(tmp_path):
+    from headwater.kit.clock import SystemClock
+    from headwater.kit.disk import SystemDisk
+    from headwater.kit.rng import SystemRng
+    from headwater.kit.threads import inline
+    from headwater.log.write import BlockWriter
+    from headwater.node.folder import make_folder
+
+    disk = SystemDisk()
+    folder = make_folder(str(tmp_path), disk, SystemRng())
+    for number, (path, blocks) in enumerate(
+        ((folder.raw(0), (1,)), (folder.raw(1), (150, 50)), (folder.ready(0), (1, 1)))
+    ):
+        writer = BlockWriter(
+            disk, SystemClock(), path, folder.writer(number), 7,
+            secret=folder.secret, start=1, offset_ns=0, segment_bytes=1 << 20, submit=inline,
+        )  # fmt: skip
+        for events in blocks:
+            writer.write(b"x", records=1, events=events)
+        writer.close()
+    done = run("log", "inspect", f"--data={tmp_path}")
+    cells = [re.split(r"\s{2,}", line.strip())[1:3] for line in done.output.splitlines() if ".seg" in line]
+    assert cells == [["event 0", "1"], ["events 0 to 199", "2"], ["blocks 0 to 1", "2"]]
 
 
 def test_version_is_printed():

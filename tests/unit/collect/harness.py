@@ -55,6 +55,7 @@ class MemoryLog:
         self.records: list[Record] = []
         self.waiting: list[Waiter] = []
         self.seq = 0
+        self.pending_bytes, self.pending_bytes_half = 0, 1 << 20
         self.busy: HeadwaterError | None = None
 
     def full(self) -> HeadwaterError | None:

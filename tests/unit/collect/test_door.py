@@ -79,6 +79,17 @@ def test_memory_answers_before_the_disk(bench: Bench) -> None:
     assert answer.json["ack"] == "memory" and bench.log.records[0].flags == SINGLE | MEMORY_FLAG
 
 
+@pytest.mark.parametrize("path", ["/v1/track", "/v1/batch"])
+def test_memory_waits_too_while_the_disk_is_far_behind(bench: Bench, path: str) -> None:
+    bench.log.pending_bytes = bench.log.pending_bytes_half + 1
+    client = bench.client()
+    some = b'{"batch":[{"type":"track","event":"x"},7]}' if path == "/v1/batch" else body(event="x")
+    client.send(post(path, some, key=MEMORY))
+    assert not client.answers()
+    bench.log.commit()
+    assert client.answers()[0].status == 200
+
+
 def test_disk_answers_after_the_commit_only(bench: Bench) -> None:
     client = bench.client()
     client.send(post())

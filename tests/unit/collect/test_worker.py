@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.collect import worker as worker_module
 from headwater.collect.keys import KeyTable
 from headwater.collect.settings import CollectSettings
 from headwater.collect.worker import CollectWorker, bound_sockets, new_loop
 from headwater.config.control import ControlPage
 from headwater.event.position import WriterId
 from headwater.event.record import decode_payload
+from headwater.kit import memory
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Misconfigured
@@ -136,7 +136,7 @@ def running(
 
 @pytest.fixture(autouse=True)
 def memory_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "settle_memory", lambda: None)
+    monkeypatch.setattr(memory, "settle", lambda keep_freed_bytes: None)
 
 
 CLOSE = "Connection: close"

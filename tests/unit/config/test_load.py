@@ -107,6 +107,15 @@ def test_an_unknown_key_in_a_named_block_is_found():
     assert "unknown key (did you mean `workers`?)" in refused("places:\n  north: {wokers: 1}\n")
 
 
+def test_a_wrong_value_in_a_named_block_says_in_which_one_and_its_line():
+    text = "places:\n  north:\n    workers: 1\n  south:\n    listen: b\n    workers: {}\n"
+    assert "hw.yaml:6: places.south.workers: expected `int`, got `str`" in refused(text.format("many"))
+    assert "hw.yaml:6: places.south.workers: expected 0 or more, got -1" in refused(text.format(-1))
+    assert "hw.yaml:6: places.south.wokers: unknown key" in refused(
+        text.format(1).replace("b\n    workers", "b\n    wokers")
+    )
+
+
 def test_a_wrong_type_says_what_was_expected_and_where():
     told = refused("collect:\n  listen: a\n  workers: many\n")
     assert "hw.yaml:3: collect.workers: expected `int`, got `str`" in told
@@ -122,7 +131,7 @@ def test_a_missing_key_is_named():
 
 
 def test_a_structs_own_check_gets_the_place():
-    assert "hw.yaml:2: collect: workers: expected 0 or more, got -1" in refused("\ncollect: {workers: -1}\n")
+    assert "hw.yaml:3: collect.workers: expected 0 or more, got -1" in refused("\ncollect:\n  workers: -1\n")
     assert "hw.yaml:4: keys[bad].secret: is bad" in refused("keys:\n  - id: a\n  - id: bad\n    secret: x\n")
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from msgspec import structs
 
-from headwater.destinations import remember
+from headwater.destinations import remember, worker
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.memory import MemoryDestination, MemorySettings, Store
 from headwater.destinations.port import Outcome, OutcomeUnknown, PositionRow, Step
@@ -138,7 +138,7 @@ def test_a_chain_is_delivered_and_counted(world: World) -> None:
 
 def test_small_commits_become_one_load_when_behind(world: World) -> None:
     world.ready.entries += chain([2] * 20, PARTITIONS)
-    deliverer = world.deliverer(load_rows_max=16)
+    deliverer = world.deliverer(load_rows=16)
     world.run(deliverer)
     assert world.exact()
     assert deliverer.counters["loads"] == 3
@@ -159,6 +159,25 @@ def test_the_first_rows_after_silence_go_at_once_the_next_wait(world: World) -> 
     world.clock.now_ns += 150_000_000
     deliverer.round()
     assert world.exact()
+    deliverer.close()
+
+
+@pytest.mark.parametrize(("late_s", "whole"), [(60, False), (1, True)])
+def test_late_rows_wait_for_a_full_load_while_more_keep_coming(
+    world: World, late_s: int, whole: bool
+) -> None:
+    world.clock.now_ns = 1_790_000_000_000_000_000 + late_s * 10**9
+    deliverer = world.deliverer(load_rows=20_000)
+    world.ready.entries += chain([3000], PARTITIONS)
+    world.run(deliverer, 1)
+    for number in range(1, 4):
+        world.ready.entries += chain([3000], PARTITIONS, 3000 * number)
+        world.clock.now_ns += 250_000_000
+        deliverer.round()
+    assert bool(world.ids()) is whole
+    world.clock.now_ns += 500_000_000
+    deliverer.round()
+    assert world.exact(), "no more came: what waits goes"
     deliverer.close()
 
 
@@ -212,7 +231,7 @@ def test_inv_dst_1_an_unknown_outcome_is_read_back(world: World, cuts: list[str]
     world.ready.entries += chain([5, 3, 4], PARTITIONS)
     destination = Cut(world.store)
     destination.cuts = tuple(cuts)
-    deliverer = world.deliverer(destination=destination, load_rows_max=5)
+    deliverer = world.deliverer(destination=destination, load_rows=3)
     world.run(deliverer)
     assert world.exact()
     assert deliverer.counters["unknown"] == len(cuts)
@@ -273,7 +292,7 @@ def test_a_destination_that_knows_later_logs_than_the_node_pauses_and_skips_noth
 
 def test_a_restored_destination_pauses_and_fills_itself_up_again(world: World) -> None:
     world.ready.entries += chain([5, 3], PARTITIONS)
-    deliverer = world.deliverer(load_rows_max=5)
+    deliverer = world.deliverer(load_rows=5)
     world.run(deliverer, 2)
     backup = (list(world.store.rows["events"]), dict(world.store.positions))
     assert len(backup[0]) == 5
@@ -454,7 +473,7 @@ def history(world: World, seed: int) -> bool:
     """Two owners of all partitions, restarts, unknown outcomes, an outage, a restore; exact at the end?"""
     rng = SeededRng(seed)
     events = 0
-    owners: list[Deliverer] = [world.deliverer("a", load_rows_max=1 + rng.below(12))]
+    owners: list[Deliverer] = [world.deliverer("a", load_rows=1 + rng.below(12))]
     backup: tuple[list[dict[str, Any]], dict[tuple[str, int], PositionRow]] | None = None
     for _ in range(60):
         x = rng.below(100)
@@ -465,7 +484,7 @@ def history(world: World, seed: int) -> bool:
         elif x < 75:
             step(world, owners[rng.below(len(owners))], rng)
         elif x < 80 and len(owners) < 3:
-            owners.append(world.deliverer("abc"[len(owners)], load_rows_max=1 + rng.below(12)))
+            owners.append(world.deliverer("abc"[len(owners)], load_rows=1 + rng.below(12)))
         elif x < 85:
             world.store.up = not world.store.up
         elif x < 92:
@@ -536,3 +555,29 @@ def test_now_is_where_processing_stands_though_the_chain_is_empty(world: World) 
     world.ready.entries += chain([2], PARTITIONS, 12)
     world.run(deliverer)
     assert world.ids() == ["m12", "m13"]
+
+
+def test_the_wait_of_rows_begins_with_the_deliverer_and_the_last_load_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.clock.now_ns = 10**15
+    world.ready.entries += chain([1, 1], PARTITIONS)
+    one = world.deliverer(load_rows=1, load_interval_min_ms=1)
+    assert one.seen.loaded_ns == 0
+    one.round()
+    assert one.seen.waiting_rows > 0
+    assert one.seen.age_s == 0
+    assert one.seen.loaded_ns == world.clock.now_ns
+
+
+def test_a_paused_destination_goes_on_being_late(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.ready.entries += chain([1], PARTITIONS)
+    one = world.deliverer()
+    world.run(one, 3)
+    world.store.positions.clear()
+    one.rows = None
+    world.ready.entries += chain([1, 1], PARTITIONS)[1:]
+    one.round()
+    assert one.trouble is not None
+    world.clock.now_ns += 60 * 10**9
+    assert worker.status_of(one)["lag"]["age_s"] >= 60

@@ -53,9 +53,7 @@ def deliverer(folder: Path, made: DuckDbDestination, ready: ListChain) -> Delive
         {"0": ready.open},
         Memory(SystemDisk(), str(folder / "state.json"), "c/warehouse/main"),
         DeadLetters(str(folder / "dead.sqlite"), "warehouse"),
-        DuckDbSettings(
-            load_rows_max=10, retry_interval_s=0.01, load_interval_min_ms=0, load_interval_max_ms=0
-        ),
+        DuckDbSettings(load_rows=10, retry_interval_s=0.01, load_interval_min_ms=0, load_interval_max_ms=0),
         SystemClock(),
         partitions=len(PARTITIONS),
         owner="me",

@@ -35,9 +35,10 @@ def at(seq: int) -> Standing:
     return standing(dict.fromkeys(ALL, vector(seq)))
 
 
-def test_links_are_merged_up_to_the_size_of_a_load() -> None:
+def test_links_are_merged_until_a_load_is_full() -> None:
     chain = links(10, 20, 30, 40)
-    assert plan(at(0), [chain], 25) == Load(0, 0, 2, (0, 1, 2, 3), 20)
+    assert plan(at(0), [chain], 25) == Load(0, 0, 3, (0, 1, 2, 3), 30)
+    assert plan(at(0), [chain], 20) == Load(0, 0, 2, (0, 1, 2, 3), 20)
     assert plan(at(10), [chain], 1000) == Load(0, 1, 4, (0, 1, 2, 3), 30)
 
 
@@ -114,10 +115,10 @@ def test_loads_are_spaced_by_what_they_cost_within_bounds() -> None:
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=8),
     stands=st.lists(st.integers(0, 8), min_size=4, max_size=4),
-    rows_max=st.integers(1, 12),
+    rows_full=st.integers(1, 12),
 )
 def test_following_the_plan_passes_every_partition_over_every_link_once(
-    sizes: list[int], stands: list[int], rows_max: int
+    sizes: list[int], stands: list[int], rows_full: int
 ) -> None:
     """Each partition, wherever on the chain it stands, is taken over each later link exactly once and in order."""
     ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
@@ -126,7 +127,7 @@ def test_following_the_plan_passes_every_partition_over_every_link_once(
     taken: dict[int, list[Link]] = {p: [] for p in ALL}
     begun = dict(have)
     for _ in range(4 * len(chain) + 1):
-        decision = plan(standing(have), [chain], rows_max)
+        decision = plan(standing(have), [chain], rows_full)
         if isinstance(decision, Wait):
             break
         assert isinstance(decision, Load)

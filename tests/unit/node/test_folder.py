@@ -121,6 +121,11 @@ def test_somebody_elses_folder_is_refused(tmp_path):
         make(tmp_path)
 
 
+def test_a_database_of_places_may_lie_there_before_the_first_start(tmp_path):
+    (tmp_path / "places.mmdb").write_text("x")
+    assert make(tmp_path).path == str(tmp_path)
+
+
 def test_no_folder_is_refused(tmp_path):
     with pytest.raises(Misconfigured, match="is not a data folder"):
         open_folder(str(tmp_path), disk)

@@ -79,6 +79,25 @@ def test_settings_go_through_run_config_json_unchanged(tmp_path):
         ("destinations: {a: {type: duckdb}, b: {type: duckdb}}", "is the file of `a`"),
         ("destinations: {a: {type: duckbd}}", "duckbd"),
         ("destinations: {a: {path: x}}", "type"),
+        ('\ncollect:\n  listen: "127.0.0.1:99999"', "headwater.yaml:3: collect.listen: expected host:port"),
+        (
+            "collect:\n  workers: 0",
+            "headwater.yaml:2: collect.workers: expected a number from 1 to 256, got 0",
+        ),
+        (
+            "process:\n  workers: 0",
+            "headwater.yaml:2: process.workers: expected a number from 1 to 64, got 0",
+        ),
+        ("process:\n  cut_bytes_max: 1", "headwater.yaml:2: process.cut_bytes_max: expected a number from"),
+        (
+            "destinations:\n  a: {type: duckdb, path: x}\n  b:\n    type: duckdb\n    load_rows: -1",
+            "headwater.yaml:5: destinations.b.load_rows: expected at least 1",
+        ),
+        (
+            "destinations:\n  a: {type: duckdb, path: x}\n  b:\n    type: duckbd",
+            "headwater.yaml:4: destinations.b.type: invalid value 'duckbd' (expected duckdb | memory)",
+        ),
+        ("log:\n  segment_bytes: 5", "headwater.yaml:2: log.segment_bytes: expected a multiple of 4096"),
         ("shutdown_delay: -1", "shutdown_delay: expected 0 to 3600 seconds"),
         ("data_bytes_max: 5", "data_bytes_max: expected at least"),
     ],

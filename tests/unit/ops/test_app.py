@@ -113,6 +113,44 @@ async def test_a_request_for_another_name_is_refused(node, host):
     assert (await node.get("/api/status", host=host, trusted=True))[0] == 200
 
 
+async def test_the_root_lists_every_path(node):
+    status, headers, text = await node.get("/")
+    assert (status, headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    for route in node.application.routes:
+        if not route.path.startswith("/demo/") and route.path != "/":
+            assert route.path.partition("/{")[0] in text.decode(), route.path
+
+
+async def test_the_root_does_not_name_a_demo_that_is_not_served(tmp_path):
+    assert b"/demo" not in (await Node(tmp_path, token=TOKEN).get("/", trusted=True))[2]
+
+
+async def test_a_path_that_is_not_there_says_where_the_paths_are(node):
+    status, _, text = await node.get("/nowhere")
+    error = json.loads(text)["error"]
+    assert (status, error["code"], error["help"]) == (404, "not_found", "GET / lists what is here")
+
+
+async def test_status_lists_every_destination_whether_it_has_said_anything_or_not(node):
+    (told,) = [json.loads((await node.get("/api/status"))[2])["destinations"]]
+    assert told == {
+        "w": {"state": "starting", "reason": None, "command": None, "rows_behind": None, "last_load": None,
+              "last_load_age_s": None, "lag_s": None}
+    }  # fmt: skip
+    vector = Vector({WRITER: Position(5, 1)}).encode().hex()
+    stand = {"vectors": {vector: [0]}, "lag": {"rows": 0, "age_s": 1.25}}
+    gone = {"state": "delivering", **stand}
+    loaded = node.clock.boot_ns() - 4 * 10**9
+    node.say(
+        "deliver-w", destinations={"w": {"state": "delivering", "loaded_ns": loaded, **stand}, "gone": gone}
+    )
+    told = json.loads((await node.get("/api/status"))[2])["destinations"]
+    assert list(told) == ["w"]
+    assert (told["w"]["rows_behind"], told["w"]["lag_s"]) == (0, 0.0)
+    assert 4.0 <= told["w"]["last_load_age_s"] < 6
+    assert told["w"]["last_load"].endswith("Z")
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8421", "OPS.example:80"])
 async def test_the_names_of_this_listener_are_let_in(node, host):
     assert (await node.get("/api/status", host=host))[0] == 200

@@ -152,7 +152,9 @@ def test_a_nul_where_a_number_is_expected_does_not_end_the_process(tmp_path: Pat
         (b'{"a":1,"b":null}', 1),
         (b'{"a": 1, "b": null, "c": {}}', 2),
         (b'{"a":"x:y","b":{"c":"\\":"}}', 4),  # text that looks like a key: too many, so a survey is made
+        (b'{"a":"Prix : 3"}', 1),
         (b'{"a" :1}', -1),
+        (b'{"a"\n\t:1}', -1),
         (b'{"a":  null}', -1),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,10 +24,11 @@ from headwater.log import recover
 from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
+from headwater.process import dead, state
 from headwater.process.enrich.settings import EnrichSettings
-from headwater.process.gather import Gatherer
-from headwater.process.read import Reader
-from headwater.process.run import Runner
+from headwater.process.gather import Events, Gatherer
+from headwater.process.read import Parsed, Reader
+from headwater.process.run import Runner, id_in
 from headwater.process.schema import LearnedSchema
 from headwater.process.settings import ProcessSettings
 from headwater.process.shape import Shaper
@@ -362,3 +364,158 @@ def test_an_event_that_kills_the_fast_reader_again_and_again_is_read_carefully(n
     assert reader.careful
     drain(worker)
     assert (node.ids(), reader.fast_lines, reader.careful) == (["m1"], 0, False)
+
+
+def failing_for(worker: ProcessWorker, *ids: str) -> None:
+    """The step after reading raises where one of these events is among those that it gets."""
+    shaper = worker.groups[0].runner.shaper
+    whole = shaper.rows
+
+    def rows(events: Events, parsed: Parsed, message_ids: list[str], *rest: Any) -> pa.Table:
+        if found := sorted(set(ids) & set(message_ids)):
+            raise ZeroDivisionError(found[0])
+        return whole(events, parsed, message_ids, *rest)
+
+    setattr(shaper, "rows", rows)  # noqa: B010
+
+
+def test_an_event_that_breaks_processing_becomes_a_dead_letter_and_the_others_rows(node: Node) -> None:
+    worker = node.processor()
+    failing_for(worker, "m3", "m7")
+    node.accept(*(event(n) for n in range(10)), event(9))
+    drain(worker)
+    assert node.ids() == [f"m{n}" for n in range(10) if n not in (3, 7)]
+    dead = [
+        row
+        for commit in node.commits()
+        if "dead" in commit.sections
+        for row in pa.ipc.open_stream(commit.sections["dead"]).read_all().to_pylist()
+    ]
+    assert [(row["message_id"], row["reason"]) for row in dead] == [
+        ("m3", "processing failed: ZeroDivisionError: m3"),
+        ("m7", "processing failed: ZeroDivisionError: m7"),
+    ]
+    assert json.loads(dead[0]["body"]) == event(3)
+    counters = node.reports[0]["counters"]["web"]
+    assert (counters["in"], counters["out"], counters["dead"], counters["duplicate"]) == (11, 8, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b'{"messageId":"m1","x":1e999}', "m1"),
+        (b'{"messageId" : "m1", "x"', "m1"),
+        (b'{"messageId":7}', None),
+        (b'["messageId"]', None),
+        (b'{"messageId":"a\xff"}', None),
+    ],
+)
+def test_the_id_of_a_dead_letter_is_found_where_it_can_be_read(line: bytes, found: str | None) -> None:
+    assert id_in(line) == id_in(memoryview(line)) == found
+
+
+def test_when_nothing_can_be_processed_no_event_is_to_blame(node: Node) -> None:
+    worker = node.processor()
+    killed_at(worker.groups[0].runner.shaper, "rows")
+    node.accept(event(1), event(2))
+    with pytest.raises(Killed):
+        worker.step()
+    assert node.commits() == []
+
+
+def dead_event(node: Node, number: int) -> None:
+    """An acknowledged event that cannot be read, in some partition of its own."""
+    body = b'{"messageId":"d%d","event":"\\ud800"}' % number
+    stamp = STAMP.pack(1, bytes(16), len(body), 0, 1, 0, slot_of(f"a{number}"), SINGLE, 0)
+    head = encode_head(Head("web", "plain", "POST", "/events"))
+    node.collectors[0].write(
+        encode_payload([stamp], [body], [head], [], {"web": (1, 1)}, 1), records=1, events=1
+    )
+
+
+def letters(node: Node, number: int = 0) -> set[int]:
+    found = dead.read(f"{node.data}/state/{number}/dead.sqlite")
+    return {letter["seq"] for letter in found}
+
+
+def three_then_none(node: Node, *, saved: bool) -> None:
+    """Three processors with rows, ids and dead letters in each, and their end."""
+    node.workers = 3
+    node.accept(*(event(n, anonymousId=f"a{n}") for n in range(40)))
+    for number in range(8):
+        dead_event(node, number)
+    for processor in [node.processor(n) for n in range(3)]:
+        drain(processor)
+        if saved:
+            processor._save()
+        crash(processor)
+    node.workers = 1
+
+
+def remove_former(node: Node) -> None:
+    for number in ("1", "2"):
+        shutil.rmtree(f"{node.data}/ready/{number}")
+        shutil.rmtree(f"{node.data}/state/{number}")
+
+
+def nothing_is_new(node: Node, worker: ProcessWorker) -> None:
+    """Each copy is known, each counter and dead letter is there."""
+    node.accept(*(event(n, anonymousId=f"a{n}") for n in range(40)))
+    drain(worker)
+    counters = node.reports[0]["counters"]["web"]
+    assert (counters["out"], counters["duplicate"] % 40, counters["dead"]) == (40, 0, 8)
+    assert letters(node) == set(range(40, 48))
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["folded", "killed before its fold"])
+def test_inv_proc_3_what_a_former_processor_left_is_taken_over_whole(node: Node, saved: bool) -> None:
+    three_then_none(node, saved=saved)
+    alone = node.processor(0)
+    drain(alone)
+    assert set(node.reports[0]["former"]) == {"1", "2"}
+    crash(alone)
+    remove_former(node)
+    again = node.processor(0)
+    nothing_is_new(node, again)
+    assert node.reports[0]["former"] == {}
+
+
+@pytest.mark.parametrize("name", ["_append_ids", "write_whole"])
+def test_a_crash_while_taking_over_leaves_it_to_be_taken_over_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    three_then_none(node, saved=False)
+    target = {"_append_ids": state.StateStore, "write_whole": state}[name]
+    with monkeypatch.context() as patched:
+        patched.setattr(target, name, killed_at(SimpleNamespace(), name))
+        with pytest.raises(Killed):
+            node.processor(0)
+    crash(node.processor(0))
+    remove_former(node)
+    nothing_is_new(node, node.processor(0))
+
+
+def test_what_was_taken_over_is_not_taken_over_at_every_start(node: Node) -> None:
+    three_then_none(node, saved=True)
+    crash(node.processor(0))
+    held = sum(os.path.getsize(path) for path in state.id_runs(f"{node.data}/state/0"))
+    crash(node.processor(0))
+    assert sum(os.path.getsize(path) for path in state.id_runs(f"{node.data}/state/0")) == held
+
+
+def test_a_processor_that_runs_again_is_taken_over_again_with_what_it_did_meanwhile(node: Node) -> None:
+    three_then_none(node, saved=False)
+    crash(node.processor(0))
+    shutil.rmtree(f"{node.data}/ready/2")  # a crash between the two removals: the state is still there
+    node.workers = 3
+    node.accept(*(event(n, anonymousId=f"a{n}") for n in range(40, 80)))
+    for processor in [node.processor(n) for n in range(3)]:
+        drain(processor)
+        crash(processor)
+    node.workers = 1
+    crash(node.processor(0))
+    remove_former(node)
+    node.accept(*(event(n, anonymousId=f"a{n}") for n in range(80)))
+    drain(node.processor(0))
+    counters = node.reports[0]["counters"]["web"]
+    assert (counters["out"], counters["duplicate"]) == (80, 80)

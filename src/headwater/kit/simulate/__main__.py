@@ -8,6 +8,8 @@ import traceback
 
 from headwater.kit.simulate import run
 
+PROGRESS_SEEDS = 200
+
 
 def main() -> int:
     """0: all seeds passed; 1: one failed, shown with the calls before it."""
@@ -25,15 +27,20 @@ def main() -> int:
             traceback.print_exc()
             failed: run.Simulation | None = getattr(error, "simulation", None)
             lines = list(failed.disk.trace)[-options.trace :] if failed else []
-            write(f"\nthe last {len(lines)} calls of the disk:", *lines, f"seed {seed} failed")
+            write(f"\nthe last {len(lines)} calls of the disk:", *lines)
+            write(f"seed {seed} failed", f"replay: {run.replay(scenario, seed)}")
             return 1
-        write(f"seed {seed}: fine, {sim.disk.calls} calls, digest {sim.disk.digest}")
+        if options.count == 1:
+            write(f"seed {seed}: fine, {sim.disk.calls} calls, digest {sim.disk.digest}")
+        elif (done := seed - options.seed + 1) % PROGRESS_SEEDS == 0 or done == options.count:
+            write(f"{done} seeds from {options.seed}: fine")
     return 0
 
 
 def write(*lines: str) -> None:
     """To standard output."""
     sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

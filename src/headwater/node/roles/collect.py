@@ -10,9 +10,8 @@ from headwater.collect.worker import CollectWorker
 from headwater.kit.errors import Unavailable
 from headwater.kit.threads import Thread
 from headwater.log.write import BlockWriter
-from headwater.node.configuration import secret_reader
 from headwater.node.context import Context
-from headwater.node.settings import Settings
+from headwater.node.settings import Settings, secret_reader
 
 SEGMENTS_AHEAD = 2
 """Prepared segments, where the quota has room: while the disk is slow, a segment may be full before the next one is

@@ -13,7 +13,7 @@ from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.worker import DeliverWorker
 from headwater.event.position import Position, WriterId
-from headwater.kit import ask
+from headwater.kit import ask, memory
 from headwater.kit.errors import Misconfigured
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
@@ -23,6 +23,8 @@ from headwater.ops import standing
 from headwater.process.columns import standard_schema
 
 DELIVERED_POLL_S = 0.05
+KEEP_FREED_BYTES = 192 * 1024 * 1024
+"""Less than a load takes for a moment; bounded with it."""
 
 
 class DeliverRole:
@@ -59,6 +61,7 @@ class DeliverRole:
         self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)
 
     async def start(self) -> None:
+        memory.settle(KEEP_FREED_BYTES)
         self.running = asyncio.get_running_loop().create_task(self.worker.run(ask.serve))
 
     def tell(self, told: dict[str, Any]) -> None:

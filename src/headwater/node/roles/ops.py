@@ -6,10 +6,9 @@ from typing import Any
 
 from headwater.collect.keys import secrets_of
 from headwater.kit.errors import HeadwaterError
-from headwater.node.configuration import secret_reader
 from headwater.node.context import Context
 from headwater.node.dead_letters import NodeDeadLetters
-from headwater.node.settings import Settings
+from headwater.node.settings import Settings, secret_reader
 from headwater.ops.look import Look, Parts
 from headwater.ops.serve import OpsServer
 

@@ -15,6 +15,7 @@ from headwater.config.control import ControlPage
 from headwater.config.report import read_reports
 from headwater.dialects.registry import DIALECTS, Dialect
 from headwater.event.position import ZERO, Position, WriterId
+from headwater.kit import memory
 from headwater.kit.errors import Rejected
 from headwater.kit.threads import Thread
 from headwater.log import retain
@@ -34,6 +35,8 @@ from headwater.process.worker import ProcessWorker
 
 COMMITS_IN_READY_MIN = 6
 READY_RETIRE_INTERVAL_S = 2.0
+KEEP_FREED_BYTES = 192 * 1024 * 1024
+"""About what a cut needs beyond the state; bounded with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class ProcessRole:
 
     async def start(self) -> None:
         await asyncio.to_thread(self.worker.recover)
+        memory.settle(KEEP_FREED_BYTES)
         self.thread.start()
 
     def turn(self) -> None:

@@ -82,6 +82,9 @@ class Memo:
         outputs = zip(*rows, strict=True) if rows else ((),) * len(self.fields)
         out: dict[str, pa.Array] = {}
         for output, field in zip(outputs, self.fields, strict=True):
+            if not dictionary and one_for_all(output):
+                out[field.name] = pa.repeat(self._array(output[:1], field)[0], len(codes))
+                continue
             values = self._array(output, field)
             out[field.name] = (
                 pa.DictionaryArray.from_arrays(codes, values) if dictionary else values.take(codes)
@@ -90,21 +93,20 @@ class Memo:
 
     def rows(self, inputs: Sequence[Inputs]) -> list[Row]:
         """The function's row for each of the inputs, in their order."""
-        get = self._young.get
-        found = [get(key) for key in inputs]
-        missing = 0
-        rows: list[Row] = []
-        for key, row in zip(inputs, found, strict=True):
-            if row is None:
-                row = self._old.get(key)
-                if row is None:
-                    missing += 1
-                    row = self._compute(key)
-                self._keep(key, row)
-            rows.append(row)
-        self.misses += missing
-        self.hits += len(rows) - missing
+        missed = self.misses
+        found = map(self._young.get, inputs)
+        rows = [row or self._older(key) for key, row in zip(inputs, found, strict=True)]
+        self.hits += len(rows) - (self.misses - missed)
         return rows
+
+    def _older(self, key: Inputs) -> Row:
+        """The row of an input that is not in the younger generation."""
+        row = self._old.get(key) or self._young.get(key)
+        if row is None:
+            self.misses += 1
+            row = self._compute(key)
+        self._keep(key, row)
+        return row
 
     def _compute(self, key: Inputs) -> Row:
         try:
@@ -137,6 +139,11 @@ class Memo:
     def _note(self, value: object, error: Exception) -> None:
         self.failed += 1
         self.trouble = f"{type(error).__name__}: {error} for {value!r:.200}"
+
+
+def one_for_all(values: tuple[object, ...]) -> bool:
+    """Whether there are values, all equal."""
+    return bool(values) and values[0] == values[-1] and values.count(values[0]) == len(values)
 
 
 def encode(*columns: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, list[Inputs]]:

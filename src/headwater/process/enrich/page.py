@@ -16,12 +16,11 @@ only.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
-import pyarrow as pa
-
-from headwater.process.enrich.distinct import Field, Memo, Row, texts
+from headwater.process.enrich.distinct import Memo, Row, texts
 from headwater.process.enrich.settings import PageSettings
 
 CAMPAIGN = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "utm_id")
@@ -57,12 +56,7 @@ CLICK_IDS = (
 )
 """Parameters that carry a click id; ad networks go before links that anyone shares."""
 
-FIELDS = (
-    *texts("page_scheme", "page_host"),
-    Field("page_port", pa.int32()),
-    *texts("page_path", "page_search", "page_hash"),
-    *texts(*CAMPAIGN, "click_id", "click_id_kind"),
-)
+FIELDS = texts("page_host", "page_path", "page_search", *CAMPAIGN, "click_id", "click_id_kind")
 
 _SCHEME = re.compile(
     r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}:(?=//)|(?:about|data|blob|file|javascript|mailto):", re.IGNORECASE
@@ -83,36 +77,41 @@ class Address(NamedTuple):
 
 
 def memo(settings: PageSettings) -> Memo:
-    """Memo over one column: the page URL."""
+    """Memo over one column: the page URL.
+
+    Most URLs of a site are few paths with many queries: both halves are remembered by themselves, so that a new
+    combination costs two look-ups.
+    """
     wanted = frozenset((*CAMPAIGN, *CLICK_IDS, *(name.lower() for name in settings.click_ids)))
     click_ids = (*CLICK_IDS, *(name.lower() for name in settings.click_ids))
+    limit = settings.value_chars_max
+
+    @lru_cache(settings.entries_max)
+    def place(rest: str) -> tuple[str | None, str | None]:
+        address = split(rest)
+        return _cut(address.host, 255), _cut(address.path, limit)
+
+    @lru_cache(settings.entries_max)
+    def asked(query: str) -> Row:
+        return described(query, settings, wanted, click_ids)
 
     def function(url: str | None) -> Row:
-        return describe(url, settings, wanted, click_ids)
+        rest, _, query = (url or "")[: settings.chars_max].strip().partition("#")[0].partition("?")
+        return place(rest) + asked(query)
 
     return Memo(function, FIELDS, entries_max=settings.entries_max)
 
 
-def describe(
-    url: str | None, settings: PageSettings, wanted: frozenset[str], click_ids: tuple[str, ...]
-) -> Row:
-    """The values of FIELDS, in their order; `wanted` holds the parameters to look for, in lower case."""
-    address = split((url or "")[: settings.chars_max])
+def described(query: str, settings: PageSettings, wanted: frozenset[str], click_ids: tuple[str, ...]) -> Row:
+    """page_search and what follows it in FIELDS; `wanted` holds the parameters to look for, in lower case."""
+    if not query:
+        return (None,) * (len(FIELDS) - 2)
     limit = settings.value_chars_max
-    found = parameters(address.search, wanted, settings.parameters_max) if address.search else {}
+    found = parameters(query, wanted, settings.parameters_max)
     campaign = [value(found[name])[:limit] or None if name in found else None for name in CAMPAIGN]
     kind = next((name for name in click_ids if found.get(name)), None) if found else None
-    return (
-        address.scheme,
-        _cut(address.host, 255),
-        address.port,
-        _cut(address.path, limit),
-        _cut(address.search, limit),
-        _cut(address.fragment, limit),
-        *campaign,
-        _CONTROLS.sub("", unquote(found[kind]))[:limit] if kind else None,
-        kind,
-    )
+    click_id = _CONTROLS.sub("", unquote(found[kind]))[:limit] if kind else None
+    return (_cut(f"?{query}", limit), *campaign, click_id, kind)
 
 
 def split(url: str) -> Address:

@@ -28,11 +28,22 @@ class UserAgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """Patterns of crawler-user-agents that do not count, as written there.  okhttp: it is every Android
     app."""
 
+    def __post_init__(self) -> None:
+        if not self.bot_patterns:
+            return
+        import re2
+
+        for pattern in self.bot_patterns:
+            try:
+                re2.compile(pattern)
+            except re2.error as error:
+                raise ValueError(f"bot_patterns: expected RE2 patterns, got {pattern!r}: {error}") from None
+
 
 class PageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How page URLs are taken apart."""
 
-    entries_max: int = 16_384
+    entries_max: int = 32_768
     """Distinct URLs remembered per process; about 1.2 KB each.  Campaign traffic hardly repeats, so few
     suffice."""
     chars_max: int = 8_192

@@ -12,6 +12,7 @@ and is no bot (see `bots`).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from sys import intern
 from typing import NamedTuple
@@ -52,14 +53,30 @@ class _Seen(NamedTuple):
 _NOTHING = _Seen(None, None, None, None, None, None, None)
 
 
+HINTS = (
+    "sec-ch-ua",
+    "sec-ch-ua-platform",
+    "sec-ch-ua-mobile",
+    "sec-ch-ua-platform-version",
+    "sec-ch-ua-model",
+)
+"""Request headers, in the order of ``describe``."""
+_BETWEEN = "\0"
+"""No header holds it."""
+
+
+def join_hints(hints: Sequence[str | None]) -> str | None:
+    """The headers of HINTS as one text: they come together, so one column is enough. None where none was sent."""
+    return _BETWEEN.join(hint or "" for hint in hints) if any(hints) else None
+
+
 def memo(settings: UserAgentSettings) -> Memo:
-    """Memo over six columns: user agent, Sec-CH-UA (better: -Full-Version-List), -Platform, -Mobile,
-    -Platform-Version, -Model.
-    """
+    """Memo over two columns: user agent, hints (``join_hints``)."""
     bots = Bots(settings)
 
-    def function(user_agent: str | None, *hints: str | None) -> Row:
-        return describe(bots, user_agent, *hints, chars_max=settings.chars_max)
+    def function(user_agent: str | None, hints: str | None) -> Row:
+        parts = hints.split(_BETWEEN) if hints else ()
+        return describe(bots, user_agent, *(part or None for part in parts), chars_max=settings.chars_max)
 
     return Memo(function, FIELDS, entries_max=settings.entries_max)
 

@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -112,3 +114,26 @@ def test_a_failure_says_the_one_command_that_replays_it() -> None:
         run.simulate(fails_for_three, range(10))
     command = f"python -m headwater.kit.simulate {__name__}:fails_for_three --seed 3"
     assert command in str(caught.value)
+
+
+def simulated(*words: str) -> tuple[int, list[str]]:
+    """The command's exit code and what it printed."""
+    command = [sys.executable, "-m", "headwater.kit.simulate", f"{__name__}:fails_for_three", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_the_command_runs_many_seeds_and_prints_the_line_that_replays_the_one_that_failed() -> None:
+    code, lines = simulated("--count", "3")
+    assert (code, lines) == (0, ["3 seeds from 0: fine"])
+    code, lines = simulated("--count", "100")
+    assert code == 1
+    line = lines[-1].removeprefix("replay: ")
+    assert line.endswith(f"-m headwater.kit.simulate {__name__}:fails_for_three --seed 3")
+    again = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    assert (again.returncode, "AssertionError: three" in again.stderr, "# here" in again.stdout) == (
+        1,
+        True,
+        True,
+    )

@@ -16,6 +16,13 @@ def test_unknown_keys_and_kinds_are_refused(text):
         msgspec.json.decode(text, type=EnrichSettings)
 
 
+def test_a_pattern_that_is_none_is_refused():
+    with pytest.raises(msgspec.ValidationError, match=r"bot_patterns: expected RE2 patterns, got '\(\('"):
+        msgspec.json.decode(b'{"user_agent":{"bot_patterns":["(("]}}', type=EnrichSettings)
+    chosen = msgspec.json.decode(b'{"user_agent":{"bot_patterns":["Our(Spider|Bot)"]}}', type=EnrichSettings)
+    assert chosen.user_agent.bot_patterns == ("Our(Spider|Bot)",)
+
+
 def test_settings_survive_a_round_trip():
     text = b'{"page":{"click_ids":["x"]},"referrer":{"engines":{"a.b":["q"]},"kinds":{"c.d":"email"}}}'
     chosen = msgspec.json.decode(text, type=EnrichSettings)

@@ -36,10 +36,13 @@ def test_no_text_raises(agent, brands, platform, mobile, version, model):
 
 def test_outputs_do_not_depend_on_the_rest_of_the_batch():
     agents = [WINDOWS, ANDROID, IPHONE, "curl/8", "", None, WINDOWS]
-    columns = [pa.array(agents, pa.string()), *[pa.nulls(7, pa.string())] * 5]
-    out = user_agent.memo(UserAgentSettings()).apply(*columns)
-    for row, agent in enumerate(agents):
-        assert {name: array[row].as_py() for name, array in out.items()} == describe(agent)
+    hints = [(BRANDS, '"Windows"', None, "", "Pixel 9"), *[(None,) * 5] * 6]
+    joined = [user_agent.join_hints(each) for each in hints]
+    out = user_agent.memo(UserAgentSettings()).apply(
+        pa.array(agents, pa.string()), pa.array(joined, pa.string())
+    )
+    for row, (agent, each) in enumerate(zip(agents, hints, strict=True)):
+        assert {name: array[row].as_py() for name, array in out.items()} == describe(agent, *each)
 
 
 def test_iphone_is_read_to_the_patch():
@@ -159,7 +162,7 @@ def test_linux_hint_keeps_the_distribution():
 
 def test_longer_user_agent_than_the_cap_is_cut():
     memo = user_agent.memo(UserAgentSettings(chars_max=len(WINDOWS)))
-    rows = memo.rows([(WINDOWS + " Googlebot/2.1", None, None, None, None, None)])
+    rows = memo.rows([(WINDOWS + " Googlebot/2.1", None)])
     assert rows[0] == user_agent.describe(BOTS, WINDOWS)
 
 
