@@ -23,11 +23,14 @@ from headwater.kit import memory
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.threads import inline
+from headwater.log.block import Secret
 from headwater.log.write import BlockWriter
 from headwater.node.roles.process import KEEP_FREED_BYTES, ProcessRole
 from headwater.node.settings import Settings
 from headwater.process import worker
 from headwater.process.settings import ProcessSettings
+
+SECRET = Secret(0x5EC2E7)
 
 PARTITIONS, SEGMENT_BYTES = 64, 64 << 20
 WRITER = WriterId(1 << 16)
@@ -71,6 +74,7 @@ class Processing:
             offset_ns=self.offset_ns,
             segment_bytes=SEGMENT_BYTES,
             submit=inline,
+            secret=SECRET,
         )
         settings = Settings(
             keys=[KeySettings(id="web", secret="not-asked-for", origins=["*"])],
@@ -83,6 +87,7 @@ class Processing:
             path=lambda *names: str(folder.joinpath(*names)),
             disk=self.disk,
             clock=self.clock,
+            secret=SECRET,
             node=SimpleNamespace(partitions=PARTITIONS, start=1),
             control=SimpleNamespace(start=1, offset_ns=self.offset_ns),
             number=0,

@@ -17,7 +17,10 @@ from headwater.destinations.remember import Memory
 from headwater.event.position import Position, WriterId
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
+from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader
+
+SECRET = Secret(0x5EC2E7)
 
 
 class Dying(DuckDbDestination):
@@ -38,7 +41,7 @@ def main(data: str, side: str = "", number: str = "0") -> None:
     clock, disk = SystemClock(), SystemDisk()
 
     def open_chain(at: Position) -> ReadyReader:
-        return ReadyReader(disk, f"{data}/ready/0", WriterId(0), at)
+        return ReadyReader(disk, f"{data}/ready/0", WriterId(0), at, secret=SECRET)
 
     destination = Dying(DuckDbSettings(), f"{data}/w.duckdb", data, clock)
     destination.side, destination.left = side, int(number)

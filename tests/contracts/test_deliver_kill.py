@@ -16,9 +16,12 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.rng import SystemRng
 from headwater.kit.threads import inline
+from headwater.log.block import Secret
 from headwater.log.ready import ReadyWriter
 from headwater.log.write import BlockWriter
 from tests.chains import commit
+
+SECRET = Secret(0x5EC2E7)
 
 CHILD = str(Path(__file__).with_name("deliver_child.py"))
 PARTITIONS = (0, 1, 2, 3)
@@ -38,6 +41,7 @@ def record(folder: Path) -> None:
         offset_ns=0,
         segment_bytes=32 * 1024 * 1024,
         submit=inline,
+        secret=SECRET,
     )
     writer = ReadyWriter(blocks)
     for number in range(COMMITS):

@@ -8,6 +8,7 @@ from unittest import mock
 from headwater.event.position import Vector
 from headwater.kit.disk import Disk
 from headwater.log import block, cut, files, recover
+from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.files import End
 from headwater.log.read import LogReader
@@ -67,8 +68,8 @@ class SyncTwice(Through):
 class NothingDirect(Through):
     """What is meant to be read past the cache is read from the cache."""
 
-    def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int:
-        file: int = self.disk.open(path, write=write, create=create)
+    def open(self, path: str, *, direct: bool = False, **rest: bool) -> int:
+        file: int = self.disk.open(path, **rest)
         return file
 
 
@@ -117,7 +118,7 @@ class ReadsBeyondWatermark(LogReader):
         own = [s for s in files.segments(self.disk, self.folder) if s.log == self._read.log]
         if self._end is not None or not own:
             return durable
-        reading = Recovery(self.disk, self._read.log, own[-1].first, raw_streams)
+        reading = Recovery(self.disk, self._read.log, own[-1].first, self.secret, raw_streams)
         reading.read(own[-1])
         return max(durable, reading.seq)
 
@@ -133,7 +134,7 @@ class LeavesEarly(LogReader):
         return False
 
 
-def recover_believing_stale(disk: Disk, folder: str) -> Any:
+def recover_believing_stale(disk: Disk, folder: str, secret: Secret) -> Any:
     """Any whole block continues the log, whatever log it was written for."""
     right = block.read_header
 
@@ -142,10 +143,10 @@ def recover_believing_stale(disk: Disk, folder: str) -> Any:
         return right(data, log)
 
     with mock.patch.object(block, "read_header", read_any):
-        return recover.recover_all(disk, folder)
+        return recover.recover_all(disk, folder, secret)
 
 
-def recover_by_watermark(disk: Disk, folder: str) -> Any:
+def recover_by_watermark(disk: Disk, folder: str, secret: Secret) -> Any:
     """The end of a log is what its watermark says, although nobody syncs that."""
     for log in files.logs(disk, folder):
         if files.read_end(disk, folder, log) is None:
@@ -156,10 +157,25 @@ def recover_by_watermark(disk: Disk, folder: str) -> Any:
             files.write_end(disk, folder, End(log=log, seq=seq))
 
 
-def recover_everything_again(disk: Disk, folder: str) -> Any:
+def recover_without_watermark(disk: Disk, folder: str, secret: Secret) -> Any:
+    """Takes whatever cannot be read at the end for a torn tail."""
+    with mock.patch.object(files, "read_watermark", lambda *_: 0):
+        return recover.recover_all(disk, folder, secret)
+
+
+def recover_calling_everything_damage(disk: Disk, folder: str, secret: Secret) -> Any:
+    """Takes what cannot be read behind the last good block for damage, although nobody was told that it is there."""
+    with mock.patch.object(files, "read_watermark", lambda *_: right(*_) + 1):
+        return recover.recover_all(disk, folder, secret)
+
+
+right = files.read_watermark
+
+
+def recover_everything_again(disk: Disk, folder: str, secret: Secret) -> Any:
     """Decides the end of every log at every start."""
     with mock.patch.object(files, "read_end", lambda *_: None):
-        return recover.recover_all(disk, folder)
+        return recover.recover_all(disk, folder, secret)
 
 
 def predictable_log_id(previous: int, wall_ns: int, draw: int) -> int:

@@ -59,6 +59,12 @@ class Obligations:
     creators: dict[tuple[int, int], str] = field(default_factory=dict)
     disorder: str = ""
     retired: dict[WriterId, Position] = field(default_factory=dict)
+    harmed: dict[tuple[int, int], list[range]] = field(default_factory=dict)
+    """Of each log: numbers whose bytes the disk did harm to, or said falsely that they are durable."""
+    promised: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Of each log: what its watermark said when its end was decided."""
+    lost: dict[tuple[int, int], set[range]] = field(default_factory=dict)
+    """Of each log: the stretches that were told to be damaged."""
 
     def sent(self, place: Place, events: int, body: bytes) -> Sent:
         """A client has sent a record; nothing is owed yet."""
@@ -91,16 +97,47 @@ class Obligations:
         """Somebody can see the end of a log."""
         known = self.ends.setdefault((writer, end.log), end)
         if known != end:
-            violated("INV-LOG-4", f"the end of {end.log:x} was {known.seq}, now it is {end.seq}")
+            violated("INV-LOG-4", f"the end of {end.log:x} was {known}, now it is {end}")
         if end.seq > self.assigned.get((writer, end.log), 0):
             violated("INV-LOG-3", f"{end.log:x} ends at {end.seq}, where nothing of it was ever written")
-        if end.damaged:
-            violated("INV-LOG-1", f"more than one block of {end.log:x} was not durable: {end.damaged}")
+        for stretch in end.damaged:
+            self.damage(writer, end.log, range(stretch.first, stretch.next))
+            if stretch.next == end.seq != self.promised.get((writer, end.log)):
+                violated("INV-LOG-1", f"the torn tail of {end.log:x} is called damage: {end}")
+
+    def harm(self, writer: int, log: int, numbers: range) -> None:
+        """The disk has spoilt these events, or will have if the machine goes now."""
+        self.harmed.setdefault((writer, log), []).append(numbers)
+
+    def survived(self, watermarks: dict[tuple[int, int], int], decided: set[tuple[int, int]]) -> None:
+        """What the watermarks say before a recovery; of a log whose end is decided, what was said then stands."""
+        self.promised = watermarks | {log: self.promised.get(log, 0) for log in decided}
+
+    def damage(self, writer: int, log: int, numbers: range) -> None:
+        """Somebody was told that these events are damaged: nobody may be told so of what the disk kept."""
+        self.lost.setdefault((writer, log), set()).add(numbers)
+        harmed = self.harmed.get((writer, log), [])
+        for place in self.acknowledged:
+            here = place[:2] == (writer, log) and place.first in numbers
+            if here and not any(place.first in one for one in harmed):
+                violated("INV-LOG-1", f"{place} was acknowledged and is called damaged: {numbers}")
+        if not harmed:
+            violated("INV-LOG-1", f"more than one block of {log:x} was not durable: {numbers}")
+
+    def excused(self, place: Place) -> bool:
+        """Gone through the disk's fault, and told: as damage, or because not even the watermark knew of it."""
+        log = place[:2]
+        if not any(place.first in one for one in self.harmed.get(log, [])):
+            return False
+        end = self.ends.get(log)
+        unknown = end is not None and place.first >= end.seq >= self.promised.get(log, 0)
+        return unknown or any(place.first in numbers for numbers in self.lost.get(log, ()))
 
     def records(self, block: Block) -> dict[Place, tuple[bytes, int]]:
         """Bodies and numbers of events of a block."""
         if block.payload is None:
-            violated("INV-LOG-2", f"a reader got damage: {block.header}")
+            header = block.header
+            self.damage(block.writer, header.log_id, range(header.first_seq, header.next_seq))
             return {}
         payload = decode_payload(block.payload)
         first = block.header.first_seq
@@ -127,7 +164,8 @@ class Obligations:
                     latest = max(latest, reader.received[place])
         for place, sent in self.acknowledged.items():
             late = sent.answered is not None and sent.answered < latest
-            if late and place not in reader.consumed and not self.is_retired(place):
+            missing = place not in reader.consumed and not self.is_retired(place)
+            if late and missing and not self.excused(place):
                 self.disorder = self.disorder or f"a cut left out {place}, acknowledged before a part of it"
 
     def in_order(self) -> None:
@@ -143,7 +181,7 @@ class Obligations:
         """What lies below ``safe`` may go, since the reader has it; whether it really has, is looked at here."""
         for place in self.acknowledged:
             passed = place.writer == writer and (place.log, place.first) < safe and not self.is_retired(place)
-            if passed and place not in reader.consumed:
+            if passed and place not in reader.consumed and not self.excused(place):
                 violated(
                     "INV-LOG-1", f"{place} was acknowledged, and a reader went past it without getting it"
                 )
@@ -157,10 +195,10 @@ class Obligations:
                 self.once(place, body)
                 found[place] = body
         for place, sent in self.acknowledged.items():
-            if not self.is_retired(place) and found.get(place) != sent.body:
+            if not self.is_retired(place) and found.get(place) != sent.body and not self.excused(place):
                 violated("INV-LOG-1", f"{place} was acknowledged and is gone")
         for place, body in self.seen.items():
-            if not self.is_retired(place) and found.get(place) != body:
+            if not self.is_retired(place) and found.get(place) != body and not self.excused(place):
                 violated("INV-LOG-2", f"{place} was read and is gone")
 
     def restored(self, acknowledged: dict[Place, Sent], seen: dict[Place, bytes], ends: dict) -> None:

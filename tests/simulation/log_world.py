@@ -21,11 +21,14 @@ from headwater.event.position import Vector, WriterId, writer_id
 from headwater.event.record import Head, encode_head
 from headwater.kit.simulate.run import Simulation
 from headwater.kit.simulate.view import Dead, ProcessDisk
-from headwater.log import cut, files, group, recover, retain
+from headwater.log import block, cut, files, group, recover, retain
+from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.read import LogReader
 from headwater.log.write import BlockWriter
 from tests.simulation.log_oracle import Follower, Obligations, Place, Sent, violated
+
+SECRET = Secret(0x5EC2E7)
 
 RAW = "/data/raw"
 SEGMENT_BYTES = 64 * 1024
@@ -65,7 +68,27 @@ class Weather:
     wall_jump: int = 50
     retire: int = 15
     restore: int = 0
+    rot: int = 0
+    lie: int = 0
     steps: int = 80
+
+
+class Lying:
+    """A worker's disk that now and then says of a block that it is durable when it is not."""
+
+    def __init__(self, world: World, view: ProcessDisk) -> None:
+        self.world = world
+        self.view = view
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.view, name)
+
+    def sync(self, file: int) -> None:
+        path = self.view.at(file).path
+        if self.world.oracle.moment < self.world.lying_until and files.SEGMENT.match(path.rpartition("/")[2]):
+            self.world.harm(path, -1)
+        else:
+            self.view.sync(file)
 
 
 class Thread:
@@ -110,14 +133,16 @@ class Worker:
         self.view = world.sim.disk.process(f"worker {number} log {log_id:x}")
         self.loop, self.commit, self.prepare = Thread(), Thread(), Thread()
         self.blocks = world.parts.blocks(
-            world.parts.worker_disk(self.view),
+            world.parts.worker_disk(cast(Any, Lying(world, self.view))),
             world.sim.clock,
             world.folder(number),
             self.writer,
             log_id,
+            secret=SECRET,
             start=world.start,
             offset_ns=world.offset_ns,
             segment_bytes=SEGMENT_BYTES,
+            ahead=2,
             submit=self.prepare,
         )
         self.log_id = self.blocks.log_id
@@ -172,6 +197,7 @@ class World:
         self.calls_to_crash: int | None = None
         self.backup: Any = None
         self.full_until = 0
+        self.lying_until = 0
         sim.disk.between = self.between
 
     def folder(self, number: int) -> str:
@@ -231,6 +257,53 @@ class World:
                 end = msgspec.json.decode(bytes(file.cache), type=files.End)
                 self.oracle.ended(int(path.split("/")[-2], 16), end)
 
+    def watch_watermarks(self) -> None:
+        found, decided = {}, set()
+        for path, file in self.sim.disk.names.live.items():
+            stem, _, kind = path.rpartition(".")
+            if kind in ("wm", "end"):
+                writer, log = (int(part, 16) for part in stem.split("/")[-2:])
+                found[writer, log] = int.from_bytes(file.cache[:8], "little") if kind == "wm" else 0
+                decided |= {(writer, log)} if kind == "end" else set()
+        self.oracle.survived(found, decided)
+
+    # -- a disk that spoils what it was given
+
+    def harm(self, path: str, number: int) -> tuple[int, block.Header] | None:
+        """The numbered block of a segment, with its offset, is spoilt, or will be if the machine goes now."""
+        writer, name = path.split("/")[-2:]
+        log, first = int(name[:16], 16), int(name[17:33], 16)
+        content = bytes(self.sim.disk.names.live[path].cache)
+        pages = range(0, len(content), block.PAGE_BYTES)
+        headers = [(at, header) for at in pages if (header := block.read_header(content[at:], log))]
+        found = [
+            (at, header) for at, header in headers if header.first_seq >= first
+        ]  # not what was there before
+        if len(found) < abs(number):
+            return None
+        header = found[number][1]
+        self.oracle.harm(int(writer, 16), log, range(header.first_seq, header.next_seq))
+        return found[number]
+
+    def rot(self) -> None:
+        """A byte of one of the last blocks of a segment changes; mostly its process dies then."""
+        names = self.sim.disk.names
+        paths = [p for p in names.live if files.SEGMENT.match(p.rpartition("/")[2])]
+        seen = {files.end_path(f"{RAW}/{writer:016x}", log) for writer, log in self.oracle.ends}
+        open_ends = (seen | names.live.keys()) - names.durable.keys()  # may be decided again, and then alike
+        paths = [p for p in paths if p.rpartition("-")[0] + ".end" not in open_ends]
+        path = self.sim.random.choice(paths) if paths else ""
+        found = self.harm(path, self.sim.random.choice((-1, -1, -2, -3))) if paths else None
+        if found is None:
+            return
+        length = self.sim.random.choice((block.HEADER_BYTES, block.HEADER_BYTES + found[1].payload_bytes))
+        at = found[0] + self.sim.random.randrange(length)
+        names.live[path].rot(at)
+        self.sim.note(f"a byte of {path} rots at {at}")
+        for worker in self.workers.values():
+            if worker.log_id == found[1].log_id and not self.sim.one_in(3):
+                worker.view.kill()
+
     def turn(self) -> None:
         """One thread of one worker goes on."""
         threads = [t for w in self.workers.values() if not w.view.dead for t in w.threads() if t.queue]
@@ -261,7 +334,8 @@ class World:
             disk = self.parts.supervisor_disk(supervisor)
             for number in dead:
                 folder = self.folder(number)
-                self.parts.recover_all(disk, folder)
+                self.watch_watermarks()
+                self.parts.recover_all(disk, folder, SECRET)
                 self.watch_ends()
             self.recovered = not supervisor.dead
             for number in dead:
@@ -325,7 +399,7 @@ class World:
                 return
             now = (self.start, self.sim.clock.boot_ns())
             with mock.patch.object(cut, "LogReader", self.parts.reader):
-                cut.discover(view, RAW, self.readers, self.follower.at)
+                cut.discover(view, RAW, self.readers, self.follower.at, secret=SECRET)
             bytes_max = self.sim.random.choice((8192, 40_000, 1 << 20))
             found = self.parts.take(self.readers, self.follower.at, now, now[1] + self.offset_ns, bytes_max)
             if found is not None and not view.dead:
@@ -411,6 +485,10 @@ class World:
             self.full_until = self.oracle.moment + 20
         if disk.capacity_bytes < 1 << 30 and self.oracle.moment > self.full_until:
             disk.capacity_bytes = 1 << 30
+        if happens(weather.rot):
+            self.rot()
+        if happens(weather.lie):
+            self.lying_until = self.oracle.moment + draw.randint(5, 30)
         if happens(weather.wall_jump):
             self.sim.clock.jump_wall(draw.choice((-86_400, 86_400, -1)))
         if happens(weather.retire):
@@ -447,6 +525,7 @@ class World:
         disk.faults.clear()
         disk.between = None
         self.calls_to_crash = None
+        self.lying_until = 0
         for worker in self.workers.values():
             if self.sim.one_in(2):
                 while not worker.view.dead and any(t.turn() for t in worker.threads()):
@@ -468,13 +547,18 @@ class World:
         for number in (0, 1):
             writer = writer_id(FOLDER_ID, number)
             reader = LogReader(
-                view, self.folder(number), writer, self.oracle.retired.get(writer, Vector()[writer])
+                view,
+                self.folder(number),
+                writer,
+                self.oracle.retired.get(writer, Vector()[writer]),
+                secret=SECRET,
             )
             reader.fill(1 << 30)
             blocks += reader.take((1 << 62, 1 << 62))
         self.oracle.read_again(blocks)
         for place in self.oracle.acknowledged:
-            if place not in self.follower.consumed and not self.oracle.is_retired(place):
+            got = place in self.follower.consumed or self.oracle.excused(place)
+            if not got and not self.oracle.is_retired(place):
                 violated("INV-LOG-5", f"a reader never got {place}, which was acknowledged")
         self.oracle.in_order()
 

@@ -19,6 +19,7 @@ from tests.simulation.log_world import Parts, Weather, story
 STORMY = Weather()
 RESTORED = Weather(restore=30, wall_jump=0)
 SICK_DISK = Weather(12, 0, 0, machine_crash=4, io_error=3, disk_full=0, wall_jump=0, retire=0, steps=60)
+SPOILING = Weather(machine_crash=8, rot=8, lie=8, disk_full=0, wall_jump=0)
 CALM = Weather(0, 0, 0, 0, 0, 0, 0, 0, 0, steps=60)
 
 
@@ -30,6 +31,11 @@ def any_fault(sim: Simulation) -> None:
 def restored_folder(sim: Simulation) -> None:
     """The same, and now and then the data folder is replaced by an older copy of itself."""
     story(sim, weather=RESTORED)
+
+
+def spoiling_disk(sim: Simulation) -> None:
+    """The same, and bytes of the last blocks rot, and blocks that were said to be durable are not."""
+    story(sim, weather=SPOILING)
 
 
 def no_fault(sim: Simulation) -> None:
@@ -47,6 +53,12 @@ def test_every_acknowledged_event_survives_any_fault() -> None:
 def test_no_position_is_given_twice_when_the_folder_is_restored() -> None:
     """INV-LOG-3, and readers whose vector is ahead of the folder go on with its new logs (INV-LOG-5)."""
     run.simulate(restored_folder, run.seeds(30))
+
+
+@pytest.mark.slow
+def test_what_a_disk_spoils_is_told_as_damage_and_nothing_else_is() -> None:
+    """INV-LOG-1: below the watermark nothing vanishes in silence, and what nobody was promised is no damage."""
+    run.simulate(spoiling_disk, run.seeds(60))
 
 
 @pytest.mark.slow
@@ -69,14 +81,28 @@ def test_histories_hold_what_they_are_meant_to_hold() -> None:
         world = story(sim := Simulation(seed))
         logs += len(world.oracle.creators)
         acknowledged += len(world.oracle.acknowledged)
-        recycled += sum(
-            "rename" in line and "spare-" in line and "next.seg" in line for line in sim.disk.trace
-        )
+        recycled += sum("rename" in line and "spare-" in line and "/next" in line for line in sim.disk.trace)
         met += sim.disk.met
     assert logs > 40
     assert acknowledged > 400
     assert recycled > 5
     assert set(met) == {"EIO", "ENOSPC", "short", "killed", "crash", "dropped names"}
+
+
+def test_spoilt_histories_hold_what_they_are_meant_to_hold() -> None:
+    """Not vacuous: acknowledged events are lost in the middle, at the end, and where not even the watermark knows."""
+    met: Counter[str] = Counter()
+    for seed in range(20):
+        oracle = story(Simulation(seed), weather=SPOILING).oracle
+        for (_, log), end in oracle.ends.items():
+            met["middle"] += any(d.next < end.seq for d in end.damaged)
+            met["end"] += any(d.next == end.seq for d in end.damaged)
+            met["unknown"] += any(p.log == log and p.first >= end.seq for p in oracle.acknowledged)
+        met["lost"] += sum(map(oracle.excused, oracle.acknowledged))
+    assert met["middle"] > 3
+    assert met["end"] > 10
+    assert met["unknown"] > 5
+    assert met["lost"] > 50
 
 
 def found(invariants: str, parts: Parts, weather: Weather = STORMY, seeds: int = 60) -> None:
@@ -92,6 +118,14 @@ def found(invariants: str, parts: Parts, weather: Weather = STORMY, seeds: int =
 
 def test_acknowledging_before_sync_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2", Parts(worker_disk=broken.NoSync))
+
+
+def test_taking_lost_bytes_for_a_torn_tail_is_found() -> None:
+    found("INV-LOG-1", Parts(recover_all=broken.recover_without_watermark), SPOILING)
+
+
+def test_taking_a_torn_tail_for_damage_is_found() -> None:
+    found("INV-LOG-1 INV-LOG-3", Parts(recover_all=broken.recover_calling_everything_damage), SPOILING)
 
 
 def test_trying_a_failed_sync_again_is_found() -> None:
@@ -113,7 +147,8 @@ def test_ending_a_log_at_its_watermark_is_found() -> None:
 
 
 def test_a_watermark_before_the_sync_is_found() -> None:
-    found("INV-LOG-2", Parts(blocks=broken.EarlyWatermark))
+    """INV-LOG-1: it says of a block that never came that it was durable, and the recovery calls it damage."""
+    found("INV-LOG-1 INV-LOG-2", Parts(blocks=broken.EarlyWatermark))
 
 
 def test_a_reader_that_believes_the_cache_is_found() -> None:

@@ -36,7 +36,7 @@ def inspect(data: str, as_json: bool, problems: bool) -> None:
     found = []
     for part in ("raw", "ready"):
         for name in disk.listdir(f"{folder.path}/{part}"):
-            found += inspecting.inspect(disk, f"{folder.path}/{part}/{name}")
+            found += inspecting.inspect(disk, f"{folder.path}/{part}/{name}", folder.secret)
     shown = [one for one in found if one.problems or not problems]
     if as_json:
         show.as_json(shown)

@@ -65,6 +65,7 @@ class Deliverer:
         owner: str,
         node_ns: Callable[[], int],
         layouts: Mapping[str, pa.Schema] | None = None,
+        unknown: Callable[[Vector], bool] = lambda vector: False,
         tell: Tell = lambda name, fields: None,
     ) -> None:
         self.name = name
@@ -80,6 +81,8 @@ class Deliverer:
         self.partitions = partitions
         self.owner = owner
         self.node_ns = node_ns
+        self.unknown = unknown
+        """Whether a vector names a log that this node has not given out."""
         self.tell = tell
         self.lock = threading.RLock()
         self.rows: dict[int, PositionRow] | None = None
@@ -154,6 +157,12 @@ class Deliverer:
         if wrong := plan.examine(vectors, self.memory.vectors, self.partitions):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
             raise stand.paused(self.name, wrong)
+        if any(map(self.unknown, plan.standing(vectors))):
+            self.memory.note(
+                vectors, self.memory.ready
+            )  # the next start reads it, and begins its logs behind them
+            self.memory.save(self.clock.boot_ns(), 0.0)
+            raise stand.ahead(self.name)
         self.destination.fit({name: [schema] for name, schema in self.layouts.items()})
         self.rows, self.have = rows, vectors
         self.stood()

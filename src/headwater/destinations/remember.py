@@ -2,7 +2,8 @@
 
 Written after the first delivery, then at most once a second, by rename: it may be older than the truth, never newer.
 It is no part of exactly once (the destination's own row is): it tells a *new* destination from one whose positions
-were lost, and a destination that went back from one that stands where it stood (protocol-why.md D4, D5). The
+were lost, and a destination that went back from one that stands where it stood (protocol-why.md D4, D5). A start of
+the node takes no log id that is not above those in it. The
 positions in the ready logs only save reading from the start.
 """
 
@@ -15,7 +16,7 @@ import msgspec
 
 from headwater.event.position import Position, Vector
 from headwater.kit.disk import Disk, read_whole, write_whole
-from headwater.kit.errors import Misconfigured
+from headwater.kit.errors import HeadwaterError, Misconfigured
 
 FORMAT = 1
 
@@ -27,6 +28,18 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pipeline: str
     vectors: dict[str, list[int]] = {}
     ready: dict[str, tuple[int, int]] = {}
+
+
+def last_log(disk: Disk, path: str) -> int:
+    """The greatest log id in a file of a deliverer; 0 where there is none, or it is not one: that is its deliverer's to
+    say."""
+    try:
+        state = msgspec.json.decode(read_whole(disk, path), type=State)
+        vectors = [Vector.decode(bytes.fromhex(text)) for text in state.vectors]
+    except (FileNotFoundError, ValueError, HeadwaterError):
+        return 0
+    raw = [position.log for vector in vectors for position in vector.values()]
+    return max([0, *raw, *(log for log, _ in state.ready.values())])
 
 
 @dataclass(slots=True)

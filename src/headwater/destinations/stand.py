@@ -38,6 +38,16 @@ def paused(name: str, why: Paused) -> Misconfigured:
     )
 
 
+def ahead(name: str) -> Misconfigured:
+    """The error for a destination that knows logs which this node has not begun."""
+    return Misconfigured(
+        f"destination {name} is paused: it holds events of logs that this data folder never began, so the folder is an "
+        "older copy, and what it accepts now could be taken for delivered",
+        code="destination_ahead",
+        help="restart the node: its next logs then come behind those, and status says how to go on",
+    )
+
+
 def named(name: str, error: HeadwaterError) -> HeadwaterError:
     """An adapter's error as this destination's: what it says about a command names the destination."""
     if error.code == "destination_missing" and "command" not in error.fields:

@@ -27,7 +27,18 @@ class Cell(Protocol):
 class Disk(Protocol):
     """The few calls that the product makes. Paths are text; errors are OSError, as the machine gives them."""
 
-    def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int: ...
+    def open(
+        self,
+        path: str,
+        *,
+        write: bool = False,
+        create: bool = False,
+        direct: bool = False,
+        private: bool = False,
+    ) -> int:
+        """``private``: what is created can be read by its owner only."""
+        ...
+
     def close(self, file: int) -> None: ...
     def pread(self, file: int, length: int, offset: int) -> bytes: ...
     def pwrite(self, file: int, data: bytes | memoryview, offset: int) -> int: ...
@@ -79,12 +90,20 @@ class MappedCell:
 class SystemDisk:
     """The machine's disk."""
 
-    def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int:
+    def open(
+        self,
+        path: str,
+        *,
+        write: bool = False,
+        create: bool = False,
+        direct: bool = False,
+        private: bool = False,
+    ) -> int:
         flags = os.O_CLOEXEC | (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create else 0)
         if direct:
             with contextlib.suppress(OSError):  # some file systems have no direct reading: the cache must do
                 return os.open(path, flags | os.O_DIRECT, 0o640)
-        return os.open(path, flags, 0o640)
+        return os.open(path, flags, 0o600 if private else 0o640)
 
     def close(self, file: int) -> None:
         os.close(file)
@@ -148,11 +167,25 @@ def make_folder(disk: Disk, path: str) -> None:
     disk.sync_dir(os.path.dirname(path) or ".")
 
 
-def write_whole(disk: Disk, path: str, data: bytes) -> None:
-    """Replace a small file so that after any crash it holds the old or the new bytes; durable on return."""
+def make_folders(disk: Disk, path: str) -> None:
+    """As ``make_folder``, with those above it that are missing. Where the folder above may not be read, its content
+    cannot be synced: somebody else made it."""
+    above = os.path.dirname(path)
+    if above not in ("", path) and not disk.exists(above):
+        make_folders(disk, above)
+    disk.mkdir(path)
+    with contextlib.suppress(PermissionError):
+        disk.sync_dir(above or ".")
+
+
+def write_whole(disk: Disk, path: str, data: bytes, *, private: bool = False) -> None:
+    """Replace a small file so that after any crash it holds the old or the new bytes; durable on return.
+
+    ``private``: readable by its owner only.
+    """
     folder = os.path.dirname(path)
     draft = path + ".tmp"
-    file = disk.open(draft, write=True, create=True)
+    file = disk.open(draft, write=True, create=True, private=private)
     try:
         disk.truncate(file, 0)
         written = disk.pwrite(file, data, 0)

@@ -6,9 +6,11 @@
     | events u32, start u32 | node_time_ns u64 | boot_ns u64 | hash u64            (64 bytes, little endian)
     payload | zeros to the next multiple of 4,096
 
-The hash is xxh3_64 of the header with hash 0 and the payload. A block belongs to a log only when magic, hash,
-log id and the expected first sequence number agree (INV-LOG-3): stale blocks of a recycled file never do. Blocks
-begin on 4 KiB, so a page that holds acknowledged bytes is never written again.
+The hash is xxh3_64 of the header with hash 0 and the payload, seeded with the secret of the data folder: bodies are
+what strangers sent, and where a header cannot be read, the next block is looked for on every page, inside bodies too.
+Nobody who does not know the secret can make bytes that pass for a block (docs/decisions/0001). A block belongs to a
+log only when magic, hash, log id and the expected first sequence number agree (INV-LOG-3): stale blocks of a recycled
+file never do. Blocks begin on 4 KiB, so a page that holds acknowledged bytes is never written again.
 """
 
 from __future__ import annotations
@@ -16,15 +18,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NewType
 
 from xxhash import xxh3_64
 
 MAGIC = b"HWB1"
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<4sBBHIIQQIIQQQ")
 HEADER_BYTES = HEADER.size
 PAGE_BYTES = 4096
 BLOCK_BYTES_MAX = 4 * 1024 * 1024
+
+Secret = NewType("Secret", int)
+"""u64 made with the data folder and known to its owner only; the seed of every hash."""
 
 END_OF_COMMIT = 1  # flag in the ready log: the last block of a commit (protocol.md §17.1)
 BEGIN_OF_COMMIT = 2  # the first one; what stood before it without an end is nothing
@@ -69,6 +75,7 @@ def padded(length: int) -> int:
 def encode(
     parts: Sequence[bytes | memoryview],
     *,
+    secret: Secret,
     log_id: int,
     first_seq: int,
     events: int,
@@ -94,7 +101,7 @@ def encode(
         node_time_ns,
         boot_ns,
     )
-    digest = xxh3_64(HEADER.pack(*fields, 0))
+    digest = xxh3_64(HEADER.pack(*fields, 0), seed=secret)
     for part in parts:
         digest.update(part)
     length = HEADER_BYTES + payload_bytes
@@ -128,7 +135,7 @@ def read_header(data: bytes | memoryview, log_id: int) -> Header | None:
     return Header(flags, payload_bytes, records, log, first_seq, events, start, node_time_ns, boot_ns)
 
 
-def hash_agrees(data: bytes | memoryview) -> bool:
+def hash_agrees(data: bytes | memoryview, secret: Secret) -> bool:
     """Whether a block's hash is right; False where ``data`` does not hold it whole (the file was being cut off)."""
     if len(data) < HEADER_BYTES:
         return False
@@ -136,6 +143,6 @@ def hash_agrees(data: bytes | memoryview) -> bool:
     payload_bytes = fields[4]
     if len(data) < HEADER_BYTES + payload_bytes:
         return False
-    digest = xxh3_64(HEADER.pack(*fields[:-1], 0))
+    digest = xxh3_64(HEADER.pack(*fields[:-1], 0), seed=secret)
     digest.update(data[HEADER_BYTES : HEADER_BYTES + payload_bytes])
     return bool(digest.intdigest() == fields[-1])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from headwater.event.position import Vector, WriterId
 from headwater.kit.disk import Disk
+from headwater.log.block import Secret
 from headwater.log.read import Block, LogReader
 
 WRITER = re.compile(r"^[0-9a-f]{16}$")
@@ -30,7 +31,13 @@ class Cut:
 
 
 def discover(
-    disk: Disk, raw: str, readers: dict[WriterId, LogReader], at: Vector, until: Vector | None = None
+    disk: Disk,
+    raw: str,
+    readers: dict[WriterId, LogReader],
+    at: Vector,
+    until: Vector | None = None,
+    *,
+    secret: Secret,
 ) -> None:
     """Add a reader for each writer folder that has none yet; called for every cut, after T was read.
 
@@ -42,7 +49,7 @@ def discover(
         writer = WriterId(int(name, 16))
         if writer not in readers:
             stop = until[writer] if until is not None else None
-            readers[writer] = LogReader(disk, f"{raw}/{name}", writer, at[writer], stop)
+            readers[writer] = LogReader(disk, f"{raw}/{name}", writer, at[writer], stop, secret=secret)
 
 
 def take(

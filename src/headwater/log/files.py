@@ -1,7 +1,7 @@
 """The names of a writer's files, and the small file that says where a log ends.
 
 ``<log>-<first seq>.seg`` segments · ``<log>.wm`` durable next seq, a mapped u64 · ``<log>.end`` JSON, written once
-(INV-LOG-4) · ``next.seg`` prepared ahead · ``spare-<n>.seg`` passed segments waiting to be recycled.
+(INV-LOG-4) · ``next.seg``, ``next-2.seg`` prepared ahead · ``spare-<n>.seg`` passed segments waiting to be recycled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from headwater.kit.disk import Disk, read_whole, write_whole
 
 SEGMENT = re.compile(r"^([0-9a-f]{16})-([0-9a-f]{16})\.seg$")
 SPARE = re.compile(r"^spare-(\d+)\.seg$")
-NEXT = "next.seg"
+NEXT = ("next.seg", "next-2.seg")
+"""Names of prepared segments; as many as can be prepared ahead."""
 
 
 class Segment(NamedTuple):
@@ -41,7 +42,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     log: int
     seq: int
     streams: dict[str, int] = {}
-    """Events per stream over the whole log, damaged ones counted as far as they are known."""
+    """Events per stream over the whole log, damaged ones counted as far as they are known; under "" those that were
+    lost with nothing readable behind them to say whose they were."""
     damaged: list[Damage] = []
     format: int = 1
 
@@ -90,6 +92,18 @@ def read_end(disk: Disk, folder: str, log: int) -> End | None:
     if not disk.exists(path):
         return None
     return msgspec.json.decode(read_whole(disk, path), type=End)
+
+
+def read_watermark(disk: Disk, folder: str, log: int) -> int:
+    """The durable watermark of a log; 0 where there is none, or it is still being made."""
+    try:
+        cell = disk.cell(watermark_path(folder, log))
+    except FileNotFoundError:
+        return 0
+    try:
+        return cell.get()
+    finally:
+        cell.close()
 
 
 def write_end(disk: Disk, folder: str, end: End) -> End:

@@ -6,6 +6,7 @@ import msgspec
 
 from headwater.kit.disk import Disk
 from headwater.log import block, files
+from headwater.log.block import Secret
 from headwater.log.files import Segment
 from headwater.log.recover import block_at, later_blocks
 
@@ -31,37 +32,30 @@ def durable_seq(disk: Disk, folder: str, log: int) -> int | None:
     """Up to where a log claims to be durable: its end, else its watermark; None when it says neither."""
     if end := files.read_end(disk, folder, log):
         return end.seq
-    path = files.watermark_path(folder, log)
-    if not disk.exists(path):
-        return None
-    cell = disk.cell(path)
-    try:
-        return cell.get()
-    finally:
-        cell.close()
+    return files.read_watermark(disk, folder, log) or None
 
 
-def inspect(disk: Disk, folder: str) -> list[SegmentState]:
+def inspect(disk: Disk, folder: str, secret: Secret) -> list[SegmentState]:
     """Every segment of a writer's folder, in order, verified."""
     segments = files.segments(disk, folder)
     states = []
     for segment, following in zip(segments, [*segments[1:], None], strict=True):
         last = following.first if following is not None and following.log == segment.log else None
         claimed = last if last is not None else durable_seq(disk, folder, segment.log)
-        states.append(_segment(disk, segment, claimed))
+        states.append(_segment(disk, segment, claimed, secret))
     return states
 
 
-def _segment(disk: Disk, segment: Segment, claimed: int | None) -> SegmentState:
+def _segment(disk: Disk, segment: Segment, claimed: int | None, secret: Secret) -> SegmentState:
     file = disk.open(segment.path)
     try:
         headers: list[block.Header] = []
         problems: list[str] = []
         offset, seq = 0, segment.first
         while claimed is None or seq < claimed:
-            found = block_at(disk, file, offset, segment.log)
+            found = block_at(disk, file, offset, segment.log, secret)
             if found is None or found[0].first_seq != seq:
-                later = next(later_blocks(disk, file, offset, segment.log, seq + 1), None)
+                later = next(later_blocks(disk, file, offset, segment.log, seq + 1, secret), None)
                 if later is None:
                     if claimed is not None:
                         problems.append(

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from headwater.event.position import ZERO, Position, WriterId
 from headwater.kit.disk import Cell, Disk
 from headwater.log import block, files
+from headwater.log.block import Secret
 from headwater.log.files import End, Segment
-from headwater.log.recover import behind, block_at, later_blocks
+from headwater.log.recover import block_at, later_blocks
 
 CHUNK_BYTES = block.BLOCK_BYTES_MAX
 
@@ -39,9 +40,17 @@ class LogReader:
     """Reads ahead into ``ahead``; ``at`` is the position after the last block that was taken."""
 
     def __init__(
-        self, disk: Disk, folder: str, writer: WriterId, at: Position = ZERO, until: Position | None = None
+        self,
+        disk: Disk,
+        folder: str,
+        writer: WriterId,
+        at: Position = ZERO,
+        until: Position | None = None,
+        *,
+        secret: Secret,
     ) -> None:
         self.disk = disk
+        self.secret = secret
         self.folder = folder
         self.writer = writer
         self.at = at
@@ -145,9 +154,7 @@ class LogReader:
         self._file, self._path, self._offset = self.disk.open(segment.path), segment.path, 0
         expected = segment.first
         offset = 0
-        while (
-            True
-        ):  # from block to block: what lies inside a block may look like one, and came from a stranger
+        while True:  # by headers alone; where one of them lies, the next reading finds no block, and searches
             header = block.read_header(self.disk.pread(self._file, block.PAGE_BYTES, offset), segment.log)
             if header is None or header.first_seq != expected:
                 return True
@@ -178,7 +185,7 @@ class LogReader:
             whole = data[at : at + header.disk_bytes]
             if len(whole) < block.HEADER_BYTES + header.payload_bytes:
                 break
-            if not block.hash_agrees(whole):
+            if not block.hash_agrees(whole, self.secret):
                 break
             at += header.disk_bytes
             self._offset += header.disk_bytes
@@ -197,11 +204,13 @@ class LogReader:
             self._file = None
             return
         assert self._file is not None
-        again = block_at(self.disk, self._file, self._offset, self._read.log)
+        again = block_at(self.disk, self._file, self._offset, self._read.log, self.secret)
         if again is not None and again[0].first_seq == self._read.seq and again[0].next_seq <= limit:
             return  # whole after all: it was being written while we read
-        start = behind(self.disk, self._file, self._offset, self._read.log, self._read.seq)
-        for offset, header, _ in later_blocks(self.disk, self._file, start, self._read.log, self._read.seq):
+        log, seq = (
+            self._read
+        )  # from the beginning: a wrong length in a header may have led beyond the next block
+        for offset, header, _ in later_blocks(self.disk, self._file, 0, log, seq, self.secret):
             self._offset = offset
             if header.first_seq > self._read.seq:
                 yield self._damage(min(header.first_seq, limit))

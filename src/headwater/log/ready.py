@@ -15,7 +15,7 @@ from headwater.event.commit import Commit
 from headwater.event.position import ZERO, Position, WriterId
 from headwater.kit.disk import Disk
 from headwater.kit.errors import Busy
-from headwater.log.block import BEGIN_OF_COMMIT, BLOCK_BYTES_MAX, END_OF_COMMIT, HEADER_BYTES
+from headwater.log.block import BEGIN_OF_COMMIT, BLOCK_BYTES_MAX, END_OF_COMMIT, HEADER_BYTES, Secret
 from headwater.log.read import LogReader
 from headwater.log.write import BlockWriter
 
@@ -81,8 +81,10 @@ def cut_to_size(parts: Sequence[bytes | memoryview], size: int) -> Iterator[list
 class ReadyReader:
     """Reads commits in order; a partial one is waited for, or dropped where its log ended."""
 
-    def __init__(self, disk: Disk, folder: str, writer: WriterId, at: Position = ZERO) -> None:
-        self.log = LogReader(disk, folder, writer, at)
+    def __init__(
+        self, disk: Disk, folder: str, writer: WriterId, at: Position = ZERO, *, secret: Secret
+    ) -> None:
+        self.log = LogReader(disk, folder, writer, at, secret=secret)
         self.parts: list[memoryview] = []
         self.part_log = 0
 

@@ -3,19 +3,27 @@
 Blocks are read past the cache (direct), from the last segment on; the first that does not fit ends the log unless a
 later block of the same log stands behind it: then the stretch between is *damage*, because a writer never has two
 unsynced blocks (protocol-why.md L5). A stale block of a recycled file has another log id or an older number and is
-never taken for one (INV-LOG-3).
+never taken for one (INV-LOG-3), nor are bytes inside a body: their sender does not know the secret (log/block).
+
+The watermark says what was acknowledged. It is never synced, so after a crash of the machine it may be older than the
+blocks, but never newer: where the blocks end below it, durable ones were lost (bit rot, a disk that lies), and the
+stretch up to it is damage too. What lies above it and cannot be read is a torn tail: nobody was told that it is there.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from headwater.event.record import decode_payload
 from headwater.kit.disk import Disk
 from headwater.log import block, files
+from headwater.log.block import Secret
 from headwater.log.files import Damage, End, Segment
 
 READ_BYTES = block.BLOCK_BYTES_MAX
+LOST_EVENTS_MAX = 1 << 40
+"""A watermark that is further ahead than this is itself broken, and says nothing."""
 
 StreamsOf = Callable[[memoryview], Mapping[str, int]]
 """From a block's payload: events per stream in its log, up to and with the block."""
@@ -31,7 +39,9 @@ def no_streams(_payload: memoryview) -> Mapping[str, int]:
     return {}
 
 
-def block_at(disk: Disk, file: int, offset: int, log_id: int) -> tuple[block.Header, memoryview] | None:
+def block_at(
+    disk: Disk, file: int, offset: int, log_id: int, secret: Secret
+) -> tuple[block.Header, memoryview] | None:
     """The whole, right block of this log at an offset, with its payload; None where there is none."""
     data = disk.pread(file, block.PAGE_BYTES, offset)
     header = block.read_header(data, log_id)
@@ -39,14 +49,14 @@ def block_at(disk: Disk, file: int, offset: int, log_id: int) -> tuple[block.Hea
         return None
     if header.disk_bytes > len(data):
         data = disk.pread(file, header.disk_bytes, offset)
-    if not block.hash_agrees(data):
+    if not block.hash_agrees(data, secret):
         return None
     view = memoryview(data)
     return header, view[block.HEADER_BYTES : block.HEADER_BYTES + header.payload_bytes]
 
 
 def later_blocks(
-    disk: Disk, file: int, offset: int, log_id: int, above: int
+    disk: Disk, file: int, offset: int, log_id: int, above: int, secret: Secret
 ) -> Iterator[tuple[int, block.Header, memoryview]]:
     """Blocks of this log with a first number at or above ``above``, found at any page from ``offset`` on."""
     size = disk.size(file)
@@ -55,7 +65,7 @@ def later_blocks(
         for page in range(0, len(chunk), block.PAGE_BYTES):
             header = block.read_header(memoryview(chunk)[page : page + block.HEADER_BYTES], log_id)
             if header is not None and header.first_seq >= above:
-                found = block_at(disk, file, offset + page, log_id)
+                found = block_at(disk, file, offset + page, log_id, secret)
                 if found is not None:
                     yield offset + page, *found
         if not chunk:
@@ -63,24 +73,20 @@ def later_blocks(
         offset += len(chunk)
 
 
-def behind(disk: Disk, file: int, offset: int, log_id: int, seq: int) -> int:
-    """Where to look for what follows a block that cannot be believed: not inside it, when its header still stands.
-
-    A body may hold the bytes of a whole block (a refused one is kept as it came).
-    """
-    header = block.read_header(disk.pread(file, block.PAGE_BYTES, offset), log_id)
-    return offset + header.disk_bytes if header is not None and header.first_seq == seq else offset
-
-
 class Recovery:
     """The reading of one log from its last segment on."""
 
-    def __init__(self, disk: Disk, log_id: int, first_seq: int, streams_of: StreamsOf) -> None:
+    def __init__(
+        self, disk: Disk, log_id: int, first_seq: int, secret: Secret, streams_of: StreamsOf
+    ) -> None:
         self.disk = disk
+        self.secret = secret
         self.log_id = log_id
         self.streams_of = streams_of
         self.seq = first_seq
         self.streams: dict[str, int] = {}
+        self.counted = 0
+        """The next number behind the block that ``streams`` comes from."""
         self.damaged: list[Damage] = []
 
     def read(self, segment: Segment) -> int:
@@ -89,71 +95,88 @@ class Recovery:
         try:
             offset = 0
             while True:
-                found = block_at(self.disk, file, offset, self.log_id)
+                found = block_at(self.disk, file, offset, self.log_id, self.secret)
                 if found is not None and found[0].first_seq == self.seq:
                     header, payload = found
                 else:
-                    start = behind(self.disk, file, offset, self.log_id, self.seq)
-                    later = next(later_blocks(self.disk, file, start, self.log_id, self.seq + 1), None)
+                    later = next(
+                        later_blocks(self.disk, file, offset, self.log_id, self.seq + 1, self.secret), None
+                    )
                     if later is None:
                         return offset
                     offset, header, payload = later
                     self.damaged.append(Damage(self.seq, header.first_seq))
                 self.streams.update(self.streams_of(payload))
-                self.seq = header.next_seq
+                self.seq = self.counted = header.next_seq
                 offset += header.disk_bytes
         finally:
             self.disk.close(file)
 
+    def lose_up_to(self, watermark: int) -> bool:
+        """Whether events below the watermark are gone from the end; they are damage, and nobody's numbers again."""
+        lost = watermark - self.seq
+        if not 0 < lost <= LOST_EVENTS_MAX:
+            return False
+        self.damaged.append(Damage(self.seq, watermark))
+        self.seq = watermark
+        return True
 
-def last_streams(disk: Disk, segments: list[Segment], log_id: int, streams_of: StreamsOf) -> dict[str, int]:
-    """Counts per stream at the end of whole segments, from the last block of the last of them."""
+
+def last_streams(
+    disk: Disk, segments: list[Segment], log_id: int, secret: Secret, streams_of: StreamsOf
+) -> tuple[dict[str, int], int]:
+    """Counts per stream from the last block of whole segments that can be read, and the next number behind it."""
     for segment in reversed(segments):
         file = disk.open(segment.path, direct=True)
         try:
-            last: memoryview | None = None
-            for _, _, payload in later_blocks(disk, file, 0, log_id, segment.first):
-                last = payload
-            if last is not None:
-                return dict(streams_of(last))
+            found = deque(later_blocks(disk, file, 0, log_id, segment.first, secret), maxlen=1)
         finally:
             disk.close(file)
-    return {}
+        for _, header, payload in found:
+            _keep(disk, segment.path)
+            return dict(streams_of(payload)), header.next_seq
+    return {}, 0
 
 
-def recover(disk: Disk, folder: str, log_id: int, streams_of: StreamsOf = raw_streams) -> End:
+def recover(disk: Disk, folder: str, log_id: int, secret: Secret, streams_of: StreamsOf = raw_streams) -> End:
     """Decide where a log ends; the earlier decision where there is one. Its process must be gone.
 
-    Idempotent, also when it is itself cut short. On return the end is durable and the tail given back.
+    Idempotent, also when it is itself cut short. On return the end is durable and a torn tail given back.
     """
     if known := files.read_end(disk, folder, log_id):
         return known
     segments = [s for s in files.segments(disk, folder) if s.log == log_id]
-    if not segments:
-        return files.write_end(disk, folder, End(log=log_id, seq=0))
-    last = segments[-1]
-    reading = Recovery(disk, log_id, last.first, streams_of)
-    offset = reading.read(last)
-    if reading.seq == last.first:
-        reading.streams = last_streams(disk, segments[:-1], log_id, streams_of)
-    _give_back(disk, last, offset)
+    reading = Recovery(disk, log_id, segments[-1].first if segments else 0, secret, streams_of)
+    used = reading.read(segments[-1]) if segments else 0
+    if segments and reading.seq == segments[-1].first:
+        reading.streams, reading.counted = last_streams(disk, segments[:-1], log_id, secret, streams_of)
+    lost = reading.lose_up_to(files.read_watermark(disk, folder, log_id))
+    if lost:  # decided again, after a crash before the end was durable, it must be the same end
+        _keep(disk, files.watermark_path(folder, log_id))
+        disk.sync_dir(folder)
+    if segments:
+        _keep(disk, segments[-1].path, None if lost else used)
+    if reading.counted < reading.seq:
+        reading.streams[""] = reading.seq - reading.counted
     end = End(log=log_id, seq=reading.seq, streams=reading.streams, damaged=reading.damaged)
     return files.write_end(disk, folder, end)
 
 
-def _give_back(disk: Disk, segment: Segment, length: int) -> None:
-    file = disk.open(segment.path, write=True)
+def _keep(disk: Disk, path: str, length: int | None = None) -> None:
+    """Make what was read durable, and give back what is longer than ``length``; None: all stays, to be looked at."""
+    file = disk.open(path, write=True)
     try:
-        disk.truncate(file, length)
+        if length is not None:
+            disk.truncate(file, length)
         disk.sync(file)
     finally:
         disk.close(file)
 
 
-def recover_all(disk: Disk, folder: str, streams_of: StreamsOf = raw_streams) -> list[End]:
+def recover_all(disk: Disk, folder: str, secret: Secret, streams_of: StreamsOf = raw_streams) -> list[End]:
     """Every log of a writer that has no end yet; the supervisor calls this before a successor starts."""
     return [
-        recover(disk, folder, log, streams_of)
+        recover(disk, folder, log, secret, streams_of)
         for log in files.logs(disk, folder)
         if files.read_end(disk, folder, log) is None
     ]

@@ -27,10 +27,16 @@ ZEROS = memoryview(mmap.mmap(-1, 8 * 1024 * 1024)).toreadonly()
 
 
 class Segments:
-    """Keeps the next segment of a writer's folder ready."""
+    """Keeps the next segments of a writer's folder ready, up to ``ahead`` of them (at most ``len(files.NEXT)``)."""
 
     def __init__(
-        self, disk: Disk, folder: str, segment_bytes: int, submit: Submit, allowed: Callable[[], bool]
+        self,
+        disk: Disk,
+        folder: str,
+        segment_bytes: int,
+        submit: Submit,
+        allowed: Callable[[], bool],
+        ahead: int = 1,
     ) -> None:
         self.disk = disk
         self.folder = folder
@@ -40,11 +46,17 @@ class Segments:
         self.preparing = False
         self.trouble = ""
         make_folder(disk, folder)
-        self.ready = self._usable(f"{folder}/{files.NEXT}")
+        self.names = [f"{folder}/{name}" for name in files.NEXT[:ahead]]
+        self.prepared = [path for path in self.names if self._usable(path)]
+
+    @property
+    def ready(self) -> bool:
+        """Whether a segment can be taken."""
+        return bool(self.prepared)
 
     def prepare(self) -> None:
-        """Begin to make the next segment unless there is one, it is under way, or the quota forbids it."""
-        if self.ready or self.preparing:
+        """Begin to make the next segment unless there are enough, it is under way, or the quota forbids it."""
+        if len(self.prepared) >= len(self.names) or self.preparing:
             return
         if not self.allowed() and not files.spares(self.disk, self.folder):  # a spare takes no more room
             self.trouble = "the log is at its quota"
@@ -59,14 +71,14 @@ class Segments:
                 f"no segment is ready: {self.trouble or 'the next one is being prepared'}", code="log_full"
             )
         path = files.segment_path(self.folder, log, first)
-        self.disk.rename(f"{self.folder}/{files.NEXT}", path)
+        self.disk.rename(self.prepared[0], path)
         self.disk.sync_dir(self.folder)
         return self.disk.open(path, write=True)
 
     def taken(self) -> None:
-        """The segment is in use: make the next one. Until this is called it counts as ready, so that a loop in another
+        """The segment is in use: make another one. Until this is called it counts as ready, so that a loop in another
         thread never sees a moment without room while the change is under way."""
-        self.ready = False
+        self.prepared.pop(0)
         self.prepare()
 
     def _usable(self, path: str) -> bool:
@@ -79,16 +91,11 @@ class Segments:
             self.disk.close(file)
 
     def _make(self) -> None:
-        target = f"{self.folder}/{files.NEXT}"
+        missing = [path for path in self.names if path not in self.prepared]
         try:
-            for spare in files.spares(self.disk, self.folder):
-                if self._usable(spare):
-                    self.disk.rename(spare, target)
-                    break
-            else:
-                self._zero(f"{self.folder}/next.tmp")
-                self.disk.rename(f"{self.folder}/next.tmp", target)
-            self.ready = True
+            for target in missing[:1]:  # none, where two threads saw at once that one was missing
+                self._make_at(target)
+                self.prepared.append(target)
             self.trouble = ""
         except OSError as error:
             self.trouble = f"cannot prepare a segment: {error.strerror or error}"
@@ -96,6 +103,19 @@ class Segments:
                 self.disk.unlink(f"{self.folder}/next.tmp")
         finally:
             self.preparing = False
+        if not self.trouble:
+            with contextlib.suppress(
+                OSError
+            ):  # no thread may end for it; the next one that is taken asks again
+                self.prepare()
+
+    def _make_at(self, target: str) -> None:
+        for spare in files.spares(self.disk, self.folder):
+            if self._usable(spare):
+                self.disk.rename(spare, target)
+                return
+        self._zero(f"{self.folder}/next.tmp")
+        self.disk.rename(f"{self.folder}/next.tmp", target)
 
     def _zero(self, path: str) -> None:
         """Past the page cache: half the CPU (0.14 against 0.28 ms per MB), and what readers need stays in it."""
@@ -121,20 +141,23 @@ class BlockWriter:
         writer: WriterId,
         log_id: int,
         *,
+        secret: block.Secret,
         start: int,
         offset_ns: int,
         segment_bytes: int,
         submit: Submit,
         allowed: Callable[[], bool] = lambda: True,
+        ahead: int = 1,
     ) -> None:
         self.disk = disk
         self.clock = clock
         self.folder = folder
         self.writer = writer
         self.log_id = log_id
+        self.secret = secret
         self.start = start
         self.offset_ns = offset_ns
-        self.segments = Segments(disk, folder, segment_bytes, submit, allowed)
+        self.segments = Segments(disk, folder, segment_bytes, submit, allowed, ahead)
         self.segments.prepare()
         self.watermark: Cell | None = None
         self.file: int | None = None
@@ -146,10 +169,10 @@ class BlockWriter:
 
     def has_room(self, length: int) -> bool:
         """Whether ``length`` bytes of blocks can be appended without waiting for a segment; prepares the next one when
-        that is due, again and again where it could not be made."""
+        that is due and there is none, again and again where it could not be made."""
         size = self.segments.segment_bytes
         left = size - self.offset if self.file is not None else 0
-        if left < max(size // 2, length):
+        if left < max(size // 2, length) and not self.segments.ready:
             self.segments.prepare()
         return left >= length or (self.segments.ready and size >= length)
 
@@ -164,6 +187,7 @@ class BlockWriter:
         boot_ns = max(self.clock.boot_ns(), self.last_boot_ns)
         data = block.encode(
             parts,
+            secret=self.secret,
             log_id=self.log_id,
             first_seq=self.next_seq,
             events=events,

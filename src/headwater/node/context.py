@@ -15,6 +15,8 @@ from headwater.kit.counters import Counters
 from headwater.kit.disk import Disk, SystemDisk
 from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng, SystemRng
+from headwater.log.block import Secret
+from headwater.node.folder import read_identity, secret_of
 from headwater.node.settings import Settings
 
 
@@ -31,6 +33,7 @@ class Context:
         disk: Disk,
         clock: Clock,
         rng: Rng,
+        secret: Secret,
         control: ControlPage,
         node: NodeInfo,
         settings: Settings,
@@ -43,6 +46,7 @@ class Context:
         self.disk = disk
         self.clock = clock
         self.rng = rng
+        self.secret = secret
         self.control = control
         self.node = node
         self.settings = settings
@@ -99,6 +103,7 @@ def connect(role: str, instance: str, data: str, log_id: int) -> Context:
         disk=disk,
         clock=SystemClock(),
         rng=SystemRng(),
+        secret=secret_of(read_identity(data, disk)),
         control=ControlPage.attach(f"{data}/run/control"),
         node=read_node(data, disk),
         settings=read_settings(data, disk, Settings),

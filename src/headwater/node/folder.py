@@ -1,8 +1,8 @@
 """The data folder: made, opened, locked, and what it says about itself.
 
-``headwater.json`` {"format", "folder_id", "partitions", "starts", "log_id"} is replaced whole and durably at each
-start, and whenever a log id is handed out: *before* the id is used, so that none is ever given twice, whatever the
-clock does (INV-LOG-3).
+``headwater.json`` {"format", "folder_id", "partitions", "secret", "starts", "log_id"}, readable by its owner only, is
+replaced whole and durably at each start, and whenever a log id is handed out: *before* the id is used, so that none is
+ever given twice, whatever the clock does (INV-LOG-3).
 
 ``lock`` is held by flock, by the supervisor and by every process that it starts (they inherit it): the next supervisor
 waits until the last of them is gone, so no two processes ever write the same log.
@@ -21,11 +21,12 @@ import msgspec
 from headwater.event.position import WriterId, writer_id
 from headwater.event.slots import PARTITIONS_DEFAULT
 from headwater.kit.clock import Clock
-from headwater.kit.disk import Disk, read_whole, write_whole
+from headwater.kit.disk import Disk, make_folders, read_whole, write_whole
 from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import Rng
+from headwater.log.block import Secret
 
-FORMAT = 1
+FORMAT = 2
 NAME = "headwater.json"
 FOLDERS = ("keys", "raw", "ready", "state", "run", "run/reports")
 LOCK_WAIT_S = 5.0
@@ -39,6 +40,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     folder_id: str
     partitions: int
+    secret: str
+    """u64 in hex: the seed of every block's hash (log/block)."""
     starts: int = 0
     log_id: str = "0" * 16
     """The last log id that was handed out, in any process of any start."""
@@ -58,6 +61,11 @@ class Folder:
     def id(self) -> int:
         """The folder's u64, low 16 bits zero."""
         return int(self.identity.folder_id, 16)
+
+    @property
+    def secret(self) -> Secret:
+        """What the folder's blocks are hashed with."""
+        return secret_of(self.identity)
 
     def writer(self, worker: int) -> WriterId:
         """The writer of a collect worker."""
@@ -89,17 +97,23 @@ class Folder:
             self.save(log_id=f"{log_id:016x}")
         return log_id
 
+    def know_log_id(self, log_id: int) -> None:
+        """Ids that are handed out from now on are above this one too; durable on return."""
+        with self.saving:
+            if log_id > int(self.identity.log_id, 16):
+                self.save(log_id=f"{log_id:016x}")
+
     def save(self, **changes: Any) -> None:
         """Change the identity durably."""
         self.identity = msgspec.structs.replace(self.identity, **changes)
-        write_whole(self.disk, f"{self.path}/{NAME}", msgspec.json.encode(self.identity))
+        write_whole(self.disk, f"{self.path}/{NAME}", msgspec.json.encode(self.identity), private=True)
 
 
 def make_folder(path: str, disk: Disk, rng: Rng) -> Folder:
     """A new data folder, or the one that is there. Durable on return."""
-    disk.mkdir(path)
     if disk.exists(f"{path}/{NAME}"):
         return open_folder(path, disk)
+    make_folders(disk, path)  # also where it is there: who made it may have died before its name was durable
     own = {"lock", "keys", NAME + ".tmp"}
     foreign = sorted(name for name in disk.listdir(path) if name not in own and not name.endswith(".mmdb"))
     if foreign:
@@ -112,7 +126,10 @@ def make_folder(path: str, disk: Disk, rng: Rng) -> Folder:
         disk.mkdir(f"{path}/{name}")
     disk.sync_dir(path)
     identity = Identity(
-        format=FORMAT, folder_id=f"{rng.u64() & ~0xFFFF or 1 << 16:016x}", partitions=PARTITIONS_DEFAULT
+        format=FORMAT,
+        folder_id=f"{rng.u64() & ~0xFFFF or 1 << 16:016x}",
+        partitions=PARTITIONS_DEFAULT,
+        secret=f"{rng.u64():016x}",
     )
     folder = Folder(path, disk, identity)
     folder.save()
@@ -121,6 +138,19 @@ def make_folder(path: str, disk: Disk, rng: Rng) -> Folder:
 
 def open_folder(path: str, disk: Disk) -> Folder:
     """An existing data folder. Misconfigured where there is none, or one of another version."""
+    identity = read_identity(path, disk)
+    for name in FOLDERS:
+        disk.mkdir(f"{path}/{name}")
+    return Folder(path, disk, identity)
+
+
+def secret_of(identity: Identity) -> Secret:
+    """The secret of a data folder."""
+    return Secret(int(identity.secret, 16))
+
+
+def read_identity(path: str, disk: Disk) -> Identity:
+    """What a data folder says about itself; Misconfigured as ``open_folder``."""
     try:
         data = read_whole(disk, f"{path}/{NAME}")
     except FileNotFoundError:
@@ -133,14 +163,11 @@ def open_folder(path: str, disk: Disk) -> Folder:
             raise Misconfigured(
                 f"{path} has format {version}; this version of Headwater reads {FORMAT}",
                 code="folder_format",
-                help="start it with the version that wrote it, or a later one",
+                help="start it with the version that wrote it, or give another folder with --data",
             )
-        identity = msgspec.convert(told, Identity)
+        return msgspec.convert(told, Identity)
     except msgspec.MsgspecError as error:
         raise Misconfigured(f"{path}/{NAME} cannot be read: {error}", code="folder_format") from error
-    for name in FOLDERS:
-        disk.mkdir(f"{path}/{name}")
-    return Folder(path, disk, identity)
 
 
 class Lock:

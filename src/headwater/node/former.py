@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from headwater.config.report import Report
 from headwater.event.position import Position, WriterId
 from headwater.kit.disk import Disk
+from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader
 from headwater.ops import standing
 
@@ -31,13 +32,20 @@ def numbers(disk: Disk, data: str, workers: int) -> list[int]:
 
 
 def retire(
-    disk: Disk, data: str, reports: Mapping[str, Report], workers: int, destinations: Iterable[str]
+    disk: Disk,
+    data: str,
+    reports: Mapping[str, Report],
+    workers: int,
+    destinations: Iterable[str],
+    secret: Secret,
 ) -> list[int]:
     """Remove what all processors and destinations have of former processors; their numbers."""
     destinations = list(destinations)
     retired = []
     for number in numbers(disk, data, workers):
-        if taken_over(reports, workers, number) and delivered(disk, data, reports, destinations, number):
+        if taken_over(reports, workers, number) and delivered(
+            disk, data, reports, destinations, number, secret
+        ):
             remove(disk, data, number)
             retired.append(number)
     return retired
@@ -53,7 +61,12 @@ def taken_over(reports: Mapping[str, Report], workers: int, number: int) -> bool
 
 
 def delivered(
-    disk: Disk, data: str, reports: Mapping[str, Report], destinations: Iterable[str], number: int
+    disk: Disk,
+    data: str,
+    reports: Mapping[str, Report],
+    destinations: Iterable[str],
+    number: int,
+    secret: Secret,
 ) -> bool:
     """Whether no destination needs a commit of this ready log. One that has not said so does."""
     if not disk.exists(f"{data}/ready/{number}"):
@@ -61,14 +74,14 @@ def delivered(
     told = standing.delivered(reports)
     for name in destinations:
         passed = told[name].ready_passed.get(str(number)) if name in told else None
-        if passed is None or commits_behind(disk, data, number, passed):
+        if passed is None or commits_behind(disk, data, number, passed, secret):
             return False
     return True
 
 
-def commits_behind(disk: Disk, data: str, number: int, passed: Position) -> bool:
+def commits_behind(disk: Disk, data: str, number: int, passed: Position, secret: Secret) -> bool:
     """Whether a former processor's ready log holds a commit behind this position."""
-    reader = ReadyReader(disk, f"{data}/ready/{number}", WriterId(number), passed)
+    reader = ReadyReader(disk, f"{data}/ready/{number}", WriterId(number), passed, secret=secret)
     try:
         return bool(reader.read(1))
     finally:

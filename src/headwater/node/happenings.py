@@ -63,6 +63,17 @@ class TickFailed(Happening):
     reason: str
 
 
+class LogDamaged(Happening):
+    """What was durable of a log cannot be read any more, [first, next): `headwater log inspect` says where. Events of
+    raw count as `damaged`, a destination that lacks commits of ready pauses; processing goes on behind it."""
+
+    level: ClassVar[Level] = "error"
+    folder: str
+    log: str
+    first: int
+    next: int
+
+
 class RoleEnded(Happening):
     """A process of the node ended unasked; it is started again."""
 

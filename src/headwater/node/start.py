@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import headwater
 from headwater.config.running import NodeInfo
 from headwater.kit.clock import Clock
-from headwater.kit.disk import Disk
+from headwater.kit.disk import Disk, make_folders
 from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import Rng
 from headwater.log.retain import folder_bytes
@@ -50,7 +50,7 @@ def prepare(
     if config is None and not disk.exists(path):
         first.write_configuration(path, disk)
         made.append(path)
-    disk.mkdir(data)
+    make_folders(disk, data)
     lock = take_lock(data, clock)
     try:
         folder = make_folder(data, disk, rng)

@@ -24,13 +24,14 @@ from headwater.kit.errors import HeadwaterError
 from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
-from headwater.log.recover import no_streams, raw_streams, recover_all
-from headwater.node import former, nodetime, reload, retention, rotation
+from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
+from headwater.node import former, logids, nodetime, reload, retention, rotation
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.happenings import (
     HorizonShortened,
     KeyRotated,
+    LogDamaged,
     NodeDraining,
     NodeStarted,
     NodeStopped,
@@ -110,20 +111,29 @@ class Supervisor:
         return 0 if in_order else 1
 
     def recover(self) -> None:
-        """Give every log of a former start its end."""
+        """Give every log of a former start its end; no new one comes before any log that is known."""
         former.finish(self.disk, self.data)
         self.recover_raw()
         self.recover_ready()
+        self.folder.know_log_id(logids.greatest(self.data, self.disk))
 
     def recover_raw(self) -> None:
         """Give every raw log its end; no collector runs (INV-LOG-4)."""
         for name in self.disk.listdir(f"{self.data}/raw"):
-            recover_all(self.disk, f"{self.data}/raw/{name}", raw_streams)
+            self.recover_logs(f"{self.data}/raw/{name}", raw_streams)
 
     def recover_ready(self) -> None:
         """Give every ready log its end; no processor runs (INV-LOG-4)."""
         for name in self.disk.listdir(f"{self.data}/ready"):
-            recover_all(self.disk, f"{self.data}/ready/{name}", no_streams)
+            self.recover_logs(f"{self.data}/ready/{name}", no_streams)
+
+    def recover_logs(self, folder: str, streams_of: StreamsOf) -> None:
+        """Give the logs of a folder their ends, and say what was lost."""
+        for end in recover_all(self.disk, folder, self.folder.secret, streams_of):
+            for lost in end.damaged:
+                self.happenings.emit(
+                    LogDamaged(folder=folder, log=f"{end.log:016x}", first=lost.first, next=lost.next)
+                )
 
     def tell_who_runs(self) -> None:
         """Write what other processes read about this start."""
@@ -166,9 +176,9 @@ class Supervisor:
     def prepare(self, spec: Spec) -> str:
         """What must be done while a process is not there; the id of its new log, in hex."""
         if spec.role == "collect":
-            recover_all(self.disk, self.folder.raw(int(spec.instance)), raw_streams)
+            self.recover_logs(self.folder.raw(int(spec.instance)), raw_streams)
         elif spec.role == "process":
-            recover_all(self.disk, self.folder.ready(int(spec.instance)), no_streams)
+            self.recover_logs(self.folder.ready(int(spec.instance)), no_streams)
         else:
             return f"{0:016x}"
         return f"{self.folder.next_log_id(self.clock, self.rng):016x}"
@@ -257,7 +267,12 @@ class Supervisor:
         self.former_ns = self.clock.boot_ns()
         settings = self.settings
         for number in former.retire(
-            self.disk, self.data, self.reports(), settings.process.workers, settings.destinations
+            self.disk,
+            self.data,
+            self.reports(),
+            settings.process.workers,
+            settings.destinations,
+            self.folder.secret,
         ):
             self.happenings.emit(ProcessorRetired(number=number))
 

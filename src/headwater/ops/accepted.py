@@ -13,6 +13,7 @@ from headwater.event import record
 from headwater.event.position import Position, WriterId
 from headwater.kit.disk import Disk
 from headwater.log import block, files
+from headwater.log.block import Secret
 from headwater.log.files import End, Segment
 from headwater.log.recover import block_at
 
@@ -39,8 +40,9 @@ class Accepted:
 class AcceptedCounter:
     """Counts a node's raw log; kept, it reads only what is new."""
 
-    def __init__(self, disk: Disk, raw: str) -> None:
+    def __init__(self, disk: Disk, raw: str, secret: Secret) -> None:
         self.disk = disk
+        self.secret = secret
         self.raw = raw
         self.ends: dict[tuple[str, int], End] = {}
         self.tails: dict[tuple[str, int], Tail] = {}
@@ -74,14 +76,7 @@ class AcceptedCounter:
 
     def tail(self, folder: str, log: int) -> Tail | None:
         """The end of an open log, read on from where it was read to last."""
-        path = files.watermark_path(folder, log)
-        if not self.disk.exists(path):
-            return None
-        cell = self.disk.cell(path)
-        try:
-            watermark = cell.get()
-        finally:
-            cell.close()
+        watermark = files.read_watermark(self.disk, folder, log)
         segments = [s for s in files.segments(self.disk, folder) if s.log == log and s.first < watermark]
         if not segments:
             return None
@@ -106,7 +101,7 @@ class AcceptedCounter:
                 last, offset, seq = offset, offset + header.disk_bytes, header.next_seq
             if last is None:
                 return
-            found = block_at(self.disk, file, last, tail.segment.log)
+            found = block_at(self.disk, file, last, tail.segment.log, self.secret)
             if found is not None:
                 tail.offset, tail.seq, tail.streams = offset, seq, so_far(found[1])
         finally:

@@ -15,6 +15,7 @@ from headwater.config.running import NodeInfo
 from headwater.event.position import Receipt
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
+from headwater.log.block import Secret
 from headwater.ops import metrics, ready, reconcile, standing
 from headwater.ops import where as journey
 from headwater.ops.accepted import AcceptedCounter
@@ -58,6 +59,7 @@ class Look:
         control: ControlPage,
         parts: Callable[[], Parts],
         dead: DeadLetters,
+        secret: Secret,
     ) -> None:
         self.node = node
         self.data = data
@@ -66,7 +68,7 @@ class Look:
         self.control = control
         self.parts = parts
         self.dead = dead
-        self.counter = AcceptedCounter(disk, f"{data}/raw")
+        self.counter = AcceptedCounter(disk, f"{data}/raw", secret)
         self.counting = threading.Lock()
 
     def reports(self) -> Mapping[str, Report]:

@@ -20,6 +20,7 @@ from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken, Busy
 from headwater.log import cut
+from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.read import LogReader
 from headwater.log.ready import ReadyReader, ReadyWriter
@@ -78,6 +79,7 @@ class ProcessWorker:
         runner_for: Callable[[Sequence[int]], Runner],
         report: Report,
         *,
+        secret: Secret,
         partitions: int,
         config_epoch: int,
     ) -> None:
@@ -90,6 +92,7 @@ class ProcessWorker:
         self.ready = ready
         self.runner_for = runner_for
         self.report = report
+        self.secret = secret
         self.config_epoch = config_epoch
         self.owned = [p for p in range(partitions) if p % settings.workers == number]
         self.store = StateStore(disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
@@ -163,7 +166,9 @@ class ProcessWorker:
 
     def _next_cut(self, group: Group) -> Cut | None:
         now = self.clock.boot_ns()  # before the watermarks are read: INV-ORD-1 stands on this order
-        cut.discover(self.disk, f"{self.data}/raw", group.readers, group.vector, group.until)
+        cut.discover(
+            self.disk, f"{self.data}/raw", group.readers, group.vector, group.until, secret=self.secret
+        )
         return cut.take(
             group.readers,
             group.vector,
@@ -271,7 +276,8 @@ class ProcessWorker:
 
     def _fold_rest(self, number: int, fold: Fold) -> None:
         """Fold the commits behind a saved fold."""
-        reader = ReadyReader(self.disk, f"{self.data}/ready/{number}", WriterId(number), fold.ready)
+        folder = f"{self.data}/ready/{number}"
+        reader = ReadyReader(self.disk, folder, WriterId(number), fold.ready, secret=self.secret)
         while entries := reader.read(FOLD_READ_BYTES):
             for entry, after in entries:
                 known = fold.vectors.get(entry.partitions[0], EMPTY)

@@ -324,7 +324,7 @@ def test_log_inspect_says_what_each_segment_holds(tmp_path):
     ):
         writer = BlockWriter(
             disk, SystemClock(), path, folder.writer(number), 7,
-            start=1, offset_ns=0, segment_bytes=1 << 20, submit=inline,
+            secret=folder.secret, start=1, offset_ns=0, segment_bytes=1 << 20, submit=inline,
         )  # fmt: skip
         for events in blocks:
             writer.write(b"x", records=1, events=events)

@@ -27,8 +27,11 @@ from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import SeededRng
 from headwater.kit.threads import Thread
 from headwater.log import block
+from headwater.log.block import Secret
 from headwater.log.write import BlockWriter
 from tests.unit.collect.harness import KEYS, MEMORY, Answer, get, post, read_answers
+
+SECRET = Secret(0x5EC2E7)
 
 LOOPS = [asyncio.new_event_loop, new_loop]
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -60,6 +63,7 @@ class Running:
                 offset_ns=0,
                 segment_bytes=SEGMENT_BYTES,
                 submit=self.threads[0],
+                secret=SECRET,
             ),
             submit=self.threads[1],
             control=self.control,

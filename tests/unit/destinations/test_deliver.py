@@ -6,23 +6,25 @@ reference/protocol_model.py (blind, epoch only) must lose or double rows in the 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from msgspec import structs
 
-from headwater.destinations import worker
+from headwater.destinations import remember, worker
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.memory import MemoryDestination, MemorySettings, Store
 from headwater.destinations.port import Outcome, OutcomeUnknown, PositionRow, Step
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
-from headwater.event.position import EMPTY
+from headwater.event.position import EMPTY, Vector
 from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Rejected
 from headwater.kit.rng import SeededRng
-from tests.chains import ListChain, chain, commit, vector
+from tests.chains import LOG, ListChain, chain, commit, vector
 
 PARTITIONS = (0, 1, 2, 3)
 PIPELINE = "cluster/warehouse/main"
@@ -75,7 +77,11 @@ class World:
         self.names = 0
 
     def deliverer(
-        self, owner: str = "a", destination: MemoryDestination | None = None, **settings: Any
+        self,
+        owner: str = "a",
+        destination: MemoryDestination | None = None,
+        unknown: Callable[[Vector], bool] = lambda vector: False,
+        **settings: Any,
     ) -> Deliverer:
         folder = self.folder / owner
         folder.mkdir(exist_ok=True)
@@ -90,6 +96,7 @@ class World:
             partitions=len(PARTITIONS),
             owner=owner,
             node_ns=self.clock.boot_ns,
+            unknown=unknown,
             tell=lambda name, fields: self.told.append(name),
         )
 
@@ -255,6 +262,32 @@ def test_a_lost_position_row_pauses_and_adopt_mends(world: World) -> None:
     assert code(deliverer) is None
     assert world.ids() == [f"m{n}" for n in [*range(8), 12, 13]]
     deliverer.close()
+
+
+def test_a_destination_that_knows_later_logs_than_the_node_pauses_and_skips_nothing(world: World) -> None:
+    """A restored data folder and a clock that went back: the new log's id is below the one that was delivered."""
+    world.ready.entries += chain([5], PARTITIONS)
+    first = world.deliverer()
+    world.run(first)
+    first.close()
+    shutil.rmtree(world.folder / "a")  # what the deliverer remembered is of before the delivery too
+    world.ready.entries[:] = [structs.replace(commit(0, 4, PARTITIONS), target=vector(4, LOG - 1))]
+    given_out = [LOG - 1]
+    second = world.deliverer(unknown=lambda v: any(at.log > given_out[0] for at in v.values()))
+    world.run(second)
+    assert code(second) == "destination_ahead"
+    assert second.trouble is not None and "restart" in second.trouble.help
+    assert remember.last_log(Unsynced(), str(world.folder / "a" / "state.json")) == LOG
+    second.adopt("here")
+    world.run(second)
+    assert code(second) == "destination_ahead"
+    given_out[0] = LOG  # the next start has read what the deliverer remembers
+    later = commit(0, 3, PARTITIONS)
+    world.ready.entries.append(structs.replace(later, origin=vector(4, LOG - 1), target=vector(3, LOG + 1)))
+    world.run(second)
+    assert code(second) == "off_chain"
+    assert len(world.ids()) == 5
+    second.close()
 
 
 def test_a_restored_destination_pauses_and_fills_itself_up_again(world: World) -> None:

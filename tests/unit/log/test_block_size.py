@@ -7,9 +7,12 @@ from headwater.event.record import Head, encode_head
 from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.kit.threads import inline
+from headwater.log.block import Secret
 from headwater.log.group import GroupCommit
 from headwater.log.read import LogReader
 from headwater.log.write import BlockWriter
+
+SECRET = Secret(0x5EC2E7)
 
 
 def test_inv_log_1_many_refused_events_do_not_make_a_block_that_nobody_reads() -> None:
@@ -19,7 +22,7 @@ def test_inv_log_1_many_refused_events_do_not_make_a_block_that_nobody_reads() -
     async def accept() -> None:
         blocks = BlockWriter(
             disk.process("collector"), SimClock(Time()), "/raw/1", WriterId(1), 7,
-            start=1, offset_ns=0, segment_bytes=32 << 20, submit=inline,
+            start=1, offset_ns=0, segment_bytes=32 << 20, submit=inline, secret=SECRET,
         )  # fmt: skip
         group: GroupCommit[int] = GroupCommit(
             blocks, asyncio.get_running_loop(), lambda waiters, error: released.extend([error] * len(waiters)),
@@ -35,7 +38,7 @@ def test_inv_log_1_many_refused_events_do_not_make_a_block_that_nobody_reads() -
 
     asyncio.run(accept())
     assert released == [None] * 500
-    reader = LogReader(disk.process("processor"), "/raw/1", WriterId(1))
+    reader = LogReader(disk.process("processor"), "/raw/1", WriterId(1), secret=SECRET)
     reader.fill(1 << 30)
     blocks = reader.take((9, 1 << 62))
     assert all(block.payload is not None for block in blocks)

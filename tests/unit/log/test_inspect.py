@@ -9,7 +9,10 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.threads import inline
 from headwater.log import inspect, recover
+from headwater.log.block import Secret
 from headwater.log.write import BlockWriter
+
+SECRET = Secret(0x5EC2E7)
 
 DISK = SystemDisk()
 
@@ -26,6 +29,7 @@ def write(folder: Path, blocks: int) -> Path:
         offset_ns=0,
         segment_bytes=8 << 20,
         submit=inline,
+        secret=SECRET,
     )
     for number in range(blocks):
         writer.write(b"x" * 5000 + bytes([number]), records=2, events=10)
@@ -35,7 +39,7 @@ def write(folder: Path, blocks: int) -> Path:
 
 def test_a_whole_log_has_no_problems(tmp_path: Path) -> None:
     write(tmp_path, 5)
-    (state,) = inspect.inspect(DISK, str(tmp_path))
+    (state,) = inspect.inspect(DISK, str(tmp_path), SECRET)
     assert (state.next_seq, state.blocks, state.records, state.used_bytes, state.problems) == (
         50,
         5,
@@ -50,15 +54,15 @@ def test_a_damaged_block_is_named_with_its_events(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(2 * 8192 + 100)
         file.write(b"!")
-    (state,) = inspect.inspect(DISK, str(tmp_path))
+    (state,) = inspect.inspect(DISK, str(tmp_path), SECRET)
     assert state.problems == ["offset 16384: events 20 to 29 are damaged"]
     assert state.next_seq == 50
 
 
 def test_a_log_cut_below_its_end_is_said_to_miss_events(tmp_path: Path) -> None:
     path = write(tmp_path, 5)
-    recover.recover(DISK, str(tmp_path), 7, recover.no_streams)
+    recover.recover(DISK, str(tmp_path), 7, SECRET, recover.no_streams)
     with path.open("r+b") as file:
         file.truncate(3 * 8192)
-    (state,) = inspect.inspect(DISK, str(tmp_path))
+    (state,) = inspect.inspect(DISK, str(tmp_path), SECRET)
     assert state.problems == ["offset 24576: events 30 to 49 are missing or damaged"]

@@ -10,8 +10,11 @@ from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.kit.threads import inline
 from headwater.log import ready
+from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
+
+SECRET = Secret(0x5EC2E7)
 
 FOLDER = "/ready/0"
 
@@ -34,6 +37,7 @@ def blocks(disk: SimDisk, allowed: list[bool]) -> BlockWriter:
         segment_bytes=4 * 4096,
         submit=inline,
         allowed=lambda: allowed[0],
+        secret=SECRET,
     )
 
 
@@ -47,7 +51,7 @@ def test_a_commit_that_met_a_full_log_halfway_is_read_once_after_it_was_tried_ag
     writer.append(entry(10))
     writer.append(entry(10))
     writer.append(entry(10))  # one block is left in the segment, and the next one is not allowed any more
-    writer.blocks.segments.ready = False
+    writer.blocks.segments.prepared.clear()
     allowed[0] = False
     large = entry(6000)
     for _ in range(3):  # tried again and again, it takes no more room than its blocks
@@ -58,7 +62,7 @@ def test_a_commit_that_met_a_full_log_halfway_is_read_once_after_it_was_tried_ag
     writer.blocks.has_room(0)
     writer.append(large)
     assert (bool(writer.halfway), writer.blocks.next_seq) == (False, 5)
-    reader = ReadyReader(disk.process("deliverer"), FOLDER, WriterId(0))
+    reader = ReadyReader(disk.process("deliverer"), FOLDER, WriterId(0), secret=SECRET)
     assert [commit.target.clock for commit, _ in reader.read(1 << 20)] == [10, 10, 10, 6000]
 
 
@@ -68,8 +72,9 @@ def test_a_spare_is_recycled_at_the_quota_and_room_is_made_whenever_the_door_wan
     writer.append(entry(10))  # the first segment is in use, and the next one is made
     mine, segments = writer.blocks.disk, writer.blocks.segments
     mine.rename(f"{FOLDER}/next.seg", f"{FOLDER}/spare-0000000000000001.seg")
-    segments.ready, allowed[0] = False, False
+    segments.prepared.clear()
+    allowed[0] = False
     assert writer.blocks.has_room(4 * 4096)  # though more than half of the first is left
     mine.rename(f"{FOLDER}/next.seg", f"{FOLDER}/next.gone")
-    segments.ready = False
+    segments.prepared.clear()
     assert not writer.blocks.has_room(4 * 4096) and "quota" in segments.trouble

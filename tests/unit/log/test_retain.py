@@ -3,7 +3,10 @@ from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.kit.threads import inline
 from headwater.log import files, retain
+from headwater.log.block import Secret
 from headwater.log.write import BlockWriter
+
+SECRET = Secret(0x5EC2E7)
 
 FOLDER = "/raw/0"
 SEGMENT_BYTES = 4 * 4096
@@ -25,10 +28,11 @@ def two_segments(disk: SimDisk) -> None:
         offset_ns=0,
         segment_bytes=SEGMENT_BYTES,
         submit=inline,
+        secret=SECRET,
     )
     for _ in range(4):
         writer.write(b"payload", records=1, events=1)
-    view.rename(f"{FOLDER}/{files.NEXT}", files.segment_path(FOLDER, 9, 4))
+    view.rename(f"{FOLDER}/{files.NEXT[0]}", files.segment_path(FOLDER, 9, 4))
 
 
 def retire(disk: SimDisk, safe: Position) -> int:

@@ -10,6 +10,7 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import SeededRng
+from headwater.kit.simulate.disk import SimDisk
 from headwater.node import first
 from headwater.node.folder import make_folder, open_folder, take_lock
 
@@ -67,15 +68,47 @@ def test_a_restored_copy_does_not_count_on_as_its_lost_future_did(tmp_path):
     assert not lost & again
 
 
+def test_a_new_folder_is_there_after_a_crash_of_the_machine():
+    for seed in range(20):
+        sim = SimDisk(seed)
+        made = make_folder("/srv/headwater/data", sim.process("first start"), SeededRng(1))
+        sim.crash()
+        assert open_folder("/srv/headwater/data", sim.process("second start")).id == made.id
+
+
+def test_a_folder_that_was_made_but_not_durably_is_made_so_by_the_next_start():
+    for seed in range(20):
+        sim = SimDisk(seed)
+        sim.process("died").mkdir("/data")
+        made = make_folder("/data", sim.process("next"), SeededRng(1))
+        sim.crash()
+        assert open_folder("/data", sim.process("after")).id == made.id
+
+
+def test_each_folder_has_a_secret_that_is_kept_and_is_its_owners_alone(tmp_path):
+    one, other = make(tmp_path / "one"), make_folder(str(tmp_path / "other"), disk, SeededRng(2))
+    one.count_start()
+    assert stat.S_IMODE(os.stat(tmp_path / "one" / "headwater.json").st_mode) == 0o600
+    assert open_folder(str(tmp_path / "one"), disk).secret == one.secret != other.secret
+
+
+def test_log_ids_are_above_every_one_that_is_known(tmp_path):
+    folder = make(tmp_path)
+    folder.know_log_id(5 << 60)
+    assert folder.next_log_id(StoppedClock(10**18), SeededRng(1)) > 5 << 60
+    folder.know_log_id(7)
+    assert open_folder(str(tmp_path), disk).next_log_id(StoppedClock(0), SeededRng(1)) > 5 << 60
+
+
 def test_another_format_is_refused_with_what_to_do(tmp_path):
     make(tmp_path)
     path = tmp_path / "headwater.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
-    with pytest.raises(Misconfigured, match="has format 2; this version of Headwater reads 1"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(Misconfigured, match="has format 1; this version of Headwater reads 2"):
         make(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', '{"format": 1, "folder_id": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 2}', '{"format": 2, "folder_id": 3}'])
 def test_an_unreadable_identity_is_refused(tmp_path, text):
     (tmp_path / "headwater.json").write_text(text)
     with pytest.raises(Misconfigured):

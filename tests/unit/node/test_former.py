@@ -13,12 +13,14 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.threads import inline
 from headwater.log import files, recover
+from headwater.log.block import Secret
 from headwater.log.ready import ReadyWriter
 from headwater.log.write import BlockWriter
 from headwater.node import former
 
 DISK = SystemDisk()
 LOG = 5
+SECRET = Secret(0x5EC2E7)
 
 
 @pytest.fixture
@@ -28,7 +30,8 @@ def data(tmp_path):
         (tmp_path / path).mkdir(parents=True)
     folder = f"{tmp_path}/ready/2"
     blocks = BlockWriter(
-        DISK, SystemClock(), folder, WriterId(2), LOG, start=1, offset_ns=0, segment_bytes=1 << 20, submit=inline
+        DISK, SystemClock(), folder, WriterId(2), LOG, start=1, offset_ns=0,
+        segment_bytes=1 << 20, submit=inline, secret=SECRET,
     )  # fmt: skip
     writer, at = ReadyWriter(blocks), EMPTY
     for seq in (1, 2):
@@ -37,7 +40,7 @@ def data(tmp_path):
         at = target
     blocks.write(b"half", records=1, events=1, flags=0)
     blocks.close()
-    recover.recover_all(DISK, folder, recover.no_streams)
+    recover.recover_all(DISK, folder, SECRET, recover.no_streams)
     end = files.read_end(DISK, folder, LOG)
     assert end is not None and end.seq == 3
     return str(tmp_path)
@@ -80,16 +83,16 @@ def there(data):
     ],
 )  # fmt: skip
 def test_nothing_goes_that_anybody_may_need(data, workers, reports):
-    assert former.retire(DISK, data, reports, workers, ["a"]) == []
+    assert former.retire(DISK, data, reports, workers, ["a"], SECRET) == []
     assert there(data) == ["ready", "state"]
 
 
 def test_what_everybody_has_goes_and_half_a_commit_keeps_nothing(data):
     reports = process(0, {"2": END}) | deliver(a=2)
-    assert former.retire(DISK, data, reports, 1, ["a"]) == [2]
+    assert former.retire(DISK, data, reports, 1, ["a"], SECRET) == [2]
     assert sorted(os.listdir(f"{data}/ready")) == ["0"]
     assert sorted(os.listdir(f"{data}/state")) == ["0", "deliver-a"]
-    assert former.retire(DISK, data, reports, 1, ["a"]) == []
+    assert former.retire(DISK, data, reports, 1, ["a"], SECRET) == []
 
 
 def test_a_new_destination_that_begins_now_does_not_keep_what_was_given_back_before(data):
@@ -99,11 +102,11 @@ def test_a_new_destination_that_begins_now_does_not_keep_what_was_given_back_bef
     nowhere = {"deliver-x": Report(role="deliver-x", pid=1, start=1, detail={
         "destinations": {"a": {"ready_passed": {"2": [0, 0]}}}
     })}  # fmt: skip
-    assert former.retire(DISK, data, process(0, {"2": END}) | nowhere, 1, ["a"]) == [2]
+    assert former.retire(DISK, data, process(0, {"2": END}) | nowhere, 1, ["a"], SECRET) == [2]
 
 
 def test_without_destinations_what_is_taken_over_goes(data):
-    assert former.retire(DISK, data, process(0, {"2": END}), 1, []) == [2]
+    assert former.retire(DISK, data, process(0, {"2": END}), 1, [], SECRET) == [2]
 
 
 class Killed(BaseException):
@@ -137,5 +140,5 @@ def test_a_crash_while_removing_leaves_state_without_ready_at_most_and_is_finish
         n for part in ("ready", "state") for n in os.listdir(f"{data}/{part}") if n.endswith(former.GONE)
     ]
     reports = process(0, {"2": [0, 0]}) | deliver(a=2)
-    former.retire(DISK, data, reports, 1, ["a"])
+    former.retire(DISK, data, reports, 1, ["a"], SECRET)
     assert there(data) == []

@@ -5,10 +5,13 @@ from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.kit.threads import inline
 from headwater.log import block, files
+from headwater.log.block import Secret
 from headwater.log.write import BlockWriter
 from headwater.node import nodetime
 from headwater.node.retention import headroom_bytes, keep, room_each, safe_vector
 from headwater.node.roles.collect import Room
+
+SECRET = Secret(0x5EC2E7)
 
 W = WriterId(7)
 
@@ -56,7 +59,16 @@ def test_delivered_events_never_keep_new_ones_out_of_a_full_log():
     raw = "/raw"
     folder = f"{raw}/{W:016x}"
     blocks = BlockWriter(
-        disk, SimClock(Time()), folder, W, 1, start=1, offset_ns=0, segment_bytes=SEGMENT, submit=inline
+        disk,
+        SimClock(Time()),
+        folder,
+        W,
+        1,
+        start=1,
+        offset_ns=0,
+        segment_bytes=SEGMENT,
+        submit=inline,
+        secret=SECRET,
     )
     for _ in range(8):
         blocks.write(bytes(SEGMENT // 2 - 8192), records=1, events=1)
@@ -105,7 +117,14 @@ def test_the_quota_is_the_law_also_just_below_it_and_nothing_above_safe_goes(tmp
     folder.mkdir()
     for number in range(4):
         data = block.encode(
-            [b"x"], log_id=1, first_seq=10 * number, events=10, records=1, node_time_ns=1000, boot_ns=1000
+            [b"x"],
+            log_id=1,
+            first_seq=10 * number,
+            events=10,
+            records=1,
+            node_time_ns=1000,
+            boot_ns=1000,
+            secret=SECRET,
         )
         (folder / f"{1:016x}-{10 * number:016x}.seg").write_bytes(data.ljust(size, b"\0"))
 

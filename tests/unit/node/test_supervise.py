@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 
 from headwater.config.control import ControlPage
+from headwater.event.position import Position, Vector, WriterId
+from headwater.event.record import encode_payload
 from headwater.kit.clock import SystemClock
+from headwater.kit.disk import SystemDisk
+from headwater.kit.threads import inline
+from headwater.log.write import BlockWriter
+from headwater.node.folder import open_folder
 from tests.parts import free_port
 
-CLOCK = SystemClock()
+CLOCK, DISK = SystemClock(), SystemDisk()
 pytestmark = pytest.mark.slow
 KEYS = 'keys: [{id: web, secret: "secret-of-web-1", origins: ["*"]}]\n'
 
@@ -81,7 +87,6 @@ class Stubs:
 @pytest.fixture
 def stubs(tmp_path):
     # The data folder of these tests is not empty before its first start: the stubs' notes lie in it.
-    from headwater.kit.disk import SystemDisk
     from headwater.kit.rng import SystemRng
     from headwater.node import folder
 
@@ -128,6 +133,38 @@ def test_a_killed_process_is_started_again_with_a_new_log(stubs):
     again = until(lambda: [n for n in stubs.notes("starts") if n[0] == "collect-0"][1:])[0]
     assert int(again[2], 16) > int(first[2], 16)
     assert until(lambda: stubs.said("role_ended"))[0]["exit_code"] == -9
+
+
+def test_acknowledged_bytes_that_are_gone_are_said_aloud(stubs):
+    folder = stubs.data / "raw" / f"{1 << 16:016x}"
+    writer = BlockWriter(
+        DISK, CLOCK, str(folder), WriterId(1 << 16), 7,
+        start=1, offset_ns=0, segment_bytes=1 << 16, submit=inline, secret=open_folder(str(stubs.data), DISK).secret,
+    )  # fmt: skip
+    stamp = bytes(24) + (2).to_bytes(4, "little") + bytes(4) + (1).to_bytes(4, "little") + bytes(12)
+    for count in (1, 2):
+        writer.write(encode_payload([stamp], [b"{}"], [b""], [], {"web": (1, count)}, 1), records=1, events=1)
+    writer.close()
+    with (folder / f"{7:016x}-{0:016x}.seg").open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(4096))
+    stubs.start()
+    said = until(lambda: stubs.said("log_damaged"))
+    assert [(one["log"], one["first"], one["next"]) for one in said] == [(f"{7:016x}", 1, 2)]
+
+
+def test_log_ids_are_above_those_that_a_destination_remembers(stubs):
+    """INV-LOG-5: the node's own file is older than what its deliverer knows, and so is the clock."""
+    known = 15 << 60
+    folder = stubs.data / "state" / "deliver-warehouse"
+    folder.mkdir(parents=True)
+    vector = Vector({WriterId(1 << 16): Position(known, 3)}).encode().hex()
+    (folder / "state.json").write_text(
+        json.dumps({"format": 1, "pipeline": "x/warehouse/main", "vectors": {vector: [0]}})
+    )
+    stubs.start()
+    given = until(lambda: len(stubs.notes("starts")) == 4 and stubs.notes("starts"))
+    assert sorted(int(log, 16) > known for _, _, log in given) == [False, False, True, True]
 
 
 def test_log_ids_of_a_node_are_never_two_alike(stubs):

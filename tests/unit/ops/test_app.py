@@ -11,6 +11,7 @@ from headwater.kit import ask
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Busy, Rejected
+from headwater.log.block import Secret
 from headwater.ops import app
 from headwater.ops.guard import Guard
 from headwater.ops.look import Look, Parts
@@ -45,7 +46,9 @@ class Node:
         )  # fmt: skip
         self.settings = OpsSettings(**settings)
         parts = Parts(roles=["collect-0"], destinations=["w"], keys=[{"id": "web"}], demo_key="wk")
-        look = Look(info, self.path, self.disk, self.clock, self.control, lambda: parts, NoLetters())
+        look = Look(
+            info, self.path, self.disk, self.clock, self.control, lambda: parts, NoLetters(), Secret(1)
+        )
         self.application = app.make(look, self.settings)
         self.say("collect-0")
 

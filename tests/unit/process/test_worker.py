@@ -21,6 +21,7 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.threads import inline
 from headwater.log import recover
+from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
 from headwater.process import dead, state
@@ -32,6 +33,8 @@ from headwater.process.schema import LearnedSchema
 from headwater.process.settings import ProcessSettings
 from headwater.process.shape import Shaper
 from headwater.process.worker import ProcessWorker
+
+SECRET = Secret(0x5EC2E7)
 
 FOLDER_ID = 0xABCDEF0000
 SEGMENT = 8 * 1024 * 1024
@@ -65,6 +68,7 @@ class Node:
             offset_ns=self.offset_ns,
             segment_bytes=SEGMENT,
             submit=inline,
+            secret=SECRET,
         )
 
     def accept(self, *events: dict[str, Any], worker: int = 0) -> None:
@@ -85,7 +89,7 @@ class Node:
     def processor(self, number: int = 0) -> ProcessWorker:
         """Start a processor as the supervisor does: recover its log first."""
         folder = f"{self.data}/ready/{number}"
-        recover.recover_all(self.disk, folder, recover.no_streams)
+        recover.recover_all(self.disk, folder, SECRET, recover.no_streams)
         schema = LearnedSchema(f"{self.data}/schema.ndjson", columns_max=100)
         dialect = SimpleNamespace(plain=True, default_type=lambda head: "track", split=None)
 
@@ -100,7 +104,7 @@ class Node:
             SimpleNamespace(start=self.start, offset_ns=lambda: self.offset_ns),
             ReadyWriter(self.block_writer(folder, number)), runner,
             lambda report: self.reports.update({number: report}),
-            partitions=8, config_epoch=1,
+            partitions=8, config_epoch=1, secret=SECRET,
         )  # fmt: skip
         worker.recover()
         return worker
@@ -108,7 +112,9 @@ class Node:
     def commits(self, number: int = 0) -> list[Commit]:
         return [
             c
-            for c, _ in ReadyReader(self.disk, f"{self.data}/ready/{number}", WriterId(number)).read(1 << 40)
+            for c, _ in ReadyReader(
+                self.disk, f"{self.data}/ready/{number}", WriterId(number), secret=SECRET
+            ).read(1 << 40)
         ]
 
     def rows(self, number: int = 0) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ what was cut off never comes back.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PAGE_BYTES = 4096
 SECTOR_BYTES = 512
@@ -98,6 +98,15 @@ class File:
             resize(self.device, len(self.cache))
             self.pending.append(Change(0, b"", len(self.durable), len(self.cache)))
 
+    def rot(self, at: int) -> None:
+        """One byte changes, wherever it lies: in the cache, on its way, on the device."""
+        for content in (self.cache, self.device, self.durable):
+            flip(content, at)
+        for number, change in enumerate(self.pending):
+            data = bytearray(change.data)
+            flip(data, at - change.offset)
+            self.pending[number] = replace(change, data=bytes(data))
+
     def torn(self, rng: random.Random) -> bytearray:
         """One possible state of the bytes after a crash now."""
         content = bytearray(self.durable)
@@ -129,6 +138,12 @@ class File:
         self.pages = {page for page in self.pages if page * PAGE_BYTES < len(content)}
         self.pending.clear()
         self.descriptors = 0
+
+
+def flip(content: bytearray, at: int) -> None:
+    """Change the byte at ``at``, if there is one."""
+    if 0 <= at < len(content):
+        content[at] ^= 0x55
 
 
 def resize(content: bytearray, length: int) -> None:

@@ -99,7 +99,15 @@ class ProcessDisk:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(file))
         return found
 
-    def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int:
+    def open(
+        self,
+        path: str,
+        *,
+        write: bool = False,
+        create: bool = False,
+        direct: bool = False,
+        private: bool = False,
+    ) -> int:
         path = normal(path)
         dying = self.begin(
             "open", path, f"{'w' if write else 'r'}{'c' if create else ''}{'d' if direct else ''}"

@@ -13,6 +13,9 @@ from headwater.log.write import BlockWriter
 from headwater.node.context import Context
 from headwater.node.settings import Settings, secret_reader
 
+SEGMENTS_AHEAD = 2
+"""Prepared segments, where the quota has room: while the disk is slow, a segment may be full before the next one is
+made, and whoever comes then is answered 503 `log_preparing`."""
 ROOM_SAID_NS = 5_000_000_000
 """After this the control page knows what was taken; the supervisor looks every 2 s (node/supervise.py)."""
 
@@ -56,11 +59,13 @@ class CollectRole:
             context.path("raw", f"{context.writer():016x}"),
             context.writer(),
             context.log_id,
+            secret=context.secret,
             start=context.control.start,
             offset_ns=context.control.offset_ns,
             segment_bytes=segment_bytes,
             submit=self.preparing,
             allowed=room.take,
+            ahead=SEGMENTS_AHEAD,
         )
         self.keys = self.keys_of(context.settings, None)
         self.worker = CollectWorker(
@@ -85,9 +90,8 @@ class CollectRole:
         )
 
     async def start(self) -> None:
-        while (
-            self.blocks.segments.preparing
-        ):  # nobody is turned away because the door was quicker than the log
+        segments = self.blocks.segments
+        while segments.preparing and not segments.ready:  # nobody is turned away because the door was quicker
             await self.context.clock.sleep(0.01)
         await self.worker.start()
 

@@ -16,7 +16,7 @@ from headwater.event.position import Position, WriterId
 from headwater.kit import ask, memory
 from headwater.kit.errors import Misconfigured
 from headwater.log.ready import ReadyReader
-from headwater.node import happenings
+from headwater.node import happenings, logids
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 from headwater.ops import standing
@@ -51,6 +51,7 @@ class DeliverRole:
             partitions=context.node.partitions,
             owner=context.node.folder_id,
             node_ns=context.node_ns,
+            unknown=logids.unknown_to(context.data, context.disk),
             tell=lambda happening, fields: context.happenings.emit(
                 happenings.of_destination(happening, fields)
             ),
@@ -109,4 +110,4 @@ def ready_folders(context: Context) -> list[int]:
 def ready_opener(context: Context, processor: int) -> Callable[[Position], ReadyReader]:
     """Opens a processor's commits behind a position."""
     folder = context.path("ready", str(processor))
-    return lambda at: ReadyReader(context.disk, folder, WriterId(processor), at)
+    return lambda at: ReadyReader(context.disk, folder, WriterId(processor), at, secret=context.secret)

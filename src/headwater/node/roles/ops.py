@@ -27,6 +27,7 @@ class OpsRole:
             context.control,
             lambda: self.parts,
             NodeDeadLetters(context.disk, context.data),
+            context.secret,
         )
         self.server = OpsServer(look, context.settings.ops)
 

@@ -80,6 +80,7 @@ class ProcessRole:
             ready,
             self.runner,
             self.tell,
+            secret=context.secret,
             partitions=context.node.partitions,
             config_epoch=context.node.start,
         )
@@ -94,6 +95,7 @@ class ProcessRole:
             self.folder,
             WriterId(context.number),
             context.log_id,
+            secret=context.secret,
             start=context.control.start,
             offset_ns=context.control.offset_ns,
             segment_bytes=settings.log.ready_segment_bytes,
