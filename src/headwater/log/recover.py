@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
-from headwater.event.record import decode_payload
+from headwater.event.record import decode_streams
 from headwater.kit.disk import Disk
 from headwater.log import block, files
 from headwater.log.block import Secret
@@ -31,7 +31,7 @@ StreamsOf = Callable[[memoryview], Mapping[str, int]]
 
 def raw_streams(payload: memoryview) -> Mapping[str, int]:
     """``StreamsOf`` of a raw log."""
-    return {stream: counts.so_far for stream, counts in decode_payload(payload).streams.items()}
+    return {stream: counts.so_far for stream, counts in decode_streams(payload).items()}
 
 
 def no_streams(_payload: memoryview) -> Mapping[str, int]:
