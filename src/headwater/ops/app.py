@@ -30,6 +30,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from headwater.config.report import INTERVAL_S_MIN
 from headwater.event.position import Receipt
 from headwater.kit import ask
 from headwater.kit.errors import (
@@ -138,8 +139,14 @@ class Routes:
         return JSONResponse(await asyncio.to_thread(self.look.status))
 
     async def where(self, request: Request) -> Response:
+        """Looked at twice where it has not arrived: what the processes say of themselves is a little old, and somebody
+        who sees the row already must not hear that it is not there."""
         receipt = Receipt.parse(request.query_params.get("receipt", ""))
-        return JSONResponse(await asyncio.to_thread(self.look.where, receipt))
+        told = await asyncio.to_thread(self.look.where, receipt)
+        if told["acknowledged"] and not (told["processed"] and all(told["destinations"].values())):
+            await self.look.clock.sleep(2 * INTERVAL_S_MIN)
+            told = await asyncio.to_thread(self.look.where, receipt)
+        return JSONResponse(told)
 
     async def reconcile(self, request: Request) -> Response:
         return JSONResponse(reconcile.as_json(await asyncio.to_thread(self.look.ledgers)))
