@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds [5]")
     parser.add_argument("--connections", type=int, help="instead of the workload's own 64 (16 for batches)")
     parser.add_argument(
-        "--events", type=int, default=200_000, help="events of process-stages and end-to-end [200000]"
+        "--events", type=int, default=400_000, help="events of process-stages and end-to-end [400000]"
     )
     parser.add_argument("--servers", help="only these, separated by commas (e.g. 'headwater,C loop')")
     parser.add_argument(
