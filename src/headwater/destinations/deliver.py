@@ -3,7 +3,8 @@
 One ``Deliverer`` per destination, one thread in it. A round reads ahead, asks ``plan`` what to do and does it.
 Where the partitions stand is remembered after own commits and read again on any doubt: after MOVED, after an
 unknown outcome, after any error, and before a destination is called off the chain. There is no other recovery:
-what the destination says is what holds, and the plan goes on from there (INV-DST-1).
+what the destination says is what holds, and the plan goes on from there (INV-DST-1). A destination off the chain
+gets what it lacks from private runs, a piece a round, until it stands on the chain again.
 
 Trouble stays here: other destinations and the chain never notice (INV-DST-3). A paused destination says why, names
 the one command that mends it, and is looked at again every ``retry_interval_s``.
@@ -12,27 +13,30 @@ the one command that mends it, and is looked at again every ``retry_interval_s``
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
 from headwater.destinations import load, plan, refused, stand
 from headwater.destinations.chain import Chain
-from headwater.destinations.plan import Load, Paused, Wait
+from headwater.destinations.plan import Load, Paused, Private, Wait
 from headwater.destinations.port import (
     Destination,
     OpenChain,
+    OpenPrivate,
     Outcome,
     OutcomeUnknown,
     PositionRow,
+    PrivateRun,
     Step,
 )
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.seen import Seen
 from headwater.destinations.settings import DestinationSettings
-from headwater.event.position import ZERO, Position, Vector
+from headwater.event.commit import Commit
+from headwater.event.position import EMPTY, ZERO, Position, Vector
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Broken, HeadwaterError, Misconfigured, Rejected, Unavailable
 
@@ -41,6 +45,7 @@ REFUSED_ROUNDS_MAX = 3
 SAVE_INTERVAL_S = 1.0
 LATE_S, STILL_S, FEW_ROWS = 2.0, 0.3, 2000
 """Behind: the newest row waiting is older than LATE_S, FEW_ROWS wait, and the latest came within STILL_S."""
+BEYOND_S = 1.0
 OWN_TROUBLE = ("ready_unreadable", "dead_letters")
 """Errors that are not the destination's: it stays open, and answers readers."""
 
@@ -66,6 +71,8 @@ class Deliverer:
         node_ns: Callable[[], int],
         layouts: Mapping[str, pa.Schema] | None = None,
         unknown: Callable[[Vector], bool] = lambda vector: False,
+        open_private: OpenPrivate | None = None,
+        processed: Callable[[], Mapping[int, Vector]] = dict,
         tell: Tell = lambda name, fields: None,
     ) -> None:
         self.name = name
@@ -83,6 +90,13 @@ class Deliverer:
         self.node_ns = node_ns
         self.unknown = unknown
         """Whether a vector names a log that this node has not given out."""
+        self.open_private = open_private
+        self.run: PrivateRun | None = None
+        """The way back to the chain, while it is under way."""
+        self.processed = processed
+        """Where processing says that it stands."""
+        self.beyond_ns = 0
+        self.stood_at: dict[int, Vector] = {}
         self.tell = tell
         self.lock = threading.RLock()
         self.rows: dict[int, PositionRow] | None = None
@@ -105,7 +119,15 @@ class Deliverer:
         """Since when rows wait; now, while none do."""
         self.loaded_node_ns = 0
         self.seen = Seen()
-        self.counters = {"loads": 0, "rows": 0, "moved": 0, "unknown": 0, "refused": 0, "errors": 0}
+        self.counters = {
+            "loads": 0,
+            "rows": 0,
+            "moved": 0,
+            "unknown": 0,
+            "refused": 0,
+            "errors": 0,
+            "private_runs": 0,
+        }
 
     def round(self) -> float:
         """Do what there is to do; seconds until the next round is useful."""
@@ -130,15 +152,18 @@ class Deliverer:
     def advance(self) -> float:
         """One decision of the plan, carried out; seconds to wait."""
         if self.rows is None:
+            self.end_run()
             self.attach()
+        if self.run is not None:
+            return self.run_on(self.run)
         self.read_ahead()
         decision = plan.plan(self.groups, self.links(), self.settings.load_rows)
         match decision:
             case Load():
                 return self.load_when_due(decision)
             case Wait():
-                return self.settings.poll_interval_ms / 1000
-            case Paused():
+                return self.look_beyond()
+            case Private():
                 return self.off(decision)
 
     def links(self) -> list[list[plan.Link]]:
@@ -156,7 +181,9 @@ class Deliverer:
         vectors = {p: Vector.decode(row.vector) for p, row in rows.items()}
         if wrong := plan.examine(vectors, self.memory.vectors, self.partitions):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
-            raise stand.paused(self.name, wrong)
+            if wrong.code != "destination_went_back" or self.settings.on_restored == "pause":
+                raise stand.paused(self.name, wrong)
+            self.memory.note(vectors, {})  # it fills itself up again, from here
         if any(map(self.unknown, plan.standing(vectors))):
             self.memory.note(
                 vectors, self.memory.ready
@@ -231,12 +258,12 @@ class Deliverer:
     def load(self, decision: Load) -> None:
         """One step; afterwards the positions are known, or marked as to be read."""
         entries = list(self.chain(decision).entries)[decision.first : decision.end]
+        self.load_commits([entry.commit for entry in entries], decision.partitions)
+
+    def load_commits(self, commits: Sequence[Commit], partitions: tuple[int, ...]) -> bool:
+        """One step over commits that follow one another; False where the destination does not stand at the first."""
         step = load.step_of(
-            [entry.commit for entry in entries],
-            decision.partitions,
-            pipeline=self.memory.pipeline,
-            layout=LAYOUT,
-            owner=self.owner,
+            commits, partitions, pipeline=self.memory.pipeline, layout=LAYOUT, owner=self.owner
         )
         self.destination.fit({name: [rows.schema for rows in sets] for name, sets in step.tables.items()})
         step, outcome = self.carry_out(step)
@@ -245,6 +272,7 @@ class Deliverer:
         else:
             self.counters["moved"] += 1
             self.rows, self.certain = None, False
+        return outcome is Outcome.DONE
 
     def carry_out(self, step: Step) -> tuple[Step, Outcome]:
         """The step, without the rows that the destination refuses; what was really committed."""
@@ -279,16 +307,59 @@ class Deliverer:
         self.counters["rows"] += sum(rows.num_rows for sets in step.tables.values() for rows in sets)
         self.certain = True
 
-    def off(self, decision: Paused) -> float:
-        """Off the chain, it seems: look again with everything read from the start, then pause."""
+    def off(self, decision: Private) -> float:
+        """Off the chain, it seems: look again with everything read from the start, then begin a private run."""
         if not self.certain:
             self.rows = None
             for chain in self.chains.values():
                 chain.rewind()
             self.certain = True
             return 0.0
+        new = decision.origin == EMPTY
         self.certain = False
-        raise stand.paused(self.name, decision)
+        if self.open_private is None:
+            raise stand.paused(
+                self.name, Paused("chain_begins_later" if new else "off_chain", decision.partitions)
+            )
+        run = self.open_private(decision.partitions, decision.origin, decision.until)
+        if run.missing:
+            run.close()
+            raise stand.paused(
+                self.name, Paused("beginning_gone" if new else "raw_gone", decision.partitions)
+            )
+        self.run = run
+        self.counters["private_runs"] += 1
+        self.tell("destination_behind", {"destination": self.name, "partitions": len(decision.partitions)})
+        return 0.0
+
+    def look_beyond(self) -> float:
+        """The chain holds nothing more. Where processing is further all the same, and this destination has not moved
+        for BEYOND_S, what lies between has left the ready log."""
+        now_ns = self.clock.boot_ns()
+        if now_ns - self.beyond_ns > BEYOND_S * 1e9 and not any(c.entries for c in self.chains.values()):
+            self.beyond_ns, stood, self.stood_at = now_ns, self.stood_at, dict(self.have)
+            ends = {p: v for p, v in self.processed().items() if p in self.have and not v <= self.have[p]}
+            if ends and stood == self.have:
+                first = min(ends)
+                origin, end = self.have[first], ends[first]
+                together = tuple(p for p in sorted(ends) if self.have[p] == origin and ends[p] == end)
+                return self.off(Private(together, origin, origin.join(end)))
+        return self.settings.poll_interval_ms / 1000
+
+    def run_on(self, run: PrivateRun) -> float:
+        """One piece of the private run, and its step."""
+        commit = run.advance()
+        if commit is not None and not self.load_commits([commit], run.partitions):
+            return 0.0
+        if run.ended:
+            self.end_run()
+        return 0.0
+
+    def end_run(self) -> None:
+        """Let go of the private run."""
+        run, self.run = self.run, None
+        if run is not None:
+            run.close()
 
     def failed(self, error: HeadwaterError) -> float:
         """Pause or back off; everything is read again afterwards."""
@@ -369,6 +440,7 @@ class Deliverer:
             try:
                 self.memory.save(self.clock.boot_ns(), 0.0)
             finally:
+                self.end_run()
                 for chain in self.chains.values():
                     chain.close()
                 self.destination.close()

@@ -5,7 +5,7 @@ by the first link that it has not passed: it stands at the link's origin → loa
 A link may be loaded for a subset of its partitions (INV-DST-2). With several ready logs a partition may wait for
 a link of another log (the number of processors was changed), so being off counts only when nothing can be loaded.
 
-``private`` runs are the way back to the chain; until they exist, off the chain means: paused, with the reason.
+``private`` runs are the way back to the chain: [have, origin of the first link that is still there).
 """
 
 from __future__ import annotations
@@ -38,6 +38,15 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Private:
+    """A private run for ``partitions``, which all stand at ``origin``, up to where a link of their chain begins."""
+
+    partitions: tuple[int, ...]
+    origin: Vector
+    until: Vector
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to add now: every link is passed."""
 
@@ -51,7 +60,7 @@ class Paused:
     adopt: str = "now"
 
 
-Decision = Load | Wait | Paused
+Decision = Load | Private | Wait
 Standing = Mapping[Vector, frozenset[int]]
 
 
@@ -71,7 +80,7 @@ def passed(groups: Standing, link: Link) -> bool:
 
 def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_full: int) -> Decision:
     """The next load: it ends with the link that reaches ``rows_full`` rows, or with the last that there is."""
-    off: set[int] = set()
+    off: dict[int, Link] = {}
     for number, links in enumerate(chains):
         for index, link in enumerate(links):
             if passed(groups, link):
@@ -79,12 +88,21 @@ def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_full: int) -> 
             here = groups.get(link.origin, frozenset()) & link.partitions
             if here and not link.target <= link.origin:
                 return extend(number, index, here, links, rows_full)
-            off |= {p for v, g in groups.items() if not link.target <= v for p in g & link.partitions}
-            off |= link.partitions.difference(*groups.values())
+            for vector, group in groups.items():
+                if not link.target <= vector:
+                    off = dict.fromkeys(group & link.partitions, link) | off
             break
-    if off:
-        return private(groups, tuple(sorted(off)))
-    return Wait()
+    return private(groups, off) if off else Wait()
+
+
+def private(groups: Standing, off: Mapping[int, Link]) -> Private:
+    """The run that brings the lowest of these partitions, and all that stand with it, to a border of their chain: where
+    the link begins that they miss, or, where they stand inside it, to its end."""
+    first = min(off)
+    link = off[first]
+    origin, group = next((vector, group) for vector, group in groups.items() if first in group)
+    together = tuple(p for p in sorted(group) if off.get(p) is link)
+    return Private(together, origin, link.origin if origin <= link.origin else origin.join(link.target))
 
 
 def extend(
@@ -97,16 +115,6 @@ def extend(
             break
         end, rows, last = end + 1, rows + link.rows, link
     return Load(number, first, end, tuple(sorted(partitions)), rows)
-
-
-def private(groups: Standing, off: tuple[int, ...]) -> Paused:
-    """The place of private runs (protocol.md §5): have → join(have, chain.end), seeded with the ids below have.
-
-    Until processing offers them, a destination off the chain is paused: nothing is lost, since nothing is freed
-    that it has not passed, and an operator decides with ``adopt``.
-    """
-    new = groups.get(EMPTY, frozenset()).issuperset(off)
-    return Paused("chain_begins_later" if new else "off_chain", off)
 
 
 def examine(rows: Mapping[int, Vector], remembered: Mapping[int, Vector], partitions: int) -> Paused | None:

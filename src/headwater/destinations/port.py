@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from headwater.event.commit import Commit
-from headwater.event.position import Position
+from headwater.event.position import Position, Vector
 from headwater.kit.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -177,3 +177,31 @@ class ChainReader(Protocol):
 
 OpenChain = Callable[[Position], ChainReader]
 """Opens one ready log behind a position; ZERO: from the oldest commit that is kept."""
+
+
+class PrivateRun(Protocol):
+    """Commits that are made again from the raw log (process/private.py), for a destination off the chain."""
+
+    @property
+    def partitions(self) -> tuple[int, ...]: ...
+    @property
+    def missing(self) -> int:
+        """Events that the raw log no longer holds: without them, the run would leave a hole."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last commit was given."""
+        ...
+
+    def advance(self) -> Commit | None:
+        """A piece of work; a commit, or none where it was only preparation."""
+        ...
+
+    def close(self) -> None:
+        """Release the files."""
+        ...
+
+
+OpenPrivate = Callable[[tuple[int, ...], Vector, Vector], PrivateRun]
+"""Partitions, origin, until: the run between."""

@@ -20,6 +20,9 @@ class DestinationSettings(
     start: Literal["beginning", "now"] = "beginning"
     """Where a destination that was never delivered to begins: with everything that the ready log still holds (a new
     node holds it all), or with what comes from now on."""
+    on_restored: Literal["pause", "refill"] = "pause"
+    """When it stands below what was delivered to it (an older copy was put in its place): wait for
+    `headwater destination adopt NAME --from here`, or fetch what it lacks from the logs at once."""
     load_rows: int = 122_880
     """Rows at which a load is full; it ends with the commit that reaches them. 122,880 is DuckDB's row group: whole
     ones go straight into the file, without the write-ahead log (8.5 µs per row of 110 columns against 13 below it)."""

@@ -20,6 +20,8 @@ RETRY_FIRST_S = 0.1
 REASONS = {
     "chain_begins_later": "it is new, and the ready log no longer holds the events from the beginning",
     "off_chain": "no entry of the ready log begins where it stands",
+    "beginning_gone": "it is new, and the raw log no longer holds the events from the beginning",
+    "raw_gone": "the raw log no longer holds the events that it lacks",
     "position_missing": "its position rows are gone, though it was delivered to before",
     "destination_went_back": "it stands below what was delivered to it: an older state was restored",
     "destination_missing": "it is not there, though it was delivered to before",

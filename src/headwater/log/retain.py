@@ -48,6 +48,20 @@ def folder_bytes(disk: Disk, folder: str) -> int:
     return total
 
 
+def held_bytes(disk: Disk, folder: str, safe: Position) -> int:
+    """What the folder would take if everything below ``safe`` were given back."""
+    below = {segment.path for segment, after in ends(disk, folder) if after <= safe}
+    total = 0
+    for segment in files.segments(disk, folder):
+        if segment.path not in below:
+            file = disk.open(segment.path)
+            try:
+                total += disk.size(file)
+            finally:
+                disk.close(file)
+    return total
+
+
 def retire(
     disk: Disk,
     folder: str,

@@ -98,17 +98,10 @@ class Runner:
 
     def run(self, blocks: Sequence[Block], seen: Seen, now_s: float) -> Output:
         """Everything that follows from the blocks, given the ids seen below them; adds the new ids to ``seen``."""
-        events = self.gatherer.gather(blocks)
-        if not self.all:
-            events = self._prefilter(events)
-        try:
-            made = self._make(events, now_s)
-        except Exception as error:  # a bug of ours or of a library: it must not stop the other events
-            self._condemn(events, now_s, error)
-            made = self._make(events, now_s)
+        made = self._made(blocks, now_s)
         events = made.events
         streams = [h.key_id for h in events.heads]
-        fresh, ids = self._dedupe(events, streams, made.message_ids, made.partition, made.alive, seen)
+        fresh, ids = self._dedupe(made, streams, seen)
         changes = self._count(events, streams, made.partition, made.alive, fresh, made.dead)
         rows, first = made.rows, fresh[made.alive]
         if rows is not None and not first.all():
@@ -117,8 +110,25 @@ class Runner:
             len(events), rows, dead_table(events, streams, made.dead, made.message_ids), ids, changes
         )
 
-    def _make(self, events: Events, now_s: float) -> Made:
-        """What follows from each event by itself. Changes nothing, so that it may be tried again."""
+    def ids(self, blocks: Sequence[Block]) -> Ids | None:
+        """The ids of the events alone, as a run would add them; copies of one are in it twice."""
+        made = self._made(blocks, None)
+        where = np.flatnonzero(made.alive)
+        return self._ids(made, [h.key_id for h in made.events.heads], where) if len(where) else None
+
+    def _made(self, blocks: Sequence[Block], now_s: float | None) -> Made:
+        events = self.gatherer.gather(blocks)
+        if not self.all:
+            events = self._prefilter(events)
+        try:
+            return self._make(events, now_s)
+        except Exception as error:  # a bug of ours or of a library: it must not stop the other events
+            self._condemn(events, now_s, error)
+            return self._make(events, now_s)
+
+    def _make(self, events: Events, now_s: float | None) -> Made:
+        """What follows from each event by itself; rows only where there is a ``now_s``. Changes nothing, so that it may
+        be tried again."""
         parsed = self.reader.read(readable(events))
         message_ids = self._message_ids(events, parsed)
         partition = self._partitions(events, parsed, message_ids)
@@ -131,14 +141,8 @@ class Runner:
         dead = {n: why for n, why in {**parsed.dead, **events.refused}.items() if not events.erased[n]}
         alive = ~events.erased
         alive[list(dead)] = False
-        return Made(
-            events,
-            message_ids,
-            partition,
-            dead,
-            alive,
-            self._rows(events, parsed, message_ids, partition, alive, now_s),
-        )
+        rows = None if now_s is None else self._rows(events, parsed, message_ids, partition, alive, now_s)
+        return Made(events, message_ids, partition, dead, alive, rows)
 
     def _rows(
         self,
@@ -158,7 +162,7 @@ class Runner:
             message_ids = [message_ids[i] for i in where.tolist()]
         return self.shaper.rows(events, parsed, message_ids, partition, now_s)
 
-    def _condemn(self, events: Events, now_s: float, error: Exception) -> None:
+    def _condemn(self, events: Events, now_s: float | None, error: Exception) -> None:
         """Make dead letters of the events that fail even alone, found by halving. Raises where nothing is processed at
         all: then the events are not to blame."""
         if isinstance(error, OSError | MemoryError) or not self._survives(harmless(), now_s):
@@ -175,7 +179,7 @@ class Runner:
                     reason = f"processing failed: {type(failure).__name__}: {failure}"
                     events.refused[int(where[0])] = (reason[:REASON_CHARS_MAX], "")
 
-    def _survives(self, events: Events, now_s: float) -> bool:
+    def _survives(self, events: Events, now_s: float | None) -> bool:
         try:
             self._make(events, now_s)
         except Exception:
@@ -212,28 +216,27 @@ class Runner:
                 slots[number] = slot_of(affinity(anonymous[at], user[at], message_ids[number]) or "")
         return (slots % self.partitions).astype(np.uint16)
 
-    def _dedupe(
-        self,
-        events: Events,
-        streams: list[str],
-        message_ids: list[str],
-        partition: Array,
-        alive: Array,
-        seen: Seen,
-    ) -> tuple[Array, Ids | None]:
+    def _dedupe(self, made: Made, streams: list[str], seen: Seen) -> tuple[Array, Ids | None]:
         """Which events are the first of their id, and the ids that they add."""
-        where = np.flatnonzero(alive)
-        fresh = np.zeros(len(events), bool)
+        where = np.flatnonzero(made.alive)
+        fresh = np.zeros(len(made.events), bool)
         if not len(where):
             return fresh, None
+        ids = self._ids(made, streams, where)
+        new = seen.add(*ids)
+        fresh[where] = new
+        high, low, minute, owner = ids
+        return fresh, (high[new], low[new], minute[new], owner[new])
+
+    def _ids(self, made: Made, streams: list[str], where: Array) -> Ids:
+        """The ids of these events."""
+        events, texts = made.events, made.message_ids
         keys = [streams[h] for h in events.head[where].tolist()]
-        texts = message_ids if len(where) == len(events) else [message_ids[i] for i in where.tolist()]
+        if len(where) < len(events):
+            texts = [texts[i] for i in where.tolist()]
         high, low = hash_ids(keys, texts)
         minute = (events.received_ns[where] // MINUTE_NS).astype(np.uint32)
-        owner = partition[where]
-        new = seen.add(high, low, minute, owner)
-        fresh[where] = new
-        return fresh, (high[new], low[new], minute[new], owner[new])
+        return high, low, minute, made.partition[where]
 
     def _count(
         self,

@@ -17,7 +17,7 @@ from msgspec import structs
 from headwater.destinations import remember, worker
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.memory import MemoryDestination, MemorySettings, Store
-from headwater.destinations.port import Outcome, OutcomeUnknown, PositionRow, Step
+from headwater.destinations.port import OpenPrivate, Outcome, OutcomeUnknown, PositionRow, Step
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.event.position import EMPTY, Vector
@@ -81,6 +81,8 @@ class World:
         owner: str = "a",
         destination: MemoryDestination | None = None,
         unknown: Callable[[Vector], bool] = lambda vector: False,
+        open_private: OpenPrivate | None = None,
+        processed: Callable[[], dict[int, Vector]] = dict,
         **settings: Any,
     ) -> Deliverer:
         folder = self.folder / owner
@@ -97,6 +99,8 @@ class World:
             owner=owner,
             node_ns=self.clock.boot_ns,
             unknown=unknown,
+            open_private=open_private,
+            processed=processed,
             tell=lambda name, fields: self.told.append(name),
         )
 

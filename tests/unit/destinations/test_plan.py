@@ -9,6 +9,7 @@ from headwater.destinations.plan import (
     Link,
     Load,
     Paused,
+    Private,
     Standing,
     Wait,
     due_s,
@@ -57,17 +58,29 @@ def test_a_subset_that_fell_behind_goes_first_and_alone() -> None:
     assert plan(groups, [links(10, 20)], 100) == Load(0, 0, 2, (2, 3), 20)
 
 
-def test_off_the_chain_is_paused_and_told_from_new() -> None:
+def test_off_the_chain_a_private_run_leads_to_where_a_link_begins() -> None:
     chain = links(20, 30, first=10)
-    assert plan(at(5), [chain], 100) == Paused("off_chain", (0, 1, 2, 3))
-    assert plan(at(0), [chain], 100) == Paused("chain_begins_later", (0, 1, 2, 3))
-    assert plan(at(15), [chain], 100) == Paused("off_chain", (0, 1, 2, 3))
+    assert plan(at(5), [chain], 100) == Private((0, 1, 2, 3), vector(5), vector(10))
+    assert plan(at(0), [chain], 100) == Private((0, 1, 2, 3), EMPTY, vector(10))
+    assert plan(at(15), [chain], 100) == Private(
+        (0, 1, 2, 3), vector(15), vector(20)
+    )  # inside a link: to its end
+    assert plan(at(20), [chain], 100) == Load(0, 1, 2, (0, 1, 2, 3), 10)
 
 
-def test_a_partition_that_has_no_position_is_off() -> None:
-    groups = standing({0: vector(0), 1: vector(0)})
-    assert plan(groups, [links(10)], 100) == Load(0, 0, 1, (0, 1), 10)
-    assert plan(standing({0: vector(10), 1: vector(10)}), [links(10)], 100) == Paused("off_chain", (2, 3))
+def test_a_private_run_takes_the_partitions_that_stand_together_and_share_a_chain() -> None:
+    low, high = frozenset({0, 1}), frozenset({2, 3})
+    chains = [links(20, first=10, partitions=low), links(30, first=12, partitions=high)]
+    assert plan(at(5), chains, 100) == Private((0, 1), vector(5), vector(10))
+    groups = standing({0: vector(20), 1: vector(5), 2: vector(5), 3: vector(7)})
+    assert plan(groups, chains, 100) == Private((1,), vector(5), vector(10))
+    groups = standing({0: vector(20), 1: vector(20), 2: vector(5), 3: vector(7)})
+    assert plan(groups, chains, 100) == Private((2,), vector(5), vector(12))
+
+
+def test_what_stands_on_the_chain_goes_before_what_does_not() -> None:
+    groups = standing({0: vector(10), 1: vector(10), 2: vector(5), 3: vector(5)})
+    assert plan(groups, [links(20, first=10)], 100) == Load(0, 0, 1, (0, 1), 10)
 
 
 def test_a_partition_that_moved_to_another_log_waits_for_the_older_one() -> None:

@@ -66,3 +66,12 @@ def test_an_empty_folder_has_nothing_to_give_back() -> None:
     disk = SimDisk()
     disk.process("set-up").mkdir(FOLDER)
     assert retire(disk, Position(9, 3)) == 0
+
+
+def test_held_bytes_are_those_that_would_stay() -> None:
+    disk = SimDisk(1)
+    two_segments(disk)
+    view = disk.process("supervisor")
+    whole = retain.held_bytes(view, FOLDER, Position(0, 0))
+    assert retain.held_bytes(view, FOLDER, Position(9, 3)) == whole > 0
+    assert retain.held_bytes(view, FOLDER, Position(9, 4)) == whole // 2

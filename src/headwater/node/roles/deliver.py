@@ -9,10 +9,11 @@ from typing import Any
 from headwater.config.report import read_reports
 from headwater.destinations import registry
 from headwater.destinations.deliver import Deliverer
+from headwater.destinations.port import OpenPrivate, PrivateRun
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.worker import DeliverWorker
-from headwater.event.position import Position, WriterId
+from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
 from headwater.kit.errors import Misconfigured
 from headwater.log.ready import ReadyReader
@@ -52,6 +53,12 @@ class DeliverRole:
             owner=context.node.folder_id,
             node_ns=context.node_ns,
             unknown=logids.unknown_to(context.data, context.disk),
+            open_private=private_opener(context),
+            processed=lambda: (
+                standing.processed(
+                    read_reports(context.disk, context.path("run", "reports"), context.control.start)
+                ).vectors
+            ),
             tell=lambda happening, fields: context.happenings.emit(
                 happenings.of_destination(happening, fields)
             ),
@@ -111,3 +118,42 @@ def ready_opener(context: Context, processor: int) -> Callable[[Position], Ready
     """Opens a processor's commits behind a position."""
     folder = context.path("ready", str(processor))
     return lambda at: ReadyReader(context.disk, folder, WriterId(processor), at, secret=context.secret)
+
+
+def private_opener(context: Context) -> OpenPrivate:
+    """Opens runs over the raw log with today's settings. What processing needs is imported when the first one begins:
+    most deliverers never need it."""
+
+    def open_private(partitions: tuple[int, ...], origin: Vector, until: Vector) -> PrivateRun:
+        from headwater.node.roles import process
+        from headwater.process import private
+        from headwater.process.dedupe import Seen
+        from headwater.process.schema import LearnedSchema
+        from headwater.process.shape import Shaper
+
+        settings = context.settings
+        schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
+        shaper = Shaper(
+            process.enrichment(context, settings), schema, server_keys=process.server_keys(settings)
+        )
+        seen = Seen(
+            partitions=context.node.partitions,
+            memory_bytes=settings.process.dedupe_memory_bytes,
+            window_s=settings.process.dedupe_window_s,
+        )
+        return private.PrivateRun(
+            context.disk,
+            context.path("raw"),
+            context.secret,
+            context.clock,
+            process.runner_of(context, schema, shaper, partitions, damage_here=False),
+            seen,
+            partitions=partitions,
+            origin=origin,
+            until=until,
+            now=lambda: (context.control.start, context.clock.boot_ns()),
+            bytes_max=settings.process.cut_bytes_max,
+            config_epoch=context.node.start,
+        )
+
+    return open_private

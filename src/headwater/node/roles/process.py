@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ from headwater.process.shape import Shaper
 from headwater.process.worker import ProcessWorker
 
 COMMITS_IN_READY_MIN = 6
+ATTACHED_SHARE = 0.6
+"""Of the quota of the ready log: what a destination may hold while others are further."""
 READY_RETIRE_INTERVAL_S = 2.0
 KEEP_FREED_BYTES = 192 * 1024 * 1024
 """About what a cut needs beyond the state; bounded with it."""
@@ -63,6 +65,8 @@ class ProcessRole:
         self.failure: BaseException | None = None
         self.stopping = threading.Event()
         self.retired_ns = 0
+        self.detached: list[str] = []
+        """Destinations for which the ready log is not kept."""
         self.server_keys = server_keys(settings)
         self.enrich = enrichment(context, settings)
         self.schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
@@ -106,10 +110,13 @@ class ProcessRole:
     def allowed(self) -> bool:
         """Whether the ready log may grow: below its quota, and always as far as it needs to come free again: by the
         segment behind the one that is written, and to the end of a commit."""
-        settings = self.context.settings
-        quota = max(settings.ready_bytes_max, 2 * settings.log.ready_segment_bytes)
         halfway = self.ready is not None and self.ready.halfway
-        return halfway or retain.folder_bytes(self.context.disk, self.folder) < quota
+        return halfway or retain.folder_bytes(self.context.disk, self.folder) < self.quota()
+
+    def quota(self) -> int:
+        """What the ready log may take, bytes."""
+        settings = self.context.settings
+        return max(settings.ready_bytes_max, 2 * settings.log.ready_segment_bytes)
 
     async def start(self) -> None:
         await asyncio.to_thread(self.worker.recover)
@@ -138,8 +145,17 @@ class ProcessRole:
         """Give back the commits that are folded and that every destination has."""
         context = self.context
         reports = read_reports(context.disk, context.path("run", "reports"), context.control.start)
-        passed = {name: one.ready_passed for name, one in standing.delivered(reports).items()}
-        safe = ready_safe(self.told, passed, context.settings.destinations, context.instance)
+        passed = {
+            name: one.ready_passed.get(context.instance, ZERO)
+            for name, one in standing.delivered(reports).items()
+        }
+        attached = attached_to(
+            {name: passed.get(name, ZERO) for name in context.settings.destinations},
+            lambda safe: retain.held_bytes(context.disk, self.folder, safe),
+            int(self.quota() * ATTACHED_SHARE),
+        )
+        safe = min([Position(*self.told.get("folded", ZERO)), *attached.values()])
+        self.detached = sorted(set(context.settings.destinations) - set(attached))
         retain.retire(
             context.disk,
             self.folder,
@@ -162,13 +178,8 @@ class ProcessRole:
 
     def runner(self, owned: Sequence[int]) -> Runner:
         """The runner of a group of partitions."""
-        return Runner(
-            Gatherer(meaning),
-            Reader(self.schema, depth_max=self.context.settings.process.nested_depth_max),
-            self.shaper(),
-            owned=owned,
-            partitions=self.context.node.partitions,
-            damage_here=self.context.number == 0,
+        return runner_of(
+            self.context, self.schema, self.shaper(), owned, damage_here=self.context.number == 0
         )
 
     async def drain(self) -> None:
@@ -189,6 +200,20 @@ class ProcessRole:
         return self.told
 
 
+def runner_of(
+    context: Context, schema: LearnedSchema, shaper: Shaper, owned: Sequence[int], *, damage_here: bool
+) -> Runner:
+    """Processing of these partitions as the settings say."""
+    return Runner(
+        Gatherer(meaning),
+        Reader(schema, depth_max=context.settings.process.nested_depth_max),
+        shaper,
+        owned=owned,
+        partitions=context.node.partitions,
+        damage_here=damage_here,
+    )
+
+
 def enrichment(context: Context, settings: Settings) -> EnrichSettings:
     """The settings of enrichment, paths of databases below the data folder."""
     enrich = settings.process.enrich
@@ -203,17 +228,15 @@ def meaning(name: str) -> Dialect:
     return DIALECTS[name]
 
 
-def ready_safe(
-    told: Mapping[str, Any],
-    passed: Mapping[str, Mapping[str, Position]],
-    destinations: Iterable[str],
-    ready: str,
-) -> Position:
-    """The position below which nobody needs this ready log any more; ZERO while a destination has not said."""
-    safe = Position(*told.get("folded", ZERO))
-    for name in destinations:
-        safe = min(safe, passed.get(name, {}).get(ready, ZERO))
-    return safe
+def attached_to(
+    passed: Mapping[str, Position], held_bytes: Callable[[Position], int], bytes_max: int
+) -> dict[str, Position]:
+    """The destinations for which the ready log is kept: without the slowest, as long as they would hold more than
+    ``bytes_max`` of it. Those are served by private runs when they come back. The furthest one always counts."""
+    attached = dict(sorted(passed.items(), key=lambda item: item[1], reverse=True))
+    while len(attached) > 1 and held_bytes(min(attached.values())) > bytes_max:
+        attached.popitem()
+    return attached
 
 
 def server_keys(settings: Settings) -> frozenset[str]:

@@ -1,0 +1,220 @@
+"""The deliverer and private runs: off the chain, and back on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from headwater.destinations.deliver import Deliverer
+from headwater.event.commit import Commit
+from headwater.event.position import EMPTY, Vector
+from headwater.kit.errors import Unavailable
+from headwater.kit.rng import SeededRng
+from tests.chains import WRITER, chain, commit, vector
+from tests.unit.destinations.test_deliver import PARTITIONS, World, code
+
+
+@dataclass
+class Raw:
+    """The raw log of a world: gives the rows of any stretch again, in pieces; remembers what was asked."""
+
+    piece: int = 3
+    missing: int = 0
+    asked: list[tuple[tuple[int, ...], Vector, Vector]] = field(default_factory=list)
+    closed: int = 0
+    before: Callable[[], None] = lambda: None
+    """Called before each piece."""
+
+    def open(self, partitions: tuple[int, ...], origin: Vector, until: Vector) -> FakeRun:
+        self.asked.append((partitions, origin, until))
+        return FakeRun(self, partitions, origin, until)
+
+
+@dataclass
+class FakeRun:
+    """A private run without a log (process/private.py is tested where it is)."""
+
+    raw: Raw
+    partitions: tuple[int, ...]
+    at: Vector
+    until: Vector
+
+    @property
+    def missing(self) -> int:
+        return self.raw.missing
+
+    @property
+    def ended(self) -> bool:
+        return self.at == self.until
+
+    def advance(self) -> Commit | None:
+        self.raw.before()
+        first, last = self.at[WRITER].seq, self.until[WRITER].seq
+        count = min(self.raw.piece, last - first)
+        whole = commit(first, count, PARTITIONS)
+        rows = structs.replace(whole, partitions=tuple(PARTITIONS))
+        self.at = rows.target
+        return rows if set(self.partitions) == set(PARTITIONS) else subset(rows, self.partitions)
+
+    def close(self) -> None:
+        self.raw.closed += 1
+
+
+def subset(whole: Commit, partitions: tuple[int, ...]) -> Commit:
+    import pyarrow as pa
+
+    from headwater.destinations.load import only
+    from headwater.process.worker import ipc
+
+    rows = only(pa.ipc.open_stream(whole.sections["rows:events"]).read_all(), partitions)
+    changes = {
+        stream: {p: counts for p, counts in by_partition.items() if p in partitions}
+        for stream, by_partition in whole.changes.items()
+    }
+    return structs.replace(whole, partitions=partitions, sections={"rows:events": ipc(rows)}, changes=changes)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def raw() -> Raw:
+    return Raw()
+
+
+def deliverer(world: World, raw: Raw, owner: str = "a", **more: Any) -> Deliverer:
+    return world.deliverer(owner, open_private=raw.open, **more)
+
+
+def test_a_new_destination_that_comes_late_begins_in_the_raw_log(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([5, 3, 4], PARTITIONS)
+    world.ready.kept_from = 2
+    one = deliverer(world, raw)
+    world.run(one)
+    assert world.exact()
+    assert raw.asked == [(tuple(PARTITIONS), EMPTY, vector(8))] and raw.closed == 1
+    assert one.counters["private_runs"] == 1 and one.counters["loads"] == 4
+    web = one.seen.streams["web"]
+    assert web.out == web.rows + web.dead + web.erased
+    one.close()
+
+
+def test_a_destination_that_went_back_fills_itself_up_again(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([5], PARTITIONS)
+    first = deliverer(world, raw)
+    world.run(first)
+    assert first.settings.on_restored == "pause"
+    backup = (list(world.store.rows["events"]), dict(world.store.positions))
+    world.ready.entries += chain([3, 4], PARTITIONS, 5)
+    world.run(first)
+    first.close()
+    world.ready.kept_from = 3
+    world.ready.entries += chain([2], PARTITIONS, 12)
+    world.store.rows["events"], world.store.positions = list(backup[0]), dict(backup[1])
+    second = deliverer(world, raw)
+    world.run(second)
+    assert code(second) == "destination_went_back" and len(world.ids()) == 5
+    second.close()
+    third = deliverer(world, raw, on_restored="refill")
+    world.run(third)
+    assert world.exact()
+    assert raw.asked == [(tuple(PARTITIONS), vector(5), vector(12))]
+    third.close()
+
+
+def test_inside_a_link_the_run_ends_with_it(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([5, 7, 2], PARTITIONS)
+    one = deliverer(world, raw)
+    world.run(one, 2)
+    raw.piece = 4
+    world.ready.entries[:] = chain([12, 2], PARTITIONS)  # the chain was cut otherwise
+    world.run(one)
+    assert world.exact()
+    one.close()
+
+
+def test_where_the_ready_log_is_empty_processing_says_how_far_it_is(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([5, 3], PARTITIONS)
+    world.ready.kept_from = 2
+    one = deliverer(world, raw, processed=lambda: dict.fromkeys(PARTITIONS, vector(8)))
+    world.run(one, 400)
+    assert world.exact()
+    assert raw.asked == [(tuple(PARTITIONS), EMPTY, vector(8))]
+    one.close()
+
+
+@pytest.mark.parametrize(("new", "reason"), [(True, "beginning_gone"), (False, "raw_gone")])
+def test_without_the_events_it_pauses(world: World, raw: Raw, new: bool, reason: str) -> None:
+    world.ready.entries += chain([5], PARTITIONS)
+    if not new:
+        first = deliverer(world, raw)
+        world.run(first)
+        first.close()
+    world.ready.entries += chain([3, 4], PARTITIONS, 5)
+    world.ready.kept_from = 2
+    raw.missing = 3
+    one = deliverer(world, raw)
+    world.run(one)
+    assert code(one) == reason
+    assert len(world.ids()) == (0 if new else 5)
+    raw.missing = 0
+    world.clock.now_ns += 10**10
+    world.run(one)
+    assert world.exact()
+    one.close()
+
+
+def test_a_run_that_breaks_off_is_begun_again_where_the_destination_stands(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([5, 3, 4], PARTITIONS)
+    world.ready.kept_from = 2
+    pieces = 0
+
+    def before() -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 2:
+            raise Unavailable("the disk is away", code="ready_unreadable")
+
+    raw.before = before
+    one = deliverer(world, raw)
+    world.run(one, 60)
+    assert world.exact()
+    assert [asked[1] for asked in raw.asked] == [EMPTY, vector(3)]
+    assert raw.closed == 2
+    one.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_inv_dst_1_two_deliverers_and_private_runs_neither_lose_nor_double(
+    world: World, raw: Raw, seed: int
+) -> None:
+    """INV-DST-1, INV-DEST: whoever steps second finds the position moved; the ready log is freed at random."""
+    rng = SeededRng(seed)
+    owners = [deliverer(world, raw, name, load_rows=1 + rng.below(9)) for name in "ab"]
+    sent = 0
+    for _ in range(60):
+        size = 1 + rng.below(6)
+        world.ready.entries += chain([size], PARTITIONS, sent)
+        sent += size
+        raw.piece = 1 + rng.below(5)
+        if rng.below(3) == 0:
+            world.ready.kept_from = max(world.ready.kept_from, len(world.ready.entries) - rng.below(4))
+            for one in owners:
+                if rng.below(2):
+                    one.rows, one.certain = None, False
+                    for part in one.chains.values():
+                        part.rewind()
+        for one in owners:
+            world.run(one, rng.below(4))
+    for one in owners:
+        world.run(one, 60)
+    assert world.exact()
+    for one in owners:
+        one.close()

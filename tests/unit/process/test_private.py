@@ -1,0 +1,122 @@
+"""Private runs give what the chain gave, from any place to any later one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headwater.event.commit import Commit
+from headwater.event.position import EMPTY, Vector
+from headwater.kit.rng import SeededRng
+from headwater.process.dedupe import Seen
+from headwater.process.enrich.settings import EnrichSettings
+from headwater.process.gather import Gatherer
+from headwater.process.private import PrivateRun
+from headwater.process.read import Reader
+from headwater.process.run import Runner
+from headwater.process.schema import LearnedSchema
+from headwater.process.shape import Shaper
+from tests.unit.process.test_worker import SECRET, Node, drain, event
+
+EVERY = tuple(range(8))
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def private(
+    node: Node, origin: Vector, until: Vector, partitions: Sequence[int] = EVERY, bytes_max: int = 1 << 20
+) -> PrivateRun:
+    schema = LearnedSchema(f"{node.data}/schema.ndjson", columns_max=100)
+    dialect: Any = SimpleNamespace(plain=True, default_type=lambda head: "track", split=None)
+    runner = Runner(
+        Gatherer(lambda name: dialect), Reader(schema, depth_max=3), Shaper(EnrichSettings(), schema),
+        owned=partitions, partitions=8, damage_here=False,
+    )  # fmt: skip
+    return PrivateRun(
+        node.disk, f"{node.data}/raw", SECRET, node.clock, runner,
+        Seen(partitions=8, memory_bytes=1 << 20, window_s=3600),
+        partitions=partitions, origin=origin, until=until,
+        now=lambda: (node.start(), node.clock.boot_ns()), bytes_max=bytes_max, config_epoch=1,
+    )  # fmt: skip
+
+
+def run(one: PrivateRun) -> list[Commit]:
+    commits = []
+    for _ in range(1000):
+        if one.ended:
+            break
+        commit = one.advance()
+        if commit is not None:
+            commits.append(commit)
+    assert one.ended
+    one.close()
+    return commits
+
+
+def rows_of(commits: Sequence[Commit], partitions: Sequence[int] = EVERY) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for commit in commits:
+        if "rows:events" in commit.sections:
+            found += pa.ipc.open_stream(commit.sections["rows:events"]).read_all().to_pylist()
+    return sorted(
+        (r for r in found if r["_hw_partition"] in partitions),
+        key=lambda r: r["_hw_seq"] + 1e9 * (r["_hw_writer"] % 7),
+    )
+
+
+def test_between_any_two_commits_the_run_gives_what_the_chain_gave(node: Node) -> None:
+    """INV-DEST, INV-STATE: copies of an id fall anywhere."""
+    rng = SeededRng(5)
+    worker = node.processor()
+    for _ in range(12):
+        for collector in (0, 1):
+            some = [event(rng.below(40), n=rng.below(9)) for _ in range(1 + rng.below(5))]
+            node.accept(*some, worker=collector)
+        drain(worker)
+    chain = node.commits()
+    ends = [EMPTY, *(c.target for c in chain)]
+    for first in range(len(ends)):
+        for last in range(first, len(ends)):
+            partitions = (EVERY, (1, 3, 4), (7,))[rng.below(3)]
+            made = run(private(node, ends[first], ends[last], partitions, (1, 5000, 1 << 20)[rng.below(3)]))
+            assert rows_of(made, partitions) == rows_of(chain[first:last], partitions)
+            at = ends[first]
+            for commit in made:
+                assert commit.origin == at and commit.partitions == partitions
+                at = commit.target
+            assert at == ends[last]
+
+
+def test_ids_below_the_window_are_not_read(node: Node) -> None:
+    worker = node.processor()
+    node.accept(event(1))
+    drain(worker)
+    begin = node.commits()[-1].target
+    node.accept(event(1), event(2))
+    drain(worker)
+    one = private(node, begin, node.commits()[-1].target)
+    one.seen.window_minutes = 0
+    assert [row["message_id"] for row in rows_of(run(one))] == ["m2"]
+    assert not one.incomplete and not one.missing
+
+
+def test_what_the_raw_log_no_longer_holds_is_counted(node: Node) -> None:
+    worker = node.processor()
+    node.accept(*(event(n) for n in range(5)))
+    drain(worker)
+    end = node.commits()[-1].target
+    for writer, position in end.items():
+        folder = f"{node.data}/raw/{writer:016x}"
+        for name in node.disk.listdir(folder):
+            if name.endswith(".seg") and name.startswith(f"{position.log:016x}"):
+                node.disk.unlink(f"{folder}/{name}")
+    assert private(node, EMPTY, end).missing == 5
+    assert private(node, end, end).missing == 0
