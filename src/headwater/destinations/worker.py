@@ -215,6 +215,15 @@ def arrow_bytes(rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
+def state_of(deliverer: Deliverer) -> str:
+    """In one word; ``catching_up``: a private run is under way."""
+    if deliverer.trouble is not None:
+        return "paused"
+    if deliverer.run is not None:
+        return "catching_up"
+    return "delivering" if deliverer.seen.rows else "starting"
+
+
 def status_of(deliverer: Deliverer) -> dict[str, Any]:
     """Where a destination stands, as others read it; all its numbers are of one moment or an older one."""
     seen = deliverer.seen
@@ -223,7 +232,7 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
     if trouble is not None:
         age_s = (deliverer.clock.boot_ns() - deliverer.waiting_ns) / 1e9
     return {
-        "state": "paused" if trouble is not None else "delivering" if seen.rows else "starting",
+        "state": state_of(deliverer),
         "reason": None if trouble is None else trouble.message,
         "code": None if trouble is None else trouble.code,
         "help": None if trouble is None else trouble.help,

@@ -33,7 +33,7 @@ class Delivered:
 
     name: str
     state: str = "starting"
-    """starting | delivering | paused"""
+    """starting | delivering | catching_up | paused"""
     reason: str | None = None
     code: str | None = None
     command: str | None = None

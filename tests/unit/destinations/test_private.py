@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from headwater.destinations.deliver import Deliverer
+from headwater.destinations.worker import state_of
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Vector
 from headwater.kit.errors import Unavailable
@@ -97,8 +98,11 @@ def test_a_new_destination_that_comes_late_begins_in_the_raw_log(world: World, r
     world.ready.entries += chain([5, 3, 4], PARTITIONS)
     world.ready.kept_from = 2
     one = deliverer(world, raw)
+    seen = []
+    raw.before = lambda: seen.append(state_of(one))
     world.run(one)
     assert world.exact()
+    assert set(seen) == {"catching_up"} and state_of(one) == "delivering"
     assert raw.asked == [(tuple(PARTITIONS), EMPTY, vector(8))] and raw.closed == 1
     assert one.counters["private_runs"] == 1 and one.counters["loads"] == 4
     web = one.seen.streams["web"]
