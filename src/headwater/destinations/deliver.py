@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
 import pyarrow as pa
 
@@ -391,6 +392,10 @@ class Deliverer:
         """An operator's decision where a paused destination goes on; see ``stand.adopted``. Durable on return."""
         with self.lock:
             self.memory.load()
+            if start == "beginning":
+                self.check_beginning(
+                    processed or {}
+                )  # before a file is made: what is refused changes nothing
             self.destination.open(create=start != "here")
             rows = self.destination.positions(self.memory.pipeline)
             adopted = stand.adopted(
@@ -411,6 +416,19 @@ class Deliverer:
                 "partitions": len(placed),
                 "skipped_events": skipped,
             }
+
+    def check_beginning(self, processed: Mapping[int, Vector]) -> None:
+        """Rejected where neither the ready logs nor the raw log hold all that was processed."""
+        if stand.begins(self.opens.values(), processed):
+            return
+        end = reduce(Vector.join, processed.values(), EMPTY)
+        missing = None
+        if self.open_private is not None and end != EMPTY:
+            run = self.open_private(tuple(sorted(processed)), EMPTY, end)
+            missing = run.missing
+            run.close()
+        if missing != 0:
+            raise stand.beginning_gone(missing)
 
     def look(self) -> None:
         """Make what others see, and remember it."""

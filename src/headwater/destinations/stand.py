@@ -120,25 +120,29 @@ def adopted(
             raise Rejected(
                 "the destination holds rows: from the beginning they would be there twice", code="not_empty"
             )
-        check_beginning(opens, processed or {})
         return first_rows({}, partitions, "")
     if start != "now":
         raise Rejected(f"adopt from {start!r}: expected now, here or beginning", code="adopt_from")
     return from_now(rows, list(opens), partitions, passed, processed)
 
 
-def check_beginning(opens: Iterable[OpenChain], processed: Mapping[int, Vector]) -> None:
-    """Rejected when the ready logs no longer hold what was processed first."""
+def begins(opens: Iterable[OpenChain], processed: Mapping[int, Vector]) -> bool:
+    """Whether the ready logs still hold what was processed first."""
     begun: dict[int, bool] = {}
     for commit in walk(opens):
         for partition in commit.partitions:
             begun[partition] = begun.get(partition, False) or commit.origin == EMPTY
-    if not all(begun.values()) or any(v != EMPTY and p not in begun for p, v in processed.items()):
-        raise Rejected(
-            "the ready log no longer holds the events from the beginning",
-            code="beginning_gone",
-            help="restore the file, or begin with --from now: what was processed before is left out, and counted",
-        )
+    return all(begun.values()) and all(v == EMPTY or p in begun for p, v in processed.items())
+
+
+def beginning_gone(missing: int | None) -> Rejected:
+    """The answer to ``beginning`` where it is no longer there; ``missing``: events, if that is known."""
+    lost = "what was processed first" if missing is None else f"{missing} events"
+    return Rejected(
+        f"the logs no longer hold {lost}, so it cannot begin at the beginning",
+        code="beginning_gone",
+        help="restore the file, or begin with --from now: what was processed before is left out, and counted",
+    )
 
 
 def from_now(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -259,3 +260,16 @@ class Readers:
 def refuse_body(body: bytes, reason: str, field: str = "") -> Verdict:
     """The body as a whole is refused; it counts as one event."""
     return Verdict(body, 1, (Refusal(0, reason, field),))
+
+
+@cache
+def usual() -> Readers:
+    """Readers with the default limits."""
+    return Readers(Limits())
+
+
+def reason(item: bytes, default: str | None) -> tuple[str, str]:
+    """(reason, field) for which the door refused an item of a batch, as far as it stands in the item itself: the
+    request is answered with it, the log keeps only which items were refused."""
+    refused, _ = usual().one_by_one([item], default)
+    return (refused[0].reason, refused[0].field) if refused else ("refused at the door", "")

@@ -19,6 +19,7 @@ from headwater.dialects.envelope import (
     check_text,
     explain,
     one_line,
+    reason,
     refuse_body,
 )
 from headwater.dialects.split import Split, array_of, decode_items, exactly
@@ -114,3 +115,8 @@ def split(head: Head, body: bytes, events: int) -> Split:
 def default_type(head: Head) -> str:
     """The type of an event whose body says none."""
     return DEFAULT_TYPE
+
+
+def why(head: Head, item: bytes) -> tuple[str, str]:
+    """Of an item that was refused."""
+    return reason(item, DEFAULT_TYPE)

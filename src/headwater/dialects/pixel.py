@@ -20,7 +20,7 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from headwater.dialects.envelope import Envelope, Limits, Refusal, Verdict
+from headwater.dialects.envelope import Envelope, Limits, Refusal, Verdict, reason
 from headwater.dialects.split import Split, failed
 from headwater.event.record import Head
 
@@ -149,3 +149,8 @@ def typed(text: str) -> Any:
 def default_type(head: Head) -> str:
     """Split gives each event its type; this is never asked."""
     return "track"
+
+
+def why(head: Head, item: bytes) -> tuple[str, str]:
+    """Of an item that was refused; a pixel is always whole."""
+    return reason(item, None)

@@ -23,9 +23,11 @@ class Dialect(NamedTuple):
     """For processing: pure; exactly as many items as the record has events, whatever the body is."""
     default_type: Callable[[Head], str]
     """The type of events whose JSON says none."""
+    why: Callable[[Head, bytes], tuple[str, str]]
+    """(reason, field) of an item of a batch that the door refused."""
 
 
 DIALECTS = {
-    room.NAME: Dialect(room.NAME, room.PATHS, room.envelope, room.split, room.default_type)
+    room.NAME: Dialect(room.NAME, room.PATHS, room.envelope, room.split, room.default_type, room.why)
     for room in (segment, native, pixel)
 }

@@ -18,6 +18,7 @@ from headwater.dialects.envelope import (
     check_text,
     explain,
     one_line,
+    reason,
     refuse_body,
 )
 from headwater.dialects.split import Split, batch_of, decode_batch, exactly
@@ -82,3 +83,8 @@ def split(head: Head, body: bytes, events: int) -> Split:
 def default_type(head: Head) -> str:
     """The type of an event whose body says none."""
     return TYPE_OF_PATH.get(head.path.rstrip("/"), "track")
+
+
+def why(head: Head, item: bytes) -> tuple[str, str]:
+    """Of an item that was refused: in a batch each says its type."""
+    return reason(item, TYPE_OF_PATH.get(head.path.rstrip("/")))

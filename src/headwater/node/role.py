@@ -100,4 +100,9 @@ async def reload(role: Role, context: Context) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(
+        code
+    )  # everything is closed; taking the interpreter apart costs time, and DuckDB complains about it

@@ -41,6 +41,8 @@ class Dialect(Protocol):
     def split(self) -> Callable[[Head, bytes, int], Split]: ...
     @property
     def default_type(self) -> Callable[[Head], str]: ...
+    @property
+    def why(self) -> Callable[[Head, bytes], tuple[str, str]]: ...
 
 
 @dataclass(slots=True)
@@ -163,7 +165,7 @@ class Gatherer:
             for number in range(count):
                 parts.sent_at[at + number] = split.sent_at
         for number in refused.tolist():
-            parts.refused[at + number] = (head.refusal.partition("|")[0] or "refused at the door", "")
+            parts.refused[at + number] = self.dialect(head.dialect).why(head, bytes(split.items[number]))
 
 
 def with_context(items: Sequence[bytes], context: bytes) -> list[bytes]:

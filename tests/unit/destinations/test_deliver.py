@@ -545,7 +545,7 @@ def test_the_beginning_is_refused_where_the_chain_no_longer_holds_it(world: Worl
     processed = dict.fromkeys(PARTITIONS, world.ready.entries[-1].target)
     for kept_from in (1, 3):  # some of it is gone, and all of it
         world.ready.kept_from = kept_from
-        with pytest.raises(Rejected, match="no longer holds"):
+        with pytest.raises(Rejected, match="no longer hold"):
             world.deliverer().adopt("beginning", {}, processed)
 
 

@@ -14,7 +14,7 @@ from headwater.destinations.deliver import Deliverer
 from headwater.destinations.worker import state_of
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Vector
-from headwater.kit.errors import Unavailable
+from headwater.kit.errors import Rejected, Unavailable
 from headwater.kit.rng import SeededRng
 from tests.chains import WRITER, chain, commit, vector
 from tests.unit.destinations.test_deliver import PARTITIONS, World, code
@@ -222,3 +222,29 @@ def test_inv_dst_1_two_deliverers_and_private_runs_neither_lose_nor_double(
     assert world.exact()
     for one in owners:
         one.close()
+
+
+def test_adopt_from_the_beginning_reads_the_raw_log_and_makes_nothing_when_it_is_gone(
+    world: World, raw: Raw
+) -> None:
+    world.ready.entries += chain([5, 3, 4], PARTITIONS)
+    first = deliverer(world, raw)
+    world.run(first)
+    first.close()
+    world.ready.kept_from = 2
+    world.store.rows.clear()
+    world.store.positions.clear()
+    world.store.exists = False
+    second = deliverer(world, raw)
+    world.run(second)
+    assert code(second) == "destination_missing"
+    processed = dict.fromkeys(PARTITIONS, vector(12))
+    raw.missing = 2
+    with pytest.raises(Rejected, match="no longer hold 2 events"):
+        second.adopt("beginning", processed=processed)
+    assert not world.store.exists and code(second) == "destination_missing"
+    raw.missing = 0
+    second.adopt("beginning", processed=processed)
+    world.run(second)
+    assert world.exact()
+    second.close()

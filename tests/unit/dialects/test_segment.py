@@ -108,3 +108,17 @@ def test_odd_things_said_of_all_are_left_out(more: str) -> None:
 
 def test_split_of_a_single_event_is_its_body() -> None:
     assert list(segment.split(head("/v1/track"), b'{"event":"x"}', 1).items) == [b'{"event":"x"}']
+
+
+@pytest.mark.parametrize(
+    ("item", "reason", "field"),
+    [
+        (b'{"type":"track","userId":"u"}', "expected the event's name", "event"),
+        (b'{"event":"x"}', "expected", "type"),
+        (b"7", "expected", ""),
+        (b'{"type":"track","event":"x"}', "refused at the door", ""),
+    ],
+)
+def test_why_an_item_of_a_batch_was_refused_is_found_again(item: bytes, reason: str, field: str) -> None:
+    told = segment.why(head("/v1/batch"), item)
+    assert told[0].startswith(reason) and told[1] == field
