@@ -41,10 +41,16 @@ def lines(prepared: Prepared) -> list[str]:
     if secret:
         told += [row("write key", f"{secret if generated else '(see the configuration)'}  ({key_id})")]
         told += [row("try", curl(info.collector, secret if generated else "YOUR_WRITE_KEY"))]
-    if settings.ops.demo and not settings.ops.token:
+    else:
+        told += [
+            row("keys", click.style("none: nobody can send. `headwater keys new ID` makes one", fg="yellow"))
+        ]
+    if settings.ops.demo and not settings.ops.token and secret:
         told += [row("demo", click.style(f"{info.ops}/demo", bold=True))]
     if settings.destinations:
         told += [row("ask", f"{program()} sql{data_words(data)} {QUERY}")]
+    else:
+        told += [row("where to", click.style("no destinations: events are kept in the log", fg="yellow"))]
     return [*told, row("data", os.path.relpath(data)), ""]
 
 

@@ -6,6 +6,7 @@ Whatever is wrong is said here, in words, with exit code 2; later on only the ma
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,7 +51,8 @@ def prepare(
     if config is None and not disk.exists(path):
         first.write_configuration(path, disk)
         made.append(path)
-    make_folders(disk, data)
+    new = not disk.exists(data)
+    place(disk, data)
     lock = take_lock(data, clock)
     try:
         folder = make_folder(data, disk, rng)
@@ -67,9 +69,25 @@ def prepare(
             check_ports(settings)
         info = describe(found, settings, folder, folder.count_start(), clock)
     except BaseException:
+        if new:  # a start that was refused leaves nothing behind, and all that is there was made just now
+            shutil.rmtree(data, ignore_errors=True)
         lock.release()
         raise
     return Prepared(found, settings, folder, lock, info, made)
+
+
+def place(disk: Disk, data: str) -> None:
+    """The folder, made with those above it. Misconfigured where it cannot be."""
+    try:
+        make_folders(disk, data)
+        usable = os.path.isdir(data) and os.access(data, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise Misconfigured(
+            f"--data {data}: expected a folder, or a place to make one: {error.strerror or error}",
+            code="data_folder",
+        ) from error
+    if not usable:
+        raise Misconfigured(f"--data {data}: expected a folder that this user may write", code="data_folder")
 
 
 def describe(found: Configuration, settings: Settings, folder: Folder, start: int, clock: Clock) -> NodeInfo:

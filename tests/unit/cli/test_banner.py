@@ -45,3 +45,15 @@ def test_another_folder_is_named_so_that_the_line_works_from_anywhere(proposed, 
     (tmp_path / name).parent.mkdir(exist_ok=True)
     words = proposed(name)
     assert words[words.index("--data") + 1] == str(tmp_path / name)
+
+
+def test_without_keys_and_destinations_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with free_ports(2) as ports:
+        pass
+    text = 'collect: {{listen: "127.0.0.1:{}"}}\nops: {{listen: "127.0.0.1:{}"}}\n'.format(*ports)
+    (tmp_path / "c.yaml").write_text(text)
+    prepared = start.prepare("c.yaml", "data", SystemDisk(), SystemClock(), SystemRng(), {})
+    prepared.lock.release()
+    told = "\n".join(banner.lines(prepared))
+    assert "nobody can send" in told and "no destinations" in told and "/demo" not in told

@@ -126,3 +126,28 @@ def test_connections_that_only_just_ended_do_not_keep_a_port(ports):
     with open("/proc/net/tcp") as table:
         assert f"0100007F:{ports[0]:04X} " in "".join(line for line in table if line.split()[3] == TIME_WAIT)
     assert listening.trouble("127.0.0.1", ports[0]) is None
+
+
+def test_a_refused_start_leaves_no_folder_but_never_takes_one_away(tmp_path, ports):
+    bad = listeners(ports) + "keys: 7\n"
+    refused(tmp_path, bad)
+    assert not (tmp_path / "data").exists()
+    prepare(tmp_path, listeners(ports)).lock.release()
+    refused(tmp_path, bad)
+    assert (tmp_path / "data" / "headwater.json").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "/deeper"])
+def test_a_file_is_no_data_folder(tmp_path, ports, inside):
+    (tmp_path / "a.txt").write_text("mine")
+    (tmp_path / "headwater.yaml").write_text(listeners(ports))
+    with pytest.raises(Misconfigured, match=r"--data .*a\.txt.*expected a folder"):
+        start.prepare(
+            str(tmp_path / "headwater.yaml"),
+            f"{tmp_path}/a.txt{inside}",
+            DISK,
+            SystemClock(),
+            SystemRng(),
+            {},
+        )
+    assert (tmp_path / "a.txt").read_text() == "mine"
