@@ -10,6 +10,8 @@ from headwater.cli import show
 from headwater.cli.client import Node, data_option, data_words, json_option
 from headwater.cli.show import answer_no
 
+UNMAPPED_SHOWN = 20
+
 
 @click.command()
 @data_option
@@ -53,6 +55,10 @@ def page(told: dict[str, Any], data: str) -> None:
                 f"{name} is {one['state']}: {one['reason']}\n  mend it with: {one['command']}{data_words(data)}"
             )
     show.as_table(*ledger_table(told["streams"]))
+    if told.get("unmapped"):
+        click.echo("values without a column, kept in _unmapped (since the process began):")
+        names = ("where", "name", "count", "example")
+        show.as_table(names, ([one[name] for name in names] for one in told["unmapped"][:UNMAPPED_SHOWN]))
 
 
 def destination_table(destinations: dict[str, dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:

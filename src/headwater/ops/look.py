@@ -117,6 +117,7 @@ class Look:
             *metrics.from_reports(reports, now_ns),
             *metrics.from_destinations(standing.delivered(reports)),
             *metrics.from_ledgers(self.ledgers()),
+            *metrics.from_unmapped(standing.unmapped(reports)),
             Sample("headwater_ready", {}, float(self.readiness().ready)),
         ]
         return metrics.render(samples)
@@ -140,6 +141,7 @@ class Look:
                 for name in self.parts().destinations
             },
             "streams": reconcile.as_json(ledgers),
+            "unmapped": standing.unmapped(reports),
         }
 
     def destination(self, one: Delivered, ledgers: Sequence[Ledger]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ HELP = {
     "headwater_collect_refused_total": "Refused requests and events by reason.",
     "headwater_process_cuts_total": "Cuts processed and committed.",
     "headwater_process_fast_lines_total": "Events read by the fast reader.",
+    "headwater_unmapped_values_total": "Values that found no column and stand in _unmapped; status has examples.",
     "headwater_process_slow_lines_total": "Events that were read again by the tolerant reader.",
     "headwater_process_learned_columns": "Columns learned so far.",
     "headwater_process_dedupe_ids": "Message ids remembered.",
@@ -107,6 +108,15 @@ def from_destinations(destinations: Mapping[str, Delivered]) -> Iterable[Sample]
         yield Sample("headwater_destination_paused", labels, float(one.state == "paused"))
         yield Sample("headwater_destination_lag_seconds", labels, one.lag_age_s)
         yield Sample("headwater_destination_lag_rows", labels, one.lag_rows)
+
+
+def from_unmapped(values: Iterable[Mapping[str, Any]]) -> Iterable[Sample]:
+    """Values without a column, by the place that found none for them."""
+    total: dict[str, int] = {}
+    for one in values:
+        total[one["where"]] = total.get(one["where"], 0) + one["count"]
+    for where, count in sorted(total.items()):
+        yield Sample("headwater_unmapped_values_total", {"where": where}, count)
 
 
 def from_ledgers(ledgers: Iterable[Ledger]) -> Iterable[Sample]:

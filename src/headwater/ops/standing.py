@@ -126,6 +126,19 @@ def least(vectors: Vectors) -> Vector:
     return safe
 
 
+def unmapped(reports: Mapping[str, Report]) -> list[dict[str, Any]]:
+    """Values that found no column: where it was seen, its name, how many since the process began, an example."""
+    found: list[dict[str, Any]] = []
+    for role, report in reports.items():
+        for name, one in report.detail.get("unmapped", {}).items():
+            found.append({"where": role, "name": name, **one})
+        for destination_name, told in report.detail.get("destinations", {}).items():
+            for drift in told.get("drift", []):
+                kept = {"name": drift["column"], "count": drift["count"], "example": drift["example"]}
+                found.append({"where": destination_name, **kept})
+    return sorted(found, key=lambda one: (-one["count"], one["where"], one["name"]))
+
+
 def covers(vectors: Vectors, other: Vectors) -> bool:
     """Whether each partition of ``other`` stands here at least as far."""
     return all(vector <= vectors.get(partition, EMPTY) for partition, vector in other.items())

@@ -34,6 +34,7 @@ import pyarrow.compute as pc
 from headwater.process.columns import FIELDS, IGNORED_ROOTS, TYPES
 from headwater.process.names import ROOTS, Path
 from headwater.process.schema import Key, LearnedSchema
+from headwater.process.unmapped import Unmapped
 
 Array = np.ndarray[Any, Any]
 QUOTE, COLON, LETTER_N, SPACE, NEWLINE = b'":n \n'
@@ -95,6 +96,7 @@ class Reader:
         """Never read fast: the process has died here before (process/worker.py), and the fast reader is not ours."""
         self.fast_lines = 0
         self.slow_lines = 0
+        self.unmapped = Unmapped()
 
     def read(self, lines: Sequence[bytes | memoryview]) -> Parsed:
         """All lines, in order, chunk by chunk. Never raises for what stands in them."""
@@ -256,6 +258,7 @@ class Reader:
                 name, fitted = place(self.schema, path, kind, value)
             if name is None or fitted is None:
                 unmapped[dotted(path)] = value
+                self.unmapped.note(dotted(path), value)
             else:
                 cells[name] = fitted
         if unmapped:

@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,6 +22,7 @@ from headwater.process.gather import Events
 from headwater.process.heads import HeadColumns
 from headwater.process.read import FIELD_NAMES, Parsed, kind_of_name
 from headwater.process.schema import LearnedSchema
+from headwater.process.unmapped import Unmapped
 
 UA_NAMES = {
     "os_family": "ua_os_family",
@@ -79,6 +81,7 @@ class Shaper:
         self.page = page.memo(settings.page)
         self.referrer = referrer.memo(settings.referrer)
         self.language = language.memo(settings.language)
+        self.unmapped = Unmapped()
         self.geo = Geo(settings.geo, copy_folder=geo_folder)
 
     def rows(
@@ -102,10 +105,10 @@ class Shaper:
         paged = pc.is_in(done["type"], value_set=pa.array(["page", "screen"]))
         named = pc.if_else(paged, done["name"], pa.scalar(None, pa.string()))
         done["event"] = pc.coalesce(get("event"), named, done["type"])
+        done["_unmapped"] = get("_unmapped")
         self._times(events, get, heads, done)
         self._client(events, get, heads, done, now_s)
         self._page(get, heads, done)
-        done["_unmapped"] = parsed.columns.get("_unmapped", pa.nulls(len(events), pa.string()))
         return self._table(events, parsed, partition, done)
 
     def _times(self, events: Events, get: Getter, heads: HeadColumns, done: dict[str, Any]) -> None:
@@ -129,6 +132,24 @@ class Shaper:
         done["timestamp"] = times.timestamp
         done["sent_at"] = times.sent_at
         done["original_timestamp"] = times.original_timestamp
+        chosen = pc.coalesce(get("originalTimestamp"), get("timestamp"))
+        self._keep_unreadable("timestamp", chosen, times.original_timestamp, done)
+        self._keep_unreadable("sentAt", sent, times.sent_at, done)
+
+    def _keep_unreadable(self, name: str, texts: pa.Array, read: pa.Array, done: dict[str, Any]) -> None:
+        """Texts that are no time stand in ``_unmapped``."""
+        if read.null_count <= texts.null_count:
+            return
+        lost = pc.and_(pc.is_null(read), pc.greater(pc.fill_null(pc.binary_length(texts), 0), 0))
+        where = np.flatnonzero(np.asarray(lost))
+        if not len(where):
+            return
+        cells = done["_unmapped"].to_pylist()
+        for number in where.tolist():
+            text = texts[number].as_py()
+            cells[number] = orjson.dumps({**orjson.loads(cells[number] or "{}"), name: text}).decode()
+            self.unmapped.note(name, text)
+        done["_unmapped"] = pa.array(cells, pa.string())
 
     def _client(
         self, events: Events, get: Getter, heads: HeadColumns, done: dict[str, Any], now_s: float
@@ -189,7 +210,7 @@ class Getter:
 
     def __call__(self, name: str) -> pa.ChunkedArray | pa.Array:
         column = self.parsed.columns.get(name)
-        return pa.nulls(self.parsed.lines, TYPES[FIELD_NAMES[name]]) if column is None else column
+        return pa.nulls(self.parsed.lines, TYPES[FIELD_NAMES.get(name, "json")]) if column is None else column
 
 
 def address_column(events: Events) -> pa.Array:

@@ -24,6 +24,7 @@ from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.read import LogReader
 from headwater.log.ready import ReadyReader, ReadyWriter
+from headwater.process import unmapped
 from headwater.process.dedupe import MINUTE_NS, Ids, Seen, decode_ids, encode_ids
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
@@ -246,6 +247,7 @@ class ProcessWorker:
                 "cuts": self.cuts,
                 "fast_lines": runner.reader.fast_lines if runner else 0,
                 "slow_lines": runner.reader.slow_lines if runner else 0,
+                "unmapped": unmapped.told(runner.reader.unmapped, runner.shaper.unmapped) if runner else {},
                 "learned_columns": len(runner.reader.schema.first_kind) if runner else 0,
                 "dedupe_ids": self.seen.count,
                 "dedupe_window_s": self.seen.window_s(self.expired_minute or 1 << 31)

@@ -195,6 +195,7 @@ def test_status_says_not_ready_with_1(node, ready, code):
         "node": {"version": "1", "collector": "c", "ops": "o"}, "state": "running", "ready": ready,
         "reasons": [] if ready else ["draining"], "warnings": [], "streams": [],
         "roles": {"collect-0": {"state": "running", "pid": 1, "restarts": 0, "reasons": []}},
+        "unmapped": [{"where": "process-0", "name": "timestamp", "count": 3, "example": "yesterday"}],
         "destinations": {
             "w": {"state": "paused", "reason": "gone", "command": "headwater destination adopt w",
                   "rows_behind": None, "last_load": None, "last_load_age_s": None, "lag_s": None},
@@ -209,6 +210,7 @@ def test_status_says_not_ready_with_1(node, ready, code):
     assert ["destination", "state", "rows behind", "last load", "lag"] in rows
     assert ["w", "paused", "unknown", "not since the start", "unknown"] in rows
     assert ["v", "delivering", "70", "3 min ago", "2.3 s"] in rows
+    assert ["process-0", "timestamp", "3", "yesterday"] in rows
 
 
 def test_dead_letters_are_listed_and_shown(node):

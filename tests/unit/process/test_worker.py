@@ -24,7 +24,7 @@ from headwater.log import recover
 from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
-from headwater.process import dead, state
+from headwater.process import dead, state, unmapped
 from headwater.process.enrich.settings import EnrichSettings
 from headwater.process.gather import Events, Gatherer
 from headwater.process.read import Parsed, Reader
@@ -519,3 +519,31 @@ def test_a_processor_that_runs_again_is_taken_over_again_with_what_it_did_meanwh
     drain(node.processor(0))
     counters = node.reports[0]["counters"]["web"]
     assert (counters["out"], counters["duplicate"]) == (80, 80)
+
+
+def test_what_finds_no_column_is_kept_counted_and_told_with_an_example(node: Node) -> None:
+    worker = node.processor()
+    node.accept(event(1, timestamp="yesterday", sentAt="soon", context={"screen": {"width": "wide"}}))
+    node.accept(event(2, timestamp="2026-01-01T00:00:00Z"), event(3, timestamp="", sentAt=None))
+    drain(worker)
+    kept = {row["message_id"]: json.loads(row.get("_unmapped") or "{}") for row in node.rows()}
+    assert kept == {
+        "m1": {"timestamp": "yesterday", "sentAt": "soon", "context.screen.width": "wide"},
+        "m2": {},
+        "m3": {},
+    }
+    assert node.reports[0]["unmapped"] == {
+        "context.screen.width": {"count": 1, "example": "wide"},
+        "timestamp": {"count": 1, "example": "yesterday"},
+        "sentAt": {"count": 1, "example": "soon"},
+    }
+
+
+def test_names_without_a_column_are_bounded() -> None:
+    counted = unmapped.Unmapped()
+    for number in range(unmapped.NAMES_MAX + 50):
+        counted.note(f"n{number}", "x" * 1000)
+    told = unmapped.told(counted, counted)
+    assert len(told) == unmapped.NAMES_MAX + 1
+    assert told[unmapped.OTHERS]["count"] == 100 and told["n1"]["count"] == 2
+    assert len(str(told["n1"]["example"])) == unmapped.EXAMPLE_CHARS_MAX
