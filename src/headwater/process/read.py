@@ -146,7 +146,7 @@ class Reader:
             survey = Survey(self.schema, self.names, self.counted, self.depth_max)
             try:
                 survey.read(lines, census.lines_with_more(len(lines), nodes))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TooDeep):
+            except (msgspec.MsgspecError, RecursionError, ValueError):  # the slow reading says what it is
                 return None
             self._count(survey.ignored)
             if not survey.new:

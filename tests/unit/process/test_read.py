@@ -264,3 +264,11 @@ def test_ignored_values_of_any_shape_cost_one_survey_and_are_never_stored(tmp_pa
     before = read.slow_lines
     read.read(lines_of(*[{**some, "event": "a"}] * 50))
     assert read.slow_lines == before
+
+
+def test_a_number_that_no_column_can_hold_makes_a_dead_letter_that_says_so(tmp_path: Path) -> None:
+    read = reader(tmp_path)
+    parsed = read.read([b'{"properties":{"n":1e999}}', b'{"properties":{"n":2}}'] * 20)
+    assert list(parsed.dead) == list(range(0, 40, 2))
+    assert "number is infinity" in parsed.dead[0][0] and parsed.dead[0][0].startswith("not valid JSON")
+    assert cells(parsed)[1] == {"@n": 2.0}
