@@ -31,7 +31,7 @@ WORDS = {
     "object": "an object",
     "array": "an array",
     "null": "null",
-    "int | float | str | null": "text or a number",
+    "int | str | null": "text or a whole number",
     "str | null": "text",
 }
 
@@ -57,11 +57,11 @@ class Event(Protocol):
 
     type: str | None
     event: str | None
-    messageId: str | int | float | None
-    anonymousId: str | int | float | None
-    userId: str | int | float | None
-    groupId: str | int | float | None
-    previousId: str | int | float | None
+    messageId: str | int | None
+    anonymousId: str | int | None
+    userId: str | int | None
+    groupId: str | int | None
+    previousId: str | int | None
     writeKey: str | None
 
 
@@ -90,7 +90,8 @@ class Envelope(Protocol):
 def event_type(limits: Limits) -> type[Any]:
     """The struct of an event under these limits, built so that msgspec checks them while it decodes."""
     text = Annotated[str, msgspec.Meta(max_length=limits.id_length_max)]
-    ident = text | int | float | None
+    whole = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    ident = text | whole | None  # other numbers are not read alike by everybody: two ids could become one
     fields: list[tuple[str, Any, Any]] = [("type", Type | None, None), ("event", str | None, None)]
     fields += [
         (name, ident, None) for name in ("messageId", "anonymousId", "userId", "groupId", "previousId")
@@ -162,22 +163,27 @@ NEWLINE, RETURN = b"\n\r"
 ONE_LINE = bytes.maketrans(b"\n\r", b"  ")
 
 
+NO_CONTEXT = msgspec.Raw(b"null")
+
+
 class Readers:
     """The decoders of one set of limits; envelopes of JSON dialects are written with these."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         event = event_type(limits)
-        batch = msgspec.defstruct("Batch", [("batch", list[event]), ("writeKey", str | None, None)], gc=False)  # type: ignore[valid-type]
+        fields: list[Any] = [("batch", list[event]), ("writeKey", str | None, None)]  # type: ignore[valid-type]
+        fields.append(("context", msgspec.Raw, NO_CONTEXT))
+        batch = msgspec.defstruct("Batch", fields, gc=False)
         self.event = msgspec.json.Decoder(event).decode
         self.lines = msgspec.json.Decoder(event).decode_lines
         self.events = msgspec.json.Decoder(list[event]).decode  # type: ignore[valid-type]
         self.decode_batch = msgspec.json.Decoder(batch).decode
 
-    def batch(self, body: bytes) -> tuple[list[Event], str | None]:
-        """The events of a batch and its own write key."""
+    def batch(self, body: bytes) -> tuple[list[Event], str | None, int]:
+        """The events of a batch, its own write key, and the length of what it says about all of its events."""
         decoded: Any = self.decode_batch(body)
-        return decoded.batch, decoded.writeKey
+        return decoded.batch, decoded.writeKey, len(decoded.context)
 
     def single(self, body: bytes, default: str | None) -> Verdict:
         """A body that is one event."""

@@ -10,6 +10,7 @@ import msgspec
 
 from headwater.dialects.envelope import (
     ERRORS,
+    NO_CONTEXT,
     TYPES,
     Envelope,
     Limits,
@@ -34,11 +35,14 @@ PATHS = (*TYPE_OF_PATH, *BATCH_PATHS)
 
 
 class BatchKey(msgspec.Struct):
-    """The write key of a batch, nothing else of it."""
+    """The write key of a batch and what it says about all of its events, nothing else of it."""
 
     writeKey: str | None = None
+    context: msgspec.Raw = NO_CONTEXT
 
 
+CONTEXT_TIMES_MAX, CONTEXT_ROOM_BYTES = 8, 65_536
+"""Each event gets the batch's context: a small request must not become large rows."""
 decode_key = msgspec.json.Decoder(BatchKey).decode
 
 
@@ -60,17 +64,19 @@ def batch(readers: Readers, body: bytes) -> Verdict:
     try:
         check_text(body)
         try:
-            events, write_key = readers.batch(body)
+            events, write_key, context_bytes = readers.batch(body)
         except ERRORS:
-            events, write_key = None, key_of_batch(body)
-        return readers.many(body, events, lambda: decode_batch(body).batch, None, write_key)
+            rest = decode_key(body)
+            events, write_key, context_bytes = None, rest.writeKey, len(rest.context)
+        verdict = readers.many(body, events, lambda: decode_batch(body).batch, None, write_key)
     except ERRORS as error:
         return refuse_body(body, *explain(error))
-
-
-def key_of_batch(body: bytes) -> str | None:
-    """The write key of a batch in which some event is wrong."""
-    return decode_key(body).writeKey
+    if context_bytes * verdict.events > CONTEXT_ROOM_BYTES + CONTEXT_TIMES_MAX * len(body):
+        told = f"expected a context that makes the batch at most {CONTEXT_TIMES_MAX} times as large"
+        return refuse_body(
+            body, f"{told}, got {context_bytes} bytes for each of {verdict.events} events", "context"
+        )
+    return verdict
 
 
 def split(head: Head, body: bytes, events: int) -> Split:

@@ -85,8 +85,10 @@ def encode(
     start: int = 0,
     flags: int = 0,
 ) -> bytes:
-    """A whole block, padded, from the parts of its payload; with the header they stay below BLOCK_BYTES_MAX."""
+    """A whole block, padded, from the parts of its payload; ValueError where it would exceed BLOCK_BYTES_MAX."""
     payload_bytes = sum(map(len, parts))
+    if HEADER_BYTES + payload_bytes > BLOCK_BYTES_MAX:  # no reader would take it for a block
+        raise ValueError(f"a block of {payload_bytes} bytes is too large")
     fields = (
         MAGIC,
         VERSION,

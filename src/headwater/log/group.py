@@ -25,6 +25,8 @@ Release = Callable[[Sequence[W], HeadwaterError | None], None]
 
 BATCH_BYTES_MAX = BLOCK_BYTES_MAX - 64 * 1024
 """Bodies, heads and stamps of one block; the rest is room for header and counts."""
+COUNT_BYTES_MAX = 5 + 1 + 9 + 9
+"""Of one stream, beside its name: msgpack's marks and two numbers."""
 pack_stamp = STAMP.pack
 
 
@@ -66,6 +68,9 @@ class GroupCommit(Generic[W]):
         self.receipt_prefix = f"{WriterId(blocks.writer):016x}-{blocks.log_id:016x}-"
         self.next_seq = 0
         self.so_far: dict[str, int] = {}
+        self.known_streams: set[str] = set()
+        self.counts_bytes = 0
+        """At most so much the counts of all streams of the log take, which stand in every block."""
         self.batch: Batch[W] = Batch()
         self.closed: deque[Batch[W]] = deque()
         self.pending_bytes = 0
@@ -110,7 +115,10 @@ class GroupCommit(Generic[W]):
         """
         batch = self.batch
         size = len(body) + STAMP_BYTES + 1 + 4 * len(refused)
-        if batch.size + size + len(head) > BATCH_BYTES_MAX:
+        if stream not in self.known_streams:
+            self.known_streams.add(stream)
+            self.counts_bytes += len(stream.encode()) + COUNT_BYTES_MAX
+        if batch.size + size + len(head) + self.counts_bytes > BATCH_BYTES_MAX:
             self._close_batch()
             batch = self.batch
         index = batch.heads.get(head)

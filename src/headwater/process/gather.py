@@ -66,6 +66,8 @@ class Events:
     """Event → (reason, field): refused at the door, or not readable by its dialect."""
     erased: Array
     damaged: dict[str, int] = field(default_factory=dict)
+    condemned: set[int] = field(default_factory=set)
+    """Refused ones that can be read all the same: their ids tell their partition."""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -153,12 +155,13 @@ class Gatherer:
             return
         try:
             split = self.dialect(head.dialect).split(head, body, count)
+            items = split.items if split.context is None else with_context(split.items, split.context)
         except Exception as error:  # a bug of ours: it must not stop the other records
             parts.lines += [body] + [b"{}"] * (count - 1)
-            why = f"splitting the request failed: {type(error).__name__}: {error}"[:500]
+            why = f"the request could not be split into events: {error}"[:500]
             parts.refused |= dict.fromkeys(range(at, at + count), (why, ""))
             return
-        parts.lines += split.items if split.context is None else with_context(split.items, split.context)
+        parts.lines += items
         if split.failure is not None:
             parts.refused |= dict.fromkeys(range(at, at + count), (split.failure, ""))
         if split.sent_at is not None:
@@ -241,7 +244,9 @@ class Parts:
 def select(events: Events, order: Array) -> Events:
     """The events at these indexes, in this order."""
     where = (
-        {int(old): new for new, old in enumerate(order.tolist())} if events.sent_at or events.refused else {}
+        {int(old): new for new, old in enumerate(order.tolist())}
+        if events.sent_at or events.refused or events.condemned
+        else {}
     )
     return Events(
         [events.lines[i] for i in order.tolist()],
@@ -258,4 +263,5 @@ def select(events: Events, order: Array) -> Events:
         {where[i]: why for i, why in events.refused.items() if i in where},
         events.erased[order],
         events.damaged,
+        {where[i] for i in events.condemned if i in where},
     )

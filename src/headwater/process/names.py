@@ -23,6 +23,7 @@ Path = tuple[str, ...]
 
 ODD = re.compile(r"[^\w]", re.UNICODE)
 PREFIXED = {"traits": "traits", "context": "context"}
+OWN = "_hw_"
 ROOTS = ("properties", "traits", "context")
 
 
@@ -48,11 +49,12 @@ def column_name(path: Path, taken: Container[str]) -> str:
     if _is_taken(candidate, taken):
         candidate = shorten(clean("_".join([root, *parts])))
     number = 2
+    free = plain if not plain.startswith(OWN) else f"x{plain}"  # or no number would ever make it free
     while _is_taken(candidate, taken):
-        candidate = shorten(f"{plain[: NAME_CHARACTERS_MAX - 5]}_{number}")
+        candidate = shorten(f"{free[: NAME_CHARACTERS_MAX - 12]}_{number}")
         number += 1
     return candidate
 
 
 def _is_taken(name: str, taken: Container[str]) -> bool:
-    return name in taken or name.startswith("_hw_") or name == "_unmapped"
+    return name in taken or name.startswith(OWN) or name == "_unmapped"

@@ -17,6 +17,7 @@ else was in the batch.
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -215,8 +216,8 @@ class Reader:
         wanted: dict[Key, None] = {}
         for number, line in enumerate(lines):
             try:
-                value = orjson.loads(line)
-            except (orjson.JSONDecodeError, RecursionError) as error:
+                value = loads(line)
+            except (ValueError, RecursionError) as error:
                 parsed.dead[number] = (f"not valid JSON: {error}"[:200], "")
                 value = None
             if value is not None and not isinstance(value, dict):
@@ -264,6 +265,35 @@ class Reader:
         if unmapped:
             cells["_unmapped"] = text_of(unmapped)
         return cells
+
+
+def loads(line: bytes | memoryview) -> Any:
+    """A value of JSON. Numbers beyond a double become text: the fast reader takes them where nobody reads them, and a
+    line must be an event or not whatever stands beside it. ValueError where it is not JSON."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        if "infinity" not in str(error):
+            raise
+    value = json.loads(bytes(line), parse_float=finite, parse_int=whole, parse_constant=refuse)
+    orjson.dumps(value)  # what orjson would not read otherwise: lone surrogates
+    return value
+
+
+def finite(text: str) -> float | str:
+    """A number, or its text where no double holds it."""
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+def whole(text: str) -> int | float | str:
+    """A whole number as orjson reads it, or its text where no double holds it."""
+    return int(text) if len(text) < len(str(1 << 63)) else finite(text)
+
+
+def refuse(text: str) -> None:
+    """ValueError: what Python takes for JSON, and JSON does not."""
+    raise ValueError(f"unexpected {text}")
 
 
 def place(schema: LearnedSchema, path: Path, kind: str, value: Any) -> tuple[str | None, Any]:
@@ -474,9 +504,9 @@ class Survey:
     def _value(self, number: int, path: Path, kind: str, raw: Any) -> None:
         if path in FIELDS:
             name: str | None = dotted(path)
-            value = fit(orjson.loads(bytes(raw)), kind, FIELDS[path])
+            value = fit(loads(bytes(raw)), kind, FIELDS[path])
         elif Key(path, kind) in self.schema.entries:
-            name, value = place(self.schema, path, kind, orjson.loads(bytes(raw)))
+            name, value = place(self.schema, path, kind, loads(bytes(raw)))
         else:
             self.new[Key(path, kind)] = None
             return

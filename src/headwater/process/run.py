@@ -176,8 +176,11 @@ class Runner:
                 if len(where) > 1:
                     stack += np.array_split(where, 2)
                 else:
+                    number = int(where[0])
+                    if now_s is not None and self._survives(select(events, where), None):
+                        events.condemned.add(number)  # only rows fail: every processor knows its partition
                     reason = f"processing failed: {type(failure).__name__}: {failure}"
-                    events.refused[int(where[0])] = (reason[:REASON_CHARS_MAX], "")
+                    events.refused[number] = (reason[:REASON_CHARS_MAX], "")
 
     def _survives(self, events: Events, now_s: float | None) -> bool:
         try:
@@ -304,7 +307,8 @@ def readable(events: Events) -> Sequence[bytes | memoryview]:
         return events.lines
     lines = list(events.lines)
     for number in events.refused:
-        lines[number] = b"{}"
+        if number not in events.condemned:
+            lines[number] = b"{}"
     return lines
 
 

@@ -131,6 +131,7 @@ class ProcessWorker:
         self._group()
         self._save()
         self._count_attempt()
+        self._publish()
 
     def step(self) -> bool:
         """One turn; False when there was nothing to do."""

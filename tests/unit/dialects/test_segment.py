@@ -81,7 +81,7 @@ def test_batch_that_is_refused_as_a_whole_counts_as_one(body: bytes) -> None:
 
 def test_reason_says_what_was_expected_and_where() -> None:
     assert list(envelope(b'{"event":"x","userId":[1]}', "/v1/track").refused) == [
-        Refusal(0, "expected text or a number, got an array", "userId")
+        Refusal(0, "expected text or a whole number, got an array", "userId")
     ]
     assert envelope(encode({"event": "x", "userId": "u" * 21}), "/v1/track").refused[0] == Refusal(
         0, "expected at most 20 characters", "userId"
@@ -122,3 +122,17 @@ def test_split_of_a_single_event_is_its_body() -> None:
 def test_why_an_item_of_a_batch_was_refused_is_found_again(item: bytes, reason: str, field: str) -> None:
     told = segment.why(head("/v1/batch"), item)
     assert told[0].startswith(reason) and told[1] == field
+
+
+def test_a_context_for_many_events_may_not_make_a_small_batch_huge() -> None:
+    def body(context: int, events: int, more: bytes = b"") -> bytes:
+        one = b'{"type":"track","event":"x"' + more + b"}"
+        return b'{"batch":[' + b",".join([one] * events) + b'],"context":{"a":"' + b"c" * context + b'"}}'
+
+    usual = segment.envelope(Limits())
+    assert not usual(body(2_000, 30), "/v1/batch").refused
+    assert not usual(body(1_000, 1000, b',"properties":{"p":"' + b"p" * 200 + b'"}'), "/v1/batch").refused
+    (refusal,) = usual(body(100_000, 1000), "/v1/batch").refused
+    assert refusal.field == "context" and "8 times" in refusal.reason
+    (refusal,) = usual(body(100_000, 1000, b',"userId":[]'), "/v1/batch").refused
+    assert refusal.field == "context"

@@ -266,9 +266,17 @@ def test_ignored_values_of_any_shape_cost_one_survey_and_are_never_stored(tmp_pa
     assert read.slow_lines == before
 
 
-def test_a_number_that_no_column_can_hold_makes_a_dead_letter_that_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["properties", "integrations"])
+@pytest.mark.parametrize("beside", [b'{"event":"x"}', b'{"event":"\\u0000"}', b'{"properties":{"n":"word"}}'])
+def test_a_number_beyond_a_double_never_decides_whether_a_line_is_an_event(
+    tmp_path: Path, where: str, beside: bytes
+) -> None:
     read = reader(tmp_path)
-    parsed = read.read([b'{"properties":{"n":1e999}}', b'{"properties":{"n":2}}'] * 20)
-    assert list(parsed.dead) == list(range(0, 40, 2))
-    assert "number is infinity" in parsed.dead[0][0] and parsed.dead[0][0].startswith("not valid JSON")
-    assert cells(parsed)[1] == {"@n": 2.0}
+    read.read([b'{"properties":{"n":1}}'])
+    huge = f'{{"messageId":"m","{where}":{{"n":1e999,"m":{"9" * 400}}},"anonymousId":"a"}}'.encode()
+    parsed = read.read([huge, beside] * 5)
+    assert not parsed.dead
+    found = cells(parsed)
+    assert [one["messageId"] for one in found[::2]] == ["m"] * 5
+    if where == "properties":
+        assert found[0]["@n|text"] == "1e999" and found[0]["@m"] == "9" * 400

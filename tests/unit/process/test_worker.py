@@ -547,3 +547,18 @@ def test_names_without_a_column_are_bounded() -> None:
     assert len(told) == unmapped.NAMES_MAX + 1
     assert told[unmapped.OTHERS]["count"] == 100 and told["n1"]["count"] == 2
     assert len(str(told["n1"]["example"])) == unmapped.EXAMPLE_CHARS_MAX
+
+
+def test_an_event_that_only_its_owner_cannot_process_keeps_its_partition(node: Node) -> None:
+    """Each processor must know by itself whose an event is: it is dead once, not never or twice."""
+    node.workers = 2
+    workers = [node.processor(0), node.processor(1)]
+    ids = [f"m{n}" for n in range(0, 40, 3)]
+    for worker in workers:
+        failing_for(worker, *ids)
+    node.accept(*(event(n, anonymousId=f"a{n}") for n in range(40)))
+    for worker in workers:
+        drain(worker)
+    assert node.ids() == sorted(f"m{n}" for n in range(40) if n % 3)
+    dead = [node.reports[n]["counters"]["web"]["dead"] for n in (0, 1)]
+    assert sum(dead) == len(ids) and all(dead)
