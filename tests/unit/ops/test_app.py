@@ -1,5 +1,7 @@
 import asyncio
 import json
+import shlex
+import sys
 
 import pytest
 
@@ -12,7 +14,7 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Busy, Rejected
 from headwater.log.block import Secret
-from headwater.ops import app
+from headwater.ops import app, demo
 from headwater.ops.guard import Guard
 from headwater.ops.look import Look, Parts
 from headwater.ops.settings import OpsSettings
@@ -255,7 +257,19 @@ async def test_dead_letters_are_listed_and_shown(node):
 async def test_the_demo_page_may_load_from_the_collector_only(node):
     told = json.loads((await node.get("/demo/config.json"))[2])
     assert told == {"collector": "http://127.0.0.1:8420", "key": "wk",
-                    "tag": "http://127.0.0.1:8420/headwater.js", "destination": "w"}  # fmt: skip
+                    "tag": "http://127.0.0.1:8420/headwater.js", "destination": "w",
+                    "program": demo.program(), "data": shlex.quote(node.path)}  # fmt: skip
+
+
+def test_the_command_of_the_demo_is_one_that_can_be_typed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "a venv" / "python"))
+    assert demo.program() == f"'{tmp_path}/a venv/python' -m headwater"
+    (tmp_path / "a venv").mkdir()
+    (tmp_path / "a venv" / "headwater").touch()
+    assert demo.program() == f"'{tmp_path}/a venv/headwater'"
+    (tmp_path / "headwater").touch(mode=0o755)
+    assert demo.program() == "headwater"
 
 
 async def test_the_demo_reads_the_row_back_once_it_is_there(node):
