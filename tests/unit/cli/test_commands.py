@@ -288,12 +288,35 @@ def test_check_looks_at_the_machine(tmp_path):
     assert not (tmp_path / "data").exists(), "a check changes nothing"
 
 
+def test_check_in_a_fresh_folder_says_what_a_start_would_make(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {one["what"]: one for one in json.loads(run("check", "--json").stdout)}
+    assert found["configuration"]["result"] == "fine"
+    assert "`headwater run` makes headwater.yaml, with 1 key" in found["configuration"]["says"]
+    assert {"data folder", "collect.listen"} <= set(found)
+    assert list(tmp_path.iterdir()) == [], "a check changes nothing"
+    named = run("check", "--config", "headwater.yaml")
+    assert (named.exit_code, "No such file" in named.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("started", "secret_file", "fine"),
+    [(False, "keys/web.secret", True), (True, "keys/web.secret", False), (False, "web.secret", False)],
+)
+def test_check_misses_no_secret_that_the_first_start_makes(tmp_path, started, secret_file, fine):
+    if started:
+        data_folder(tmp_path / "data").count_start()
+    config = configuration(tmp_path, f"keys: [{{id: web, secret_file: {secret_file}}}]\n")
+    found = json.loads(run("check", "--json", config, f"--data={tmp_path}/data").stdout)
+    assert (found[0]["result"] == "fine") is fine, found[0]
+
+
 def data_folder(tmp_path):
     from headwater.kit.disk import SystemDisk
     from headwater.kit.rng import SystemRng
     from headwater.node.folder import make_folder
 
-    make_folder(str(tmp_path), SystemDisk(), SystemRng())
+    return make_folder(str(tmp_path), SystemDisk(), SystemRng())
 
 
 def test_a_new_key_is_written_and_told(tmp_path):
