@@ -81,6 +81,10 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
 
 
+def test_the_version_is_an_option_and_a_command():
+    assert run("--version").output == run("version").output
+
+
 def commands(group, path=()):
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -141,6 +145,23 @@ def test_sql_as_table_json_and_csv(node):
     ]
     assert run("sql", "--csv", "q", node.data).output.splitlines() == ["event,n", '"a,b",1', ",2"]
     assert node.asked[0] == ("/api/sql", {"query": "q", "limit": 1000, "destination": None})
+
+
+def test_csv_has_true_and_false_and_nothing_for_null(node):
+    rows = [{"a": True, "b": "x"}, {"a": False, "b": None}]
+    node.answers["/api/sql"] = (
+        200,
+        {"columns": [{"name": "a"}, {"name": "b"}], "truncated": "", "rows": rows},
+    )
+    assert run("sql", "--csv", "q", node.data).output.splitlines() == ["a,b", "true,x", "false,"]
+
+
+def test_an_answer_without_rows_is_told_on_stderr_to_people_only(node):
+    node.answers["/api/sql"] = (200, {"columns": [{"name": "event"}], "truncated": "", "rows": []})
+    done = run("sql", "q", node.data)
+    assert ("event" in done.stdout, done.stderr) == (True, "no rows\n")
+    assert run("sql", "--json", "q", node.data).output == "[]\n"
+    assert run("sql", "--csv", "q", node.data).output == "event\n"
 
 
 def test_a_cut_answer_is_told_on_stderr(node):
@@ -317,6 +338,14 @@ def data_folder(tmp_path):
     from headwater.node.folder import make_folder
 
     return make_folder(str(tmp_path), SystemDisk(), SystemRng())
+
+
+def test_a_log_without_problems_says_so(tmp_path):
+    data_folder(tmp_path)
+    done = run("log", "inspect", "--problems", f"--data={tmp_path}")
+    assert (done.exit_code, done.output) == (0, "no problems in 0 segments\n")
+    assert run("log", "inspect", f"--data={tmp_path}").output == "no segments\n"
+    assert json.loads(run("log", "inspect", "--problems", "--json", f"--data={tmp_path}").output) == []
 
 
 def test_a_new_key_is_written_and_told(tmp_path):

@@ -191,6 +191,8 @@ async def test_sql_is_asked_of_the_process_that_holds_the_warehouse(node):
     async def answer(request):
         if "boom" in request["query"]:
             raise Rejected("no such table: boom", code="sql_error")
+        if "slow" in request["query"]:
+            raise Rejected("stopped after 30 s", code="sql_time")
         if "busy" in request["query"]:
             raise Busy("later", retry_after_s=7)
         assert request["rows_max"] == 5
@@ -206,6 +208,8 @@ async def test_sql_is_asked_of_the_process_that_holds_the_warehouse(node):
     assert (status, json.loads(text)["rows"]) == (200, [{"a": 1}])
     status, _, text = await node.post("/api/sql", {"query": "from boom"})
     assert (status, json.loads(text)["error"]["message"]) == (400, "no such table: boom")
+    status, _, text = await node.post("/api/sql", {"query": "slow"})
+    assert (status, "destinations.w.sql.time_max_s" in json.loads(text)["error"]["help"]) == (400, True)
     status, headers, _ = await node.post("/api/sql", {"query": "busy"})
     assert (status, headers["retry-after"]) == (503, "7")
     await server.close()
@@ -315,3 +319,12 @@ async def test_metrics_and_status_answer(node):
     assert json.loads((await node.get("/api/status"))[2])["ready"] is True
     assert json.loads((await node.get("/api/reconcile"))[2]) == []
     assert json.loads((await node.get("/api/keys"))[2]) == [{"id": "web"}]
+
+
+def test_a_paused_destination_is_named_once():
+    from headwater.ops import standing
+
+    told = {"state": "paused", "reason": "destination w is paused: it is gone"}
+    assert standing.destination("w", told).reason == "it is gone"
+    assert standing.destination("w", {"reason": "the disk is full"}).reason == "the disk is full"
+    assert standing.destination("w", {}).reason is None
