@@ -37,6 +37,8 @@ class FakeOps:
                             "key": key,
                             "tag": collector.url + "/headwater.js",
                             "destination": "warehouse",
+                            "program": ".venv/bin/headwater",
+                            "data": "'/srv/a folder'",
                         }
                     ).encode()
                 elif url.path == "/demo/journey":

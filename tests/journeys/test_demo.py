@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -117,6 +118,13 @@ def test_click_is_shown_in_the_warehouse_with_the_row_that_sql_reads(demo: Demo,
     where = [sys.executable, "-m", "headwater", "where", receipt]
     done = subprocess.run(where, cwd=demo.folder, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, (receipt, done)
+    for line in page.locator(
+        ".command"
+    ).all():  # as shown, from another folder; the PATH of tests lacks the command
+        words = shlex.split(line.inner_text())
+        words[: words.index("--data") - 1] = [sys.executable, "-m", "headwater"]
+        done = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, (words, done)
 
 
 def test_click_takes_less_than_two_seconds_to_the_row(page: Any) -> None:

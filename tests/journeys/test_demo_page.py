@@ -80,6 +80,20 @@ def test_click_travels_to_the_row_which_is_shown(page: Page, collector: FakeColl
     expect(page.locator("#said")).to_contain_text("in the warehouse after")
 
 
+def test_commands_name_the_program_and_its_data_folder(page: Page) -> None:
+    commands = page.locator(".command")
+    start = ".venv/bin/headwater"
+    expect(commands.first).to_have_text(
+        re.compile(f"^{re.escape(start)} sql --data '/srv/a folder' \"select")
+    )
+    expect(commands.nth(1)).to_have_text(
+        re.compile(f"^{re.escape(start)} sql --data '/srv/a folder' --json ")
+    )
+    expect(page.locator("#where")).to_have_text(
+        re.compile(f"^{re.escape(start)} where --data '/srv/a folder' fake-")
+    )
+
+
 def test_shopping_trip_makes_the_events_of_a_shop(page: Page, collector: FakeCollector) -> None:
     page.get_by_role("button", name="Log in").click()
     page.locator("#login").get_by_role("button", name="Log in").click()

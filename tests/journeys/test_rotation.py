@@ -30,6 +30,12 @@ def statuses(node: Running, secret: str) -> set[int]:
     return {node.post("/events", {"event": "Rotated"}, key=secret)[0] for _ in range(12)}
 
 
+def rotations(node: Running) -> set[tuple[int, str | None]]:
+    """What the list of keys says about each."""
+    listed = json.loads(node.command("keys", "list", "--json").stdout)
+    return {(key["secrets"], key["old_secret_until"]) for key in listed}
+
+
 def test_both_secrets_are_valid_until_the_old_ones_time_is_over(shared: Running) -> None:
     (old,) = secrets(shared)
     done = shared.command("keys", "rotate", "shop", "--grace", "8s")
@@ -39,12 +45,17 @@ def test_both_secrets_are_valid_until_the_old_ones_time_is_over(shared: Running)
     assert kept == old
     assert new not in done.stdout
     assert statuses(shared, new) == statuses(shared, old) == {200}
+    listed = {key["id"]: key for key in json.loads(shared.command("keys", "list", "--json").stdout)}
+    assert (listed["shop"]["secrets"], listed["web"]["secrets"]) == (2, 1)
+    assert listed["shop"]["old_secret_until"].startswith("20")
+    assert "the old secret is valid until 20" in shared.command("keys", "list").stdout
     again = shared.command("keys", "rotate", "shop")
     assert (again.returncode, "under way" in again.stderr) == (1, True)
     wait_for(lambda: statuses(shared, old) == {401}, 20, shared.log, interval_s=0.5)
     assert statuses(shared, new) == {200}
     assert secrets(shared) == [new]
     assert '"key_rotated"' in shared.log_text()
+    wait_for(lambda: rotations(shared) == {(1, None)}, 10, shared.log, interval_s=0.5)
 
 
 def test_the_old_secret_can_be_ended_at_once(shared: Running) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import click
+from click.core import ParameterSource
 
 from headwater.cli import show
 from headwater.cli.client import config_option, data_option, json_option
@@ -16,8 +17,11 @@ MARKS = {"fine": ("✓", "green"), "warning": ("!", "yellow"), "wrong": ("✗", 
 @config_option
 @data_option
 @json_option
-def check(config_path: str, data: str, as_json: bool) -> None:
+@click.pass_context
+def check(context: click.Context, config_path: str, data: str, as_json: bool) -> None:
     """Check the configuration and this machine: disk, ports, limits. Exit code 1 when a node would not start.
+
+    Without --config and headwater.yaml, the configuration that `headwater run` would make is checked.
 
     \b
     headwater check --config /etc/headwater/headwater.yaml --data /var/lib/headwater
@@ -26,7 +30,9 @@ def check(config_path: str, data: str, as_json: bool) -> None:
     from headwater.kit.disk import SystemDisk
     from headwater.node.checks import everything
 
-    found = everything(config_path, os.path.abspath(data), SystemDisk(), SystemClock(), os.environ)
+    default = context.get_parameter_source("config_path") is ParameterSource.DEFAULT
+    config = None if default else config_path
+    found = everything(config, os.path.abspath(data), SystemDisk(), SystemClock(), os.environ)
     if as_json:
         show.as_json(found)
     else:

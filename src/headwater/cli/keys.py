@@ -14,7 +14,7 @@ import click
 from headwater.cli import show
 from headwater.cli.client import Node, config_option, data_option, data_words, json_option
 from headwater.kit.clock import Clock
-from headwater.kit.errors import Rejected, Unavailable
+from headwater.kit.errors import Misconfigured, Rejected, Unavailable
 
 RELOAD_WAIT_S = 10.0
 TAKE_OVER_S = 0.5
@@ -37,7 +37,17 @@ def list_keys(data: str, as_json: bool) -> None:
         show.as_json(found)
         return
     columns = ("id", "kind", "origins", "ack", "secret_file")
-    show.as_table(columns, ([key.get(name) for name in columns] for key in found))
+    rows = [[*(key.get(name) for name in columns), rotation_text(key)] for key in found]
+    show.as_table((*columns, "rotation"), rows)
+
+
+def rotation_text(key: dict[str, Any]) -> str:
+    """What a list of keys says about a rotation that is under way."""
+    if (key.get("secrets") or 0) < 2:
+        return ""
+    if until := key.get("old_secret_until"):
+        return f"under way: the old secret is valid until {until.replace('T', ' ').replace('Z', ' UTC')}"
+    return "two secrets are valid"
 
 
 @keys.command("new")
@@ -45,11 +55,13 @@ def list_keys(data: str, as_json: bool) -> None:
 @click.option(
     "--origin", "origins", multiple=True, help="A page that may send with it: a browser key. Repeatable."
 )
+@config_option
 @data_option
-def new(key_id: str, origins: tuple[str, ...], data: str) -> None:
+def new(key_id: str, origins: tuple[str, ...], config_path: str, data: str) -> None:
     """Make a secret for a new key ID, and say what to add to the configuration.
 
-    The secret is written to keys/ID.secret in the data folder, readable by its owner only.
+    The secret is written to keys/ID.secret in the data folder, readable by its owner only. Exit code 1 when there is
+    such a key: in the running node, or in the configuration where none runs.
 
     \b
     headwater keys new shop --origin https://shop.example.com
@@ -62,11 +74,17 @@ def new(key_id: str, origins: tuple[str, ...], data: str) -> None:
 
     if not KEY_ID.fullmatch(key_id):
         raise Rejected(f"not a key id: {key_id!r}", help="1 to 64 letters, digits, `_`, `-` or `.`")
+    for origin in origins:
+        check_origin(origin)
     folder = open_folder(os.path.abspath(data), SystemDisk())
+    running = running_keys(Node(data))
+    if key_id in (running[1] if running else keys_that_can_be_read(config_path, data)):
+        renew = f"headwater keys rotate {key_id}{data_words(data)}"
+        show.answer_no(f"there is a key {key_id!r} already; `{renew}` gives it a new secret")
     path = first.write_secret(folder.path, key_id, SystemRng())
     origin_line = f"\n    origins: [{', '.join(f'{origin!r}' for origin in origins)}]" if origins else ""
-    click.echo(f"The secret is in {os.path.relpath(path)}. Add this below `keys:`, then reload with")
-    click.echo(f"{reload_hint(data)}\n")
+    then = f"reload with\n{reload_hint(data)}" if running else "start the node:"
+    click.echo(f"The secret is in {os.path.relpath(path)}. Add this below `keys:`, then {then}\n")
     click.echo(f"  - id: {key_id}\n    secret_file: keys/{key_id}.secret{origin_line}")
 
 
@@ -77,7 +95,7 @@ def new(key_id: str, origins: tuple[str, ...], data: str) -> None:
     default="24h",
     show_default=True,
     metavar="TIME",
-    help="How long the old secret stays valid: 30m, 24h, 7d.",
+    help="How long the old secret stays valid: 30m, 24h, 7d; 365d at most.",
 )
 @click.option("--finish", is_flag=True, help="End the old secret now, before its time.")
 @config_option
@@ -97,9 +115,11 @@ def rotate(key_id: str, grace: str, finish: bool, config_path: str, data: str) -
     from headwater.kit.disk import SystemDisk
     from headwater.kit.rng import SystemRng
     from headwater.node import rotation
+    from headwater.node.folder import read_identity
 
     grace_s = rotation.span_s(grace)
     node, disk, clock = Node(data), SystemDisk(), SystemClock()
+    read_identity(node.data, disk)
     running, files = running_keys(node) or configured_keys(config_path, data)
     if key_id not in files:
         show.answer_no(f"no key {key_id!r} here: there are {', '.join(sorted(files)) or 'none'}")
@@ -132,6 +152,25 @@ def rotate(key_id: str, grace: str, finish: bool, config_path: str, data: str) -
         )
         click.echo(f"{at}; the old one is, too, until {time_text(until_ns)}. Move the clients until then.")
         click.echo(f"To end it earlier: headwater keys rotate {key_id} --finish{data_words(data)}")
+
+
+def check_origin(origin: str) -> None:
+    """Rejected unless a key could have this origin."""
+    from headwater.collect.settings import ORIGIN
+
+    if not ORIGIN.fullmatch(origin.lower()):
+        raise Rejected(
+            f"--origin: expected `*`, `https://host[:port]` or `https://*.host` without a path, got {origin!r}",
+            code="origin",
+        )
+
+
+def keys_that_can_be_read(config_path: str, data: str) -> dict[str, str]:
+    """The keys of the configuration; none where it is not there, or wrong (its new key may lack its secret yet)."""
+    try:
+        return configured_keys(config_path, data)[1]
+    except Misconfigured:
+        return {}
 
 
 def running_keys(node: Node) -> tuple[dict[str, Any], dict[str, str]] | None:

@@ -40,6 +40,8 @@ def inspect(data: str, as_json: bool, problems: bool) -> None:
     shown = [one for one in found if one.problems or not problems]
     if as_json:
         show.as_json(shown)
+    elif not shown:
+        click.echo(f"no problems in {counted(len(found), 'segment')}" if problems else "no segments")
     else:
         columns = ("segment", "holds", "blocks", "used bytes", "problems")
         show.as_table(

@@ -6,10 +6,12 @@ Exit codes, of every command: 0 fine · 1 the answer is no · 2 wrong usage or c
 from __future__ import annotations
 
 import importlib
+import platform
 from typing import Any
 
 import click
 
+import headwater
 from headwater.kit.errors import Busy, HeadwaterError, Unavailable
 
 COMMANDS = {
@@ -51,7 +53,11 @@ class Commands(click.Group):
             ctx.exit(NO_ANSWER if isinstance(error, Unavailable | Busy) else WRONG_USAGE)
 
 
+VERSION = f"headwater {headwater.__version__} (Python {platform.python_version()})"
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(headwater.__version__, message=VERSION, help="Print the version.")
 def main() -> None:
     """Headwater collects events, keeps every one that it acknowledged, and lands each once in the warehouse.
 

@@ -49,8 +49,15 @@ def sql(
     elif as_csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(names)
-        writer.writerows([show.cell(row.get(name)) for name in names] for row in rows)
+        writer.writerows([csv_cell(row.get(name)) for name in names] for row in rows)
     else:
         show.as_table(names, ([row.get(name) for name in names] for row in rows))
+        if not rows:
+            click.echo("no rows", err=True)
     if answer.get("truncated"):
         click.echo(f"cut after {counted(len(rows), 'row')}; ask for more with --limit", err=True)
+
+
+def csv_cell(value: object) -> str:
+    """A value in CSV: as SQL reads it."""
+    return str(value).lower() if isinstance(value, bool) else show.cell(value)

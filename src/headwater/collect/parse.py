@@ -7,6 +7,7 @@ joined. Only whole heads are fed, so one parser serves all connections.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import httptools
@@ -45,7 +46,10 @@ KEPT = (
 )
 """Headers that later stages read; they go into the record's head, with origin."""
 HOPS = ("x-forwarded-for", "x-forwarded-proto", "forwarded", "x-real-ip")
-OTHERS = ("connection", "if-none-match", "access-control-request-method")
+OTHERS = ("connection", "if-none-match", "access-control-request-method", "accept-encoding")
+TAG = b"/headwater"
+"""Where the targets begin for which Accept-Encoding decides; elsewhere it must not tell heads apart."""
+NEVER = re.compile(rb"q=0(\.0*)?")
 WANTED = {name.encode(): (name, name not in KEPT) for name in (*ONCE, *KEPT, *HOPS, *OTHERS)}
 Headers = tuple[dict[str, bytes], dict[str, bytes]]
 
@@ -75,6 +79,15 @@ class Read(NamedTuple):
     """The headers of HOPS that a trusted proxy sent."""
     length: bytes
     """Content-Length as sent; empty when there is none."""
+
+
+def takes_gzip(accepted: bytes) -> bool:
+    """Whether an Accept-Encoding names gzip, and not only to forbid it."""
+    for part in accepted.lower().split(b","):
+        name, _, weight = part.partition(b";")
+        if name.strip() == b"gzip":
+            return NEVER.fullmatch(weight.strip()) is None
+    return False
 
 
 class Parser:
@@ -165,6 +178,9 @@ class HeadReader:
         )
         if not trusted:
             told = {}
+        accepted = facts.pop("accept-encoding", None)
+        if accepted is not None and parser.targets[0].startswith(TAG) and takes_gzip(accepted):
+            facts["accept-encoding"] = b"gzip"
         private = kept.get("dnt") == b"1" or kept.get("sec-gpc") == b"1"
         https = bool(told) and is_https(told)
         return Read(Head(method, parser.targets[0], old, facts, private, https), kept, told, length)

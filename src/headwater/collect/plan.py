@@ -203,6 +203,8 @@ class Planner:
             raise Refused(
                 404, "not_found", "this version of the tag is not here; /headwater.js is the present one"
             )
+        if file.packed is not None and "accept-encoding" in plan.facts:
+            file = file.packed
         if file.etag.encode() in plan.facts.get("if-none-match", b""):
             return 304, replies.response(304, b"", file.lines)
         return 200, replies.response(200, file.body, file.lines, "text/javascript; charset=utf-8")

@@ -1,7 +1,8 @@
-"""The browser tag's files, with ETag, and under a name with their hash for good."""
+"""The browser tag's files, with ETag, and under a name with their hash for good; packed once, for who takes gzip."""
 
 from __future__ import annotations
 
+import gzip
 from hashlib import blake2b
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -23,6 +24,8 @@ class TagFile(NamedTuple):
     etag: str
     lines: str
     """Header lines of the answer."""
+    packed: TagFile | None = None
+    """The same as gzip, under an ETag of its own."""
 
 
 def tag_files(folder: Traversable | None = None) -> dict[str, TagFile]:
@@ -35,7 +38,12 @@ def tag_files(folder: Traversable | None = None) -> dict[str, TagFile]:
             continue
         body = source.read_bytes()
         digest = blake2b(body, digest_size=8).hexdigest()
+        packed = gzip.compress(body, 9, mtime=0)
         stem, _, suffix = name.partition(".")
         for path, lines in ((f"/{name}", PLAIN_LINES), (f"/{stem}.{digest}.{suffix}", LASTING_LINES)):
-            files[path] = TagFile(body, f'"{digest}"', f'ETag: "{digest}"\r\n{lines}{EVERYWHERE}')
+            lines = f"{lines}{EVERYWHERE}Vary: Accept-Encoding\r\n"
+            etag, packed_etag = f'"{digest}"', f'"{digest}-gzip"'
+            packed_lines = f"ETag: {packed_etag}\r\nContent-Encoding: gzip\r\n{lines}"
+            packed_file = TagFile(packed, packed_etag, packed_lines)
+            files[path] = TagFile(body, etag, f"ETag: {etag}\r\n{lines}", packed_file)
     return files

@@ -28,6 +28,20 @@ TEMPLATE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 ENVIRONMENT = re.compile(r"env\.([A-Za-z_][A-Za-z0-9_]*)(?:\|(.*))?", re.S)
 AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.S)
 STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+WRONG_TYPE = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<got>[^`]+)`")
+WORDS = {
+    "int": "integer",
+    "float": "number",
+    "str": "text",
+    "bool": "true | false",
+    "array": "a list",
+    "object": "a block of `key: value`",
+    "null": "nothing",
+}
+"""msgspec's names of types in the words of the documents (config/docs.py)."""
+SCALARS = ("int", "float", "bool")
+SHOWN_MAX = 80
+"""Characters of a value that is shown in a complaint."""
 BYTES_MAX = 4 * 1024 * 1024
 
 Path = tuple[str | int, ...]
@@ -207,6 +221,13 @@ def translated(document: Document, text: str, data: Any, struct: docs.Struct, be
         inside = (*inside, unknown[1])
     elif missing := re.search(r"missing required field `(.*)`", what):
         what = f"`{missing[1]}` is missing"
+    elif wrong_type := WRONG_TYPE.fullmatch(what):
+        expected = wrong_type["expected"].split(" | ")
+        got = WORDS.get(wrong_type["got"], wrong_type["got"])
+        if not {"array", "object"} & {*expected}:
+            got = shown(document, data, below, inside, got)
+        what = f"expected {' | '.join(WORDS.get(kind, kind) for kind in expected)}, got {got}"
+        help = "in quotes it is text" if "str" in expected and wrong_type["got"] in SCALARS else ""
     else:
         what = what[0].lower() + what[1:]
         if "enum value" in what and (kind := type_of(struct, inside)):
@@ -222,6 +243,24 @@ def translated(document: Document, text: str, data: Any, struct: docs.Struct, be
     return Misconfigured(
         f"{where}: {key}: {what}" if key else f"{where}: {what}", code="configuration", help=help, key=key
     )
+
+
+def shown(document: Document, data: Any, below: Path, inside: Path, word: str) -> str:
+    """The value at ``inside`` in ``data`` behind the word for its type. The word alone where it could be a secret: by
+    its name, or because it came from the environment."""
+    value = data
+    for step in inside:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return word
+    place = document.places.get((*below, *inside))
+    hidden = any(docs.is_secret(step) for step in inside if isinstance(step, str))
+    if not isinstance(value, str | int | float) or hidden or place is None or place.variables:
+        return word
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{word} {value!r}" if len(str(value)) <= SHOWN_MAX else word
 
 
 def with_name(path: Path, data: Any, struct: docs.Struct, text: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 from collections.abc import Mapping
 from typing import Literal
@@ -13,9 +14,10 @@ from headwater.kit.clock import Clock
 from headwater.kit.disk import ALIGNMENT, Disk
 from headwater.kit.errors import HeadwaterError
 from headwater.kit.plural import counted
-from headwater.node import configuration, listening
-from headwater.node.folder import is_alive, open_folder
-from headwater.node.settings import Settings, sized
+from headwater.node import configuration, first, listening
+from headwater.node.folder import NAME as FOLDER_FILE
+from headwater.node.folder import is_alive, open_folder, read_identity
+from headwater.node.settings import ReadText, Settings, secret_reader, sized
 from headwater.node.start import used_bytes
 from headwater.ops.settings import host_and_port
 
@@ -23,6 +25,8 @@ SYNCS = 50
 SYNC_SLOW_MS = 10.0
 FILES_WANTED = 4096
 GIB = 1024**3
+GENERATED = re.compile(r"keys/[A-Za-z0-9_.-]{1,64}\.secret")
+"""Files of secrets that the first start makes (node/first.py)."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -34,17 +38,29 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def everything(
-    config: str, data: str, disk: Disk, clock: Clock, environment: Mapping[str, str]
+    config: str | None, data: str, disk: Disk, clock: Clock, environment: Mapping[str, str]
 ) -> list[Finding]:
-    """All findings, the configuration first; without one, nothing else can be checked."""
+    """All findings, the configuration first; without one, nothing else can be checked.
+
+    ``config`` None: ``headwater.yaml`` here; where it is missing, the one that a start makes is checked.
+    """
+    path = config or configuration.CONFIGURATION_DEFAULT
+    made = config is None and not disk.exists(path)
     try:
-        found = configuration.read(config, data, environment)
+        text = first.CONFIGURATION if made else configuration.text_of(path)
+        found = configuration.parse(text, path, environment, secrets_at_start(data, disk))
     except HeadwaterError as error:
         return [Finding("configuration", "wrong", str(error))]
     settings = found.settings
     running = holder(data)
+    keys = counted(len(settings.keys), "key")
+    says = (
+        f"none here; `headwater run` makes {path}, with {keys}, and starts"
+        if made
+        else f"{found.path}, {keys}"
+    )
     return [
-        Finding("configuration", "fine", f"{found.path}, {counted(len(settings.keys), 'key')}"),
+        Finding("configuration", "fine", says),
         *([] if settings.keys else [Finding("keys", "warning", "none: nobody can send")]),
         *(
             []
@@ -57,6 +73,29 @@ def everything(
         *check_ports(settings, running),
         check_files(settings),
     ]
+
+
+def secrets_at_start(data: str, disk: Disk) -> ReadText:
+    """Reads files of secrets as a start finds them: the first one makes the generated ones that are missing."""
+    read_text = secret_reader(data)
+
+    def read(path: str) -> str:
+        try:
+            return read_text(path)
+        except FileNotFoundError:
+            if GENERATED.fullmatch(path) is None or not is_new(data, disk):
+                raise
+            return f"made-at-the-first-start-{path}"
+
+    return read
+
+
+def is_new(data: str, disk: Disk) -> bool:
+    """Whether no node was ever started on the data folder."""
+    try:
+        return not disk.exists(data) or read_identity(data, disk).starts == 0
+    except HeadwaterError:
+        return not disk.exists(f"{data}/{FOLDER_FILE}")
 
 
 def holder(data: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from headwater.config import load
 from headwater.config.load import Document
 from headwater.kit.errors import Misconfigured
-from headwater.node.settings import Settings, check_secrets, secret_reader
+from headwater.node.settings import ReadText, Settings, check_secrets, secret_reader
 
 CONFIGURATION_DEFAULT = "headwater.yaml"
 DATA_DEFAULT = "headwater-data"
@@ -34,17 +34,32 @@ def read(
 
     ``before_secrets`` is called before files of secrets are read; the first start makes them there.
     """
+    return parse(text_of(path), path, environment, secret_reader(data), before_secrets)
+
+
+def text_of(path: str) -> str:
+    """The text of a configuration file. Misconfigured where there is none."""
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(load.BYTES_MAX + 1)
+            return file.read(load.BYTES_MAX + 1)
     except OSError as error:
         raise Misconfigured(
             f"cannot read {path}: {error.strerror}", code="configuration", help="see --config"
         ) from error
     except UnicodeDecodeError as error:
         raise Misconfigured(f"{path} is not UTF-8 text", code="configuration") from error
+
+
+def parse(
+    text: str,
+    path: str,
+    environment: Mapping[str, str],
+    read_secret: ReadText,
+    before_secrets: Callable[[Settings], object] = lambda settings: None,
+) -> Configuration:
+    """The checked settings of a file's text. Misconfigured as ``read``."""
     document = load.read(text, os.path.basename(path), environment)
     settings = load.convert(document, document.data, Settings)
     before_secrets(settings)
-    check_secrets(settings.keys, secret_reader(data), document)
+    check_secrets(settings.keys, read_secret, document)
     return Configuration(os.path.abspath(path), document, settings)

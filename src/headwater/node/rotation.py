@@ -16,16 +16,21 @@ from headwater.kit.rng import Rng
 from headwater.node.first import new_secret, secret_path
 
 UNTIL = ".until"
-SPAN = re.compile(r"(\d{1,4})([smhd])")
+SPAN = re.compile(r"(\d{1,9})([smhd])")
+SPAN_DAYS_MAX = 365
+"""An old secret that is valid for longer is not being replaced."""
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def span_s(text: str) -> int:
-    """``90s``, ``30m``, ``24h``, ``7d`` in seconds. Rejected for anything else."""
+    """``90s``, ``30m``, ``24h``, ``7d`` in seconds. Rejected for anything else, and for more than a year."""
     match = SPAN.fullmatch(text)
     if match is None:
         raise Rejected(f"not a span of time: {text!r}", code="span", help="write it like 30m, 24h or 7d")
-    return int(match[1]) * UNITS_S[match[2]]
+    seconds = int(match[1]) * UNITS_S[match[2]]
+    if seconds > SPAN_DAYS_MAX * UNITS_S["d"]:
+        raise Rejected(f"{text} is too long: expected at most {SPAN_DAYS_MAX}d", code="span")
+    return seconds
 
 
 def begin(disk: Disk, data: str, key_id: str, until_ns: int, rng: Rng) -> None:

@@ -185,7 +185,12 @@ class Routes:
         if limit is not None and not (isinstance(limit, int) and limit > 0):
             raise Rejected(f"`limit`: expected a whole number above 0, got {limit!r}", code="limit")
         request = {"op": "sql", "destination": name, "query": query, "rows_max": limit}
-        return await ask.ask_async(self.socket(name), request, self.settings.sql_timeout_s)
+        try:
+            return await ask.ask_async(self.socket(name), request, self.settings.sql_timeout_s)
+        except Rejected as error:
+            if error.code == "sql_time":
+                error.help = f"the limit is destinations.{name}.sql.time_max_s"
+            raise
 
     async def adopt(self, request: Request) -> Response:
         if not request.scope.get(TRUSTED):

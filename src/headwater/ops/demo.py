@@ -6,7 +6,11 @@ The page's files (static/) come from this listener, the tag from the collector, 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +79,8 @@ class Demo:
                 "key": parts.demo_key,
                 "tag": f"{collector}/headwater.js",
                 "destination": next(iter(parts.destinations), ""),
+                "program": program(),
+                "data": shlex.quote(self.look.data),
             }
         )
 
@@ -99,3 +105,13 @@ class Demo:
             return None
         found = msgspec.json.decode(rows)
         return found[0] if found else None
+
+
+def program() -> str:
+    """The command as a shell takes it in any folder: by its name where it is on the PATH, else as it is installed."""
+    if shutil.which("headwater"):
+        return "headwater"
+    installed = os.path.join(os.path.dirname(sys.executable), "headwater")
+    return (
+        shlex.quote(installed) if os.path.exists(installed) else f"{shlex.quote(sys.executable)} -m headwater"
+    )

@@ -97,7 +97,7 @@ def destination(name: str, told: Mapping[str, Any]) -> Delivered:
     return Delivered(
         name,
         told.get("state", "starting"),
-        told.get("reason"),
+        without_state(name, told.get("reason")),
         told.get("code"),
         told.get("command"),
         {
@@ -112,6 +112,11 @@ def destination(name: str, told: Mapping[str, Any]) -> Delivered:
         lag.get("age_s") or 0.0,
         told.get("loaded_ns") or 0,
     )
+
+
+def without_state(name: str, reason: str | None) -> str | None:
+    """A reason without what stands before it wherever it is shown: that the destination is paused."""
+    return reason and reason.removeprefix(f"destination {name} is paused: ")
 
 
 def least(vectors: Vectors) -> Vector:

@@ -81,6 +81,10 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
 
 
+def test_the_version_is_an_option_and_a_command():
+    assert run("--version").output == run("version").output
+
+
 def commands(group, path=()):
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -141,6 +145,23 @@ def test_sql_as_table_json_and_csv(node):
     ]
     assert run("sql", "--csv", "q", node.data).output.splitlines() == ["event,n", '"a,b",1', ",2"]
     assert node.asked[0] == ("/api/sql", {"query": "q", "limit": 1000, "destination": None})
+
+
+def test_csv_has_true_and_false_and_nothing_for_null(node):
+    rows = [{"a": True, "b": "x"}, {"a": False, "b": None}]
+    node.answers["/api/sql"] = (
+        200,
+        {"columns": [{"name": "a"}, {"name": "b"}], "truncated": "", "rows": rows},
+    )
+    assert run("sql", "--csv", "q", node.data).output.splitlines() == ["a,b", "true,x", "false,"]
+
+
+def test_an_answer_without_rows_is_told_on_stderr_to_people_only(node):
+    node.answers["/api/sql"] = (200, {"columns": [{"name": "event"}], "truncated": "", "rows": []})
+    done = run("sql", "q", node.data)
+    assert ("event" in done.stdout, done.stderr) == (True, "no rows\n")
+    assert run("sql", "--json", "q", node.data).output == "[]\n"
+    assert run("sql", "--csv", "q", node.data).output == "event\n"
 
 
 def test_a_cut_answer_is_told_on_stderr(node):
@@ -290,18 +311,112 @@ def test_check_looks_at_the_machine(tmp_path):
     assert not (tmp_path / "data").exists(), "a check changes nothing"
 
 
-def test_a_new_key_is_written_and_told(tmp_path):
+def test_check_in_a_fresh_folder_says_what_a_start_would_make(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {one["what"]: one for one in json.loads(run("check", "--json").stdout)}
+    assert found["configuration"]["result"] == "fine"
+    assert "`headwater run` makes headwater.yaml, with 1 key" in found["configuration"]["says"]
+    assert {"data folder", "collect.listen"} <= set(found)
+    assert list(tmp_path.iterdir()) == [], "a check changes nothing"
+    named = run("check", "--config", "headwater.yaml")
+    assert (named.exit_code, "No such file" in named.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("started", "secret_file", "fine"),
+    [(False, "keys/web.secret", True), (True, "keys/web.secret", False), (False, "web.secret", False)],
+)
+def test_check_misses_no_secret_that_the_first_start_makes(tmp_path, started, secret_file, fine):
+    if started:
+        data_folder(tmp_path / "data").count_start()
+    config = configuration(tmp_path, f"keys: [{{id: web, secret_file: {secret_file}}}]\n")
+    found = json.loads(run("check", "--json", config, f"--data={tmp_path}/data").stdout)
+    assert (found[0]["result"] == "fine") is fine, found[0]
+
+
+def data_folder(tmp_path):
     from headwater.kit.disk import SystemDisk
     from headwater.kit.rng import SystemRng
     from headwater.node.folder import make_folder
 
-    make_folder(str(tmp_path), SystemDisk(), SystemRng())
+    return make_folder(str(tmp_path), SystemDisk(), SystemRng())
+
+
+def test_a_log_without_problems_says_so(tmp_path):
+    data_folder(tmp_path)
+    done = run("log", "inspect", "--problems", f"--data={tmp_path}")
+    assert (done.exit_code, done.output) == (0, "no problems in 0 segments\n")
+    assert run("log", "inspect", f"--data={tmp_path}").output == "no segments\n"
+    assert json.loads(run("log", "inspect", "--problems", "--json", f"--data={tmp_path}").output) == []
+
+
+def test_a_new_key_is_written_and_told(tmp_path):
+    data_folder(tmp_path)
     done = run("keys", "new", "shop", "--origin", "https://a.example", f"--data={tmp_path}")
     assert done.exit_code == 0
     assert "secret_file: keys/shop.secret" in done.output
     assert (tmp_path / "keys/shop.secret").stat().st_mode & 0o777 == 0o600
     assert run("keys", "new", "shop", f"--data={tmp_path}").exit_code == 2
     assert run("keys", "new", "../x", f"--data={tmp_path}").exit_code == 2
+    assert "start the node" in done.output
+    assert "kill" not in done.output, "there is no process to tell"
+
+
+def test_a_new_key_for_a_running_node_says_how_to_reload(node, tmp_path):
+    data = tmp_path / "data"
+    data_folder(data)
+    (tmp_path / "run/ops.sock").rename(data / "run/ops.sock")
+    node.answers["/api/status"] = (200, {})
+    node.answers["/api/keys"] = (200, [{"id": "web", "secret_file": None}])
+    done = run("keys", "new", "shop", f"--data={data}")
+    assert (done.exit_code, f"kill -HUP $(head -1 {data}/lock)" in done.output) == (0, True)
+    done = run("keys", "new", "web", f"--data={data}")
+    assert (done.exit_code, "there is a key 'web' already" in done.output) == (1, True)
+    assert not (data / "keys/web.secret").exists()
+
+
+def test_a_new_key_that_the_configuration_has_is_no(tmp_path):
+    data_folder(tmp_path / "data")
+    config = configuration(tmp_path, "keys: [{id: web, secret: a-long-secret}]\n")
+    done = run("keys", "new", "web", config, f"--data={tmp_path}/data")
+    assert (done.exit_code, "there is a key 'web' already" in done.output) == (1, True)
+    assert run("keys", "new", "shop", config, f"--data={tmp_path}/data").exit_code == 0
+
+
+def test_a_new_key_that_stands_in_the_configuration_without_its_secret_yet_is_made(tmp_path):
+    data_folder(tmp_path / "data")
+    config = configuration(tmp_path, "keys: [{id: shop, secret_file: keys/shop.secret}]\n")
+    assert run("keys", "new", "shop", config, f"--data={tmp_path}/data").exit_code == 0
+
+
+@pytest.mark.parametrize("origin", ["notaurl", "https://a.example/path", "", "a.example"])
+def test_an_origin_that_no_page_has_is_refused(tmp_path, origin):
+    data_folder(tmp_path)
+    done = run("keys", "new", "shop", "--origin", origin, f"--data={tmp_path}")
+    assert (done.exit_code, f"got {origin!r}" in done.output) == (2, True)
+    assert not (tmp_path / "keys/shop.secret").exists()
+
+
+def test_rotate_says_what_is_wrong_with_the_folder_and_the_time(tmp_path):
+    done = run("keys", "rotate", "web", f"--data={tmp_path}/nowhere")
+    assert (done.exit_code, "is not a data folder" in done.output) == (2, True)
+    done = run("keys", "rotate", "web", "--grace", "99999h", f"--data={tmp_path}")
+    assert (done.exit_code, "99999h is too long: expected at most 365d" in done.output) == (2, True)
+
+
+def test_keys_list_tells_of_a_rotation(node):
+    key: dict[str, object] = {"kind": "server", "origins": [], "ack": "disk", "secret_file": None}
+    keys = [
+        {"id": "a", **key, "secrets": 1, "old_secret_until": None},
+        {"id": "b", **key, "secrets": 2, "old_secret_until": "2026-01-02T03:04:05Z"},
+        {"id": "c", **key, "secrets": 2, "old_secret_until": None},
+    ]
+    node.answers["/api/keys"] = (200, keys)
+    a, b, c = run("keys", "list", node.data).output.split("\n a ")[1].splitlines()[:3]
+    assert "secret" not in a
+    assert "the old secret is valid until 2026-01-02 03:04:05 UTC" in b
+    assert "two secrets are valid" in c
+    assert json.loads(run("keys", "list", "--json", node.data).output) == keys
 
 
 @pytest.mark.parametrize(("count", "told"), [(0, "0 keys"), (1, "1 key"), (2, "2 keys")])

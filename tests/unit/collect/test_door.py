@@ -497,6 +497,36 @@ def test_metrics_of_segments_browser_sdk_are_dropped(bench: Bench) -> None:
     assert not bench.log.records
 
 
+def test_tag_is_packed_for_who_takes_gzip(bench: Bench) -> None:
+    plain = bench.ask(get("/headwater.js"))
+    packed = bench.ask(get("/headwater.js", "Accept-Encoding: deflate, GZIP;q=0.5, br"))
+    assert packed.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
+    assert gzip.decompress(packed.body) == plain.body
+    assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+    assert packed.headers["etag"] != plain.headers["etag"]
+    for one, more in ((plain, ()), (packed, ("Accept-Encoding: gzip",))):
+        again = bench.ask(get("/headwater.js", f"If-None-Match: {one.headers['etag']}", *more))
+        assert (again.status, again.headers["vary"]) == (304, "Accept-Encoding")
+        other = packed if one is plain else plain
+        assert bench.ask(get("/headwater.js", f"If-None-Match: {other.headers['etag']}", *more)).status == 200
+    lasting = bench.ask(get(f"/headwater.{plain.headers['etag'].strip(chr(34))}.js", "Accept-Encoding: gzip"))
+    assert lasting.body == packed.body
+    head = bench.ask(get("/headwater.js", "Accept-Encoding: gzip", method="HEAD"))
+    assert head.headers["content-length"] == str(len(packed.body))
+
+
+@pytest.mark.parametrize("accepted", ["identity", "br", "gzip;q=0", "gzip; q=0.000, br", "", "*"])
+def test_tag_is_plain_for_who_does_not_name_gzip(bench: Bench, accepted: str) -> None:
+    answer = bench.ask(get("/headwater.js", f"Accept-Encoding: {accepted}"))
+    assert (answer.status, "content-encoding" in answer.headers) == (200, False)
+
+
+def test_accept_encoding_tells_no_other_heads_apart(bench: Bench) -> None:
+    for accepted in ("gzip", "br", "gzip, br"):
+        assert bench.ask(post("/v1/track", b'{"event":"x"}', f"Accept-Encoding: {accepted}")).status == 200
+    assert len(bench.door.planner.plans) == 1
+
+
 def test_tag_has_an_etag_and_a_lasting_name(bench: Bench) -> None:
     plain = bench.ask(get("/headwater.js"))
     etag = plain.headers["etag"]

@@ -109,7 +109,9 @@ def test_an_unknown_key_in_a_named_block_is_found():
 
 def test_a_wrong_value_in_a_named_block_says_in_which_one_and_its_line():
     text = "places:\n  north:\n    workers: 1\n  south:\n    listen: b\n    workers: {}\n"
-    assert "hw.yaml:6: places.south.workers: expected `int`, got `str`" in refused(text.format("many"))
+    assert "hw.yaml:6: places.south.workers: expected integer, got text 'many'" in refused(
+        text.format("many")
+    )
     assert "hw.yaml:6: places.south.workers: expected 0 or more, got -1" in refused(text.format(-1))
     assert "hw.yaml:6: places.south.wokers: unknown key" in refused(
         text.format(1).replace("b\n    workers", "b\n    wokers")
@@ -118,7 +120,33 @@ def test_a_wrong_value_in_a_named_block_says_in_which_one_and_its_line():
 
 def test_a_wrong_type_says_what_was_expected_and_where():
     told = refused("collect:\n  listen: a\n  workers: many\n")
-    assert "hw.yaml:3: collect.workers: expected `int`, got `str`" in told
+    assert "hw.yaml:3: collect.workers: expected integer, got text 'many'" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("delay: soon", "hw.yaml:1: delay: expected number, got text 'soon'"),
+        ("collect: {workers: 1.5}", "collect.workers: expected integer, got number 1.5"),
+        ("collect: {workers: true}", "collect.workers: expected integer, got true"),
+        ("collect: {workers: }", "collect.workers: expected integer, got nothing"),
+        ("collect: {workers: [1]}", "collect.workers: expected integer, got a list"),
+        ("collect: {listen: 8420}", "collect.listen: expected text, got integer 8420 (in quotes it is text)"),
+        ("collect: {names: x}", "collect.names: expected a list, got text"),
+        ("collect: 3", "collect: expected a block of `key: value`, got integer"),
+        ("places: {north: {workers: x}}", "places.north.workers: expected integer, got text 'x'"),
+    ],
+)
+def test_a_wrong_type_is_told_in_the_words_of_the_documents(text, told):
+    assert refused(text).endswith(told)
+
+
+@pytest.mark.parametrize(
+    "text", ["keys: [{id: a, secret: 31415926}]", "keys: [31415926]", 'collect: {workers: "${env.N}"}']
+)
+def test_what_could_be_a_secret_is_not_in_the_complaint(text):
+    told = refused(text, N="x31415926")
+    assert "expected" in told and "31415926" not in told
 
 
 def test_a_wrong_choice_says_what_there_is_to_choose():

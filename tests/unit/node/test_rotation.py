@@ -86,7 +86,14 @@ def test_a_span_is_read_as_people_write_it(text, seconds):
     assert rotation.span_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1.5h", "1w", "99999d"])
+@pytest.mark.parametrize("text", ["366d", "99999d", "8761h", "999999999s"])
+def test_a_span_of_more_than_a_year_is_refused_with_the_limit(text):
+    assert rotation.span_s("365d") == rotation.span_s("8760h")
+    with pytest.raises(Rejected, match="at most 365d"):
+        rotation.span_s(text)
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1.5h", "1w"])
 def test_what_is_no_span_is_refused(text):
     with pytest.raises(Rejected, match="30m, 24h or 7d"):
         rotation.span_s(text)

@@ -1,5 +1,7 @@
 import asyncio
 import json
+import shlex
+import sys
 
 import pytest
 
@@ -12,7 +14,7 @@ from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Busy, Rejected
 from headwater.log.block import Secret
-from headwater.ops import app
+from headwater.ops import app, demo
 from headwater.ops.guard import Guard
 from headwater.ops.look import Look, Parts
 from headwater.ops.settings import OpsSettings
@@ -189,6 +191,8 @@ async def test_sql_is_asked_of_the_process_that_holds_the_warehouse(node):
     async def answer(request):
         if "boom" in request["query"]:
             raise Rejected("no such table: boom", code="sql_error")
+        if "slow" in request["query"]:
+            raise Rejected("stopped after 30 s", code="sql_time")
         if "busy" in request["query"]:
             raise Busy("later", retry_after_s=7)
         assert request["rows_max"] == 5
@@ -204,6 +208,8 @@ async def test_sql_is_asked_of_the_process_that_holds_the_warehouse(node):
     assert (status, json.loads(text)["rows"]) == (200, [{"a": 1}])
     status, _, text = await node.post("/api/sql", {"query": "from boom"})
     assert (status, json.loads(text)["error"]["message"]) == (400, "no such table: boom")
+    status, _, text = await node.post("/api/sql", {"query": "slow"})
+    assert (status, "destinations.w.sql.time_max_s" in json.loads(text)["error"]["help"]) == (400, True)
     status, headers, _ = await node.post("/api/sql", {"query": "busy"})
     assert (status, headers["retry-after"]) == (503, "7")
     await server.close()
@@ -255,7 +261,19 @@ async def test_dead_letters_are_listed_and_shown(node):
 async def test_the_demo_page_may_load_from_the_collector_only(node):
     told = json.loads((await node.get("/demo/config.json"))[2])
     assert told == {"collector": "http://127.0.0.1:8420", "key": "wk",
-                    "tag": "http://127.0.0.1:8420/headwater.js", "destination": "w"}  # fmt: skip
+                    "tag": "http://127.0.0.1:8420/headwater.js", "destination": "w",
+                    "program": demo.program(), "data": shlex.quote(node.path)}  # fmt: skip
+
+
+def test_the_command_of_the_demo_is_one_that_can_be_typed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "a venv" / "python"))
+    assert demo.program() == f"'{tmp_path}/a venv/python' -m headwater"
+    (tmp_path / "a venv").mkdir()
+    (tmp_path / "a venv" / "headwater").touch()
+    assert demo.program() == f"'{tmp_path}/a venv/headwater'"
+    (tmp_path / "headwater").touch(mode=0o755)
+    assert demo.program() == "headwater"
 
 
 async def test_the_demo_reads_the_row_back_once_it_is_there(node):
@@ -301,3 +319,12 @@ async def test_metrics_and_status_answer(node):
     assert json.loads((await node.get("/api/status"))[2])["ready"] is True
     assert json.loads((await node.get("/api/reconcile"))[2]) == []
     assert json.loads((await node.get("/api/keys"))[2]) == [{"id": "web"}]
+
+
+def test_a_paused_destination_is_named_once():
+    from headwater.ops import standing
+
+    told = {"state": "paused", "reason": "destination w is paused: it is gone"}
+    assert standing.destination("w", told).reason == "it is gone"
+    assert standing.destination("w", {"reason": "the disk is full"}).reason == "the disk is full"
+    assert standing.destination("w", {}).reason is None

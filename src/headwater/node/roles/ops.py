@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 from headwater.collect.keys import secrets_of
+from headwater.collect.settings import KeySettings
+from headwater.kit.disk import Disk
 from headwater.kit.errors import HeadwaterError
+from headwater.node import rotation
 from headwater.node.context import Context
 from headwater.node.dead_letters import NodeDeadLetters
 from headwater.node.settings import Settings, secret_reader
@@ -18,7 +22,7 @@ class OpsRole:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.parts = parts_of(context.settings, context.data)
+        self.parts = parts_of(context.settings, context.data, context.disk)
         look = Look(
             context.node,
             context.data,
@@ -38,7 +42,7 @@ class OpsRole:
         self.server.check()
 
     async def reload(self, settings: Settings) -> None:
-        self.parts = parts_of(settings, self.context.data)
+        self.parts = parts_of(settings, self.context.data, self.context.disk)
 
     async def drain(self) -> None:
         pass  # it answers to the last: others look at the drain through it
@@ -53,7 +57,7 @@ class OpsRole:
         return {}
 
 
-def parts_of(settings: Settings, data: str) -> Parts:
+def parts_of(settings: Settings, data: str, disk: Disk) -> Parts:
     """What should be there, without secrets but the one that pages carry anyway."""
     return Parts(
         roles=[
@@ -69,11 +73,23 @@ def parts_of(settings: Settings, data: str) -> Parts:
                 "origins": key.origins,
                 "ack": key.ack,
                 "secret_file": key.secret_file or None,
+                **rotation_of(key, data, disk),
             }
             for key in settings.keys
         ],
         demo_key=browser_secret(settings, data),
     )
+
+
+def rotation_of(key: KeySettings, data: str, disk: Disk) -> dict[str, Any]:
+    """How many secrets of a key are valid, and until when the old one is (RFC 3339; null where nobody ends it)."""
+    try:
+        secrets = len(secrets_of(key, secret_reader(data)))
+    except HeadwaterError:  # the door goes on with those that it had
+        return {"secrets": None, "old_secret_until": None}
+    until_ns = rotation.until(disk, data, key.id) if secrets > 1 and key.secret_file else None
+    until = datetime.datetime.fromtimestamp(until_ns // 10**9, datetime.UTC) if until_ns is not None else None
+    return {"secrets": secrets, "old_secret_until": until and f"{until:%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def browser_secret(settings: Settings, data: str) -> str:

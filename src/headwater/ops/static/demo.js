@@ -22,6 +22,9 @@ const cards = new Map() // message id → card
 const took = [] // click to row, ms
 let events = 0, user = null, config = null
 
+/* A command with its data folder, so that it works in any folder; both are quoted for a shell already. */
+const command = name => config.program + ' ' + name + ' --data ' + config.data
+
 /* make('p', {class: 'x', onclick: fn}, child, …): text is never read as HTML. */
 function make (name, attributes = {}, ...children) {
   const node = document.createElement(name)
@@ -168,7 +171,7 @@ class Card {
     this.receipt.hidden = false
     this.receipt.replaceChildren('on ' + (result.ack || 'disk') + ' · receipt ', make('code', {}, result.receipt || '–'))
     this.receipt.title = result.receipt || ''
-    $('where').textContent = 'headwater where ' + (result.receipt || 'RECEIPT')
+    $('where').textContent = command('where') + ' ' + (result.receipt || 'RECEIPT')
     this.follow(result.receipt)
   }
 
@@ -188,7 +191,7 @@ class Card {
       }
       await new Promise(resolve => setTimeout(resolve, POLL_MS))
     }
-    this.failed('It is safe with the collector, but ' + POLL_MAX_MS / 1000 + ' s later not seen in the ' + config.destination + problem + '. Ask: headwater where ' + receipt)
+    this.failed('It is safe with the collector, but ' + POLL_MAX_MS / 1000 + ' s later not seen in the ' + config.destination + problem + '. Ask: ' + command('where') + ' ' + receipt)
   }
 
   landed (row, ms) {
@@ -266,6 +269,7 @@ async function start () {
   if (!reply.ok) throw new Error('the demo configuration cannot be read (' + reply.status + ')')
   config = await reply.json()
   if (config.destination !== 'warehouse') $('destination').textContent = config.destination
+  document.querySelectorAll('.command').forEach(node => { node.textContent = node.textContent.replace(/^headwater (\w+)/, (_, name) => command(name)) })
   await loadTag(config.tag)
   headwater.on('queued', queued)
   headwater.on('acknowledged', withCard((card, result) => card.acknowledged(result)))
