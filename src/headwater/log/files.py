@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from headwater.kit.disk import Disk, read_whole, write_whole
+from headwater.kit.errors import Broken
 
 SEGMENT = re.compile(r"^([0-9a-f]{16})-([0-9a-f]{16})\.seg$")
 SPARE = re.compile(r"^spare-(\d+)\.seg$")
@@ -91,7 +92,14 @@ def read_end(disk: Disk, folder: str, log: int) -> End | None:
     path = end_path(folder, log)
     if not disk.exists(path):
         return None
-    return msgspec.json.decode(read_whole(disk, path), type=End)
+    try:
+        return msgspec.json.decode(read_whole(disk, path), type=End)
+    except msgspec.MsgspecError as error:
+        raise Broken(
+            f"{path} cannot be read: {error}",
+            code="end_unreadable",
+            help="the file system has damaged it; remove it, and the next start finds the end of this log again",
+        ) from error
 
 
 def read_watermark(disk: Disk, folder: str, log: int) -> int:

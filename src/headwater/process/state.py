@@ -95,7 +95,14 @@ def load(disk: Disk, folder: str) -> Fold:
     """The fold as it was last saved; an empty one where none was."""
     if not disk.exists(f"{folder}/fold"):
         return Fold()
-    saved = msgspec.msgpack.decode(read_whole(disk, f"{folder}/fold"), type=Saved)
+    try:
+        saved = msgspec.msgpack.decode(read_whole(disk, f"{folder}/fold"), type=Saved)
+    except msgspec.MsgspecError as error:
+        raise Broken(
+            f"{folder}/fold cannot be read: {error}",
+            code="state_unreadable",
+            help="the file system has damaged it; restore the data folder from a backup",
+        ) from error
     if saved.format != 1:
         raise Broken(f"state of format {saved.format} in {folder}; this version reads 1", code="state_format")
     vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}

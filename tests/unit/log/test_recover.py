@@ -6,6 +6,8 @@ import pytest
 
 from headwater.event.position import ZERO, Position, WriterId
 from headwater.event.record import Head, encode_head, encode_payload
+from headwater.kit.disk import write_whole
+from headwater.kit.errors import Broken
 from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.kit.threads import inline
@@ -213,3 +215,12 @@ def test_a_damaged_segment_is_given_back_once_readers_have_passed_the_damage() -
         )  # fmt: skip
         kept.append(len(files.segments(disk.process("look"), FOLDER)))
     assert kept == [1, 0]
+
+
+def test_an_end_that_the_file_system_damaged_is_named() -> None:
+    disk = SimDisk().process("supervisor")
+    disk.mkdir("/raw")
+    write_whole(disk, files.end_path("/raw", 7), b'{"log": 7, "se')
+    with pytest.raises(Broken, match=r"/raw/0000000000000007\.end cannot be read") as caught:
+        files.read_end(disk, "/raw", 7)
+    assert "remove it" in caught.value.help
