@@ -136,3 +136,13 @@ def test_a_context_for_many_events_may_not_make_a_small_batch_huge() -> None:
     assert refusal.field == "context" and "8 times" in refusal.reason
     (refusal,) = usual(body(100_000, 1000, b',"userId":[]'), "/v1/batch").refused
     assert refusal.field == "context"
+
+
+@pytest.mark.parametrize(
+    "ident", ["2131404283747573504000000000000000000", "9223372036854775808", "1.5", "1e-7", "1e999"]
+)
+@pytest.mark.parametrize("name", ["messageId", "anonymousId", "userId"])
+def test_numbers_that_are_not_read_alike_everywhere_are_no_ids(name: str, ident: str) -> None:
+    (refusal,) = envelope(f'{{"event":"x","{name}":{ident}}}'.encode(), "/v1/track").refused
+    assert refusal.field == name and "number" in refusal.reason
+    assert not envelope(f'{{"event":"x","{name}":-9223372036854775808}}'.encode(), "/v1/track").refused
