@@ -314,7 +314,8 @@
       if (key === RESULT) {
         const r = json(newValue, [])
         if (pending.has(r[0])) settle(...r)
-      } else if (newValue && key.startsWith(QUEUE)) later(TAKEOVER_MS * 2) // in case that tab goes away
+      } else if (key === CONSENT && mode() === DENIED) withdraw() // what the tab that said so could not see yet
+      else if (newValue && key.startsWith(QUEUE)) later(TAKEOVER_MS * 2) // in case that tab goes away
     })
     if (options.clicks) on(d, 'click', onClick)
     if (options.spa) watchPath()
