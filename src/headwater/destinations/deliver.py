@@ -186,9 +186,8 @@ class Deliverer:
                 raise stand.paused(self.name, wrong)
             self.memory.note(vectors, {})  # it fills itself up again, from here
         if any(map(self.unknown, plan.standing(vectors))):
-            self.memory.note(
-                vectors, self.memory.ready
-            )  # the next start reads it, and begins its logs behind them
+            # the next start reads it, and begins its logs behind them
+            self.memory.note(vectors, self.memory.ready)
             self.memory.save(self.clock.boot_ns(), 0.0)
             raise stand.ahead(self.name)
         self.destination.fit({name: [schema] for name, schema in self.layouts.items()})
@@ -392,10 +391,8 @@ class Deliverer:
         """An operator's decision where a paused destination goes on; see ``stand.adopted``. Durable on return."""
         with self.lock:
             self.memory.load()
-            if start == "beginning":
-                self.check_beginning(
-                    processed or {}
-                )  # before a file is made: what is refused changes nothing
+            if start == "beginning":  # before a file is made: what is refused changes nothing
+                self.check_beginning(processed or {})
             self.destination.open(create=start != "here")
             rows = self.destination.positions(self.memory.pipeline)
             adopted = stand.adopted(

@@ -5,7 +5,7 @@ by the first link that it has not passed: it stands at the link's origin → loa
 A link may be loaded for a subset of its partitions (INV-DST-2). With several ready logs a partition may wait for
 a link of another log (the number of processors was changed), so being off counts only when nothing can be loaded.
 
-``private`` runs are the way back to the chain: [have, origin of the first link that is still there).
+``private`` runs are the way back to the chain, up to a border of the first link that is still there.
 """
 
 from __future__ import annotations

@@ -24,10 +24,9 @@ class Unmapped:
 
 def told(*counted: Unmapped) -> dict[str, dict[str, object]]:
     """Name → count and example, for reports."""
-    found: dict[str, dict[str, object]] = {}
+    total: dict[str, tuple[int, str]] = {}
     for one in counted:
         for name, (count, example) in dict(one.values).items():
-            before = found.get(name)
-            total = count + (int(str(before["count"])) if before else 0)
-            found[name] = {"count": total, "example": before["example"] if before else example}
-    return found
+            before, first = total.get(name, (0, example))
+            total[name] = (before + count, first)
+    return {name: {"count": count, "example": example} for name, (count, example) in total.items()}
