@@ -88,7 +88,6 @@ class Gatherer:
         parts = Parts(self.table.heads)
         for block in blocks:
             if block.payload is None:
-                parts.lost += 1
                 parts.lost_events += block.header.events
                 continue
             payload = decode_payload(block.payload)
@@ -194,7 +193,6 @@ class Parts:
         self.sent_at: dict[int, str] = {}
         self.refused: dict[int, tuple[str, str]] = {}
         self.damaged: dict[str, int] = {}
-        self.lost = 0
         self.lost_events = 0
         self.stamps: list[Array] = []
         self.numbers: list[Array] = []
