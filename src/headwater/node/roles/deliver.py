@@ -148,6 +148,7 @@ def private_opener(context: Context) -> OpenPrivate:
             context.clock,
             process.runner_of(context, schema, shaper, partitions, damage_here=False),
             seen,
+            id_folders=[context.path("state", str(number)) for number in ready_folders(context)],
             partitions=partitions,
             origin=origin,
             until=until,

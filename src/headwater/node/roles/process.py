@@ -87,6 +87,7 @@ class ProcessRole:
             secret=context.secret,
             partitions=context.node.partitions,
             config_epoch=context.node.start,
+            ids_bytes_max=settings.ids_bytes_max,
         )
         self.thread = threading.Thread(target=self.turn, name="process", daemon=True)
 
