@@ -10,6 +10,7 @@ op             request                                                reply
 ``positions``  –                                                      partitions: vector (hex), counters per stream
 ``status``     –                                                      what the report holds
 ``adopt``      from (now | here | beginning), passed?                 partitions, skipped_events
+``write_off``  –                                                      written_off
 =============  =====================================================  ==========================================
 """
 
@@ -118,6 +119,7 @@ class DeliverWorker:
             "positions": self.positions,
             "status": self.tell_status,
             "adopt": self.adopt,
+            "write_off": self.write_off,
         }
         operation = operations.get(str(request.get("op")))
         if operation is None:
@@ -200,6 +202,10 @@ class DeliverWorker:
             )
         return deliverer.adopt(str(request.get("from", "")), known, at or None), b""
 
+    def write_off(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """An operator's decision; see Deliverer.write_off."""
+        return self.chosen(request).write_off(), b""
+
     # -- telling
 
     def status(self) -> dict[str, Any]:
@@ -219,7 +225,7 @@ def state_of(deliverer: Deliverer) -> str:
     """In one word; ``catching_up``: a private run is under way."""
     if deliverer.trouble is not None:
         return "paused"
-    if deliverer.run is not None:
+    if deliverer.catch_up.run is not None:
         return "catching_up"
     return "delivering" if deliverer.seen.rows else "starting"
 
@@ -242,7 +248,10 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
         "ready_passed": {name: list(at) for name, at in seen.passed.items()},
         "lag": {"rows": seen.waiting_rows, "age_s": age_s},
         "loaded_ns": seen.loaded_ns,
-        "counters": dict(deliverer.counters),
+        "catching_up": deliverer.catch_up.progress,
+        "reckoned": not deliverer.memory.skips,
+        "written_off": deliverer.memory.written_off,
+        "counters": {**deliverer.counters, "private_runs": deliverer.catch_up.runs},
         "drift": [
             {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift
         ],

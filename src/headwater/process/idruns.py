@@ -183,9 +183,7 @@ class Below(NamedTuple):
     chunks: list[Chunk]
 
 
-def below(
-    folders: Iterable[str], partitions: Sequence[int], at: Vector, edge_minute: int
-) -> Below | None:
+def below(folders: Iterable[str], partitions: Sequence[int], at: Vector, edge_minute: int) -> Below | None:
     """What the runs hold of the ids below ``at`` that were received at ``edge_minute`` or later; None where they do
     not reach back so far, or have a gap.
 

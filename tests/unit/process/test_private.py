@@ -99,7 +99,9 @@ def test_between_any_two_commits_the_run_gives_what_the_chain_gave(node: Node, f
     for first in range(len(ends)):
         for last in range(first, len(ends)):
             partitions = (EVERY, (1, 3, 4), (7,))[rng.below(3)]
-            made = run(private(node, ends[first], ends[last], partitions, (1, 5000, 1 << 20)[rng.below(3)], folders))
+            made = run(
+                private(node, ends[first], ends[last], partitions, (1, 5000, 1 << 20)[rng.below(3)], folders)
+            )
             assert rows_of(made, partitions) == rows_of(chain[first:last], partitions)
             at = ends[first]
             for commit in made:

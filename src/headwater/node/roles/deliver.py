@@ -9,7 +9,7 @@ from typing import Any
 from headwater.config.report import read_reports
 from headwater.destinations import registry
 from headwater.destinations.deliver import Deliverer
-from headwater.destinations.port import OpenPrivate, PrivateRun
+from headwater.destinations.port import OpenPrivate, PrivateRun, ProcessedAt
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.worker import DeliverWorker
@@ -54,11 +54,7 @@ class DeliverRole:
             node_ns=context.node_ns,
             unknown=logids.unknown_to(context.data, context.disk),
             open_private=private_opener(context),
-            processed=lambda: (
-                standing.processed(
-                    read_reports(context.disk, context.path("run", "reports"), context.control.start)
-                ).vectors
-            ),
+            processed=lambda: processed_at(context),
             tell=lambda happening, fields: context.happenings.emit(
                 happenings.of_destination(happening, fields)
             ),
@@ -106,6 +102,14 @@ class DeliverRole:
 
     def detail(self) -> dict[str, Any]:
         return self.told
+
+
+def processed_at(context: Context) -> ProcessedAt:
+    """Where processing stands, as its reports say."""
+    reports = read_reports(context.disk, context.path("run", "reports"), context.control.start)
+    told = standing.passed(reports)
+    vectors = {int(p): Vector.decode(bytes.fromhex(text)) for p, text in told["vectors"].items()}
+    return ProcessedAt(vectors, {int(p): dict(streams) for p, streams in told["passed"].items()})
 
 
 def ready_folders(context: Context) -> list[int]:
