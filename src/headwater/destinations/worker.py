@@ -244,6 +244,7 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
         "help": None if trouble is None else trouble.help,
         "command": None if trouble is None else trouble.fields.get("command"),
         "vectors": vectors_of(seen.vectors),
+        "remembered": {} if seen.vectors else vectors_of(deliverer.memory.vectors),
         "streams": {stream: counts._asdict() for stream, counts in seen.streams.items()},
         "ready_passed": {name: list(at) for name, at in seen.passed.items()},
         "lag": {"rows": seen.waiting_rows, "age_s": age_s},

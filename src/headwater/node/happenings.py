@@ -107,6 +107,24 @@ class HorizonShortened(Happening):
     raw_bytes_max: int
 
 
+class RawFillsUp(Happening):
+    """A destination is behind, and at this rate the raw log will be full of what it lacks: then new events are refused,
+    or the oldest are given up, as its ``on_raw_full`` says."""
+
+    level: ClassVar[Level] = "warning"
+    destination: str
+    full_in_s: float
+    then: str
+
+
+class RawWrittenOff(Happening):
+    """The raw log was full: the oldest events that only these destinations lack are gone. They count as `filtered`."""
+
+    level: ClassVar[Level] = "warning"
+    destinations: list[str]
+    segments: int
+
+
 class RoleFailed(Happening):
     """A process of the node cannot go on."""
 
