@@ -43,6 +43,7 @@ from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, ZERO, Position, Vector
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Broken, HeadwaterError, Misconfigured, Rejected, Unavailable
+from headwater.kit.threads import Submit, inline
 
 LAYOUT = "events"
 REFUSED_ROUNDS_MAX = 3
@@ -75,6 +76,7 @@ class Deliverer:
         open_private: OpenPrivate | None = None,
         processed: Callable[[], ProcessedAt] = lambda: NOWHERE,
         tell: Tell = lambda name, fields: None,
+        submit: Submit = inline,
     ) -> None:
         self.name = name
         self.destination = destination
@@ -91,7 +93,7 @@ class Deliverer:
         self.node_ns = node_ns
         self.unknown = unknown
         """Whether a vector names a log that this node has not given out."""
-        self.catch_up = CatchUp(name, open_private, memory, settings, tell)
+        self.catch_up = CatchUp(name, open_private, memory, settings, tell, submit)
         self.processed = processed
         """Where processing says that it stands."""
         self.beyond_ns = self.reckoned_ns = 0
@@ -339,11 +341,11 @@ class Deliverer:
         return self.settings.poll_interval_ms / 1000
 
     def run_on(self, run: PrivateRun) -> float:
-        """One piece of the private run, and its step."""
-        commit = self.catch_up.advance()
-        if commit is not None and not self.load_commits([commit], run.partitions):
+        """One load of the private run."""
+        commits = self.catch_up.advance()
+        if commits and not self.load_commits(commits, run.partitions):
             return 0.0
-        if run.ended:
+        if self.catch_up.ended:
             self.catch_up.end()
         return 0.0
 

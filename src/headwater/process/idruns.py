@@ -11,7 +11,7 @@ was lost so is appended again, since no saved fold covers it, and the row of com
 version 1 (no ``about``) are read.
 
 They serve two: a processor that starts reads those of its window; a private run reads the ids below its origin, which
-the raw log would tell a hundred times more dearly. Since a chunk names its commit, a reader knows whether they are
+the raw log would tell ten times more dearly. Since a chunk names its commit, a reader knows whether they are
 complete (``below``): ids that are missing could double a row, ids from above the origin could lose one.
 """
 

@@ -4,7 +4,7 @@ A destination that stands off the chain (new, restored, too late) gets its rows 
 stands on the chain. What it gets is what the chain gave, since a run depends on the *set* of events below its origin
 only (INV-STATE): the ids received at most the window before the stretch are found first, so a copy of an event that
 the destination has is dropped again. They stand in the runs of ids that the processors keep (process/idruns.py); what
-those do not tell without a gap is read from the raw log, which is a hundred times dearer. Nothing of this is state of
+those do not tell without a gap is read from the raw log, which is ten times dearer. Nothing of this is state of
 the node: it is made anew when it is cut short.
 """
 

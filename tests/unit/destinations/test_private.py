@@ -113,7 +113,7 @@ def test_a_new_destination_that_comes_late_begins_in_the_raw_log(world: World, r
     assert world.exact()
     assert set(seen) == {"catching_up"} and state_of(one) == "delivering"
     assert raw.asked == [(tuple(PARTITIONS), EMPTY, vector(8))] and raw.closed == 1
-    assert one.catch_up.runs == 1 and one.counters["loads"] == 4
+    assert one.catch_up.runs == 1 and one.counters["loads"] == 2
     web = one.seen.streams["web"]
     assert web.out == web.rows + web.dead + web.erased
     one.close()
@@ -290,6 +290,38 @@ def test_inv_dst_1_two_deliverers_and_private_runs_neither_lose_nor_double(
     assert world.exact()
     for one in owners:
         one.close()
+
+
+def made_ready(one: Deliverer) -> bool:
+    return one.catch_up.coming is not None
+
+
+def test_the_next_load_is_made_ready_while_one_is_written(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([9, 3], PARTITIONS)
+    world.ready.kept_from = 1
+    one = deliverer(world, raw, load_rows=6)
+    world.run(one, 2)
+    assert (len(world.ids()), made_ready(one)) == (0, False)
+    world.run(one, 1)
+    assert (len(world.ids()), made_ready(one)) == (6, True)
+    world.run(one)
+    assert world.exact() and not made_ready(one)
+    one.close()
+
+
+def test_what_was_made_ready_is_dropped_with_the_run(world: World, raw: Raw) -> None:
+    """Somebody else stepped meanwhile: the load that waits begins where the destination no longer stands."""
+    world.ready.entries += chain([9, 3], PARTITIONS)
+    world.ready.kept_from = 1
+    one = deliverer(world, raw, load_rows=3)
+    while not world.ids():
+        world.run(one, 1)
+    other = deliverer(world, Raw(), "b", load_rows=6)
+    world.run(other, 40)
+    world.run(one, 40)
+    assert world.exact() and raw.closed == len(raw.asked)
+    one.close()
+    other.close()
 
 
 def test_adopt_from_the_beginning_takes_what_the_raw_log_still_holds(world: World, raw: Raw) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from headwater.config.report import Report
 from headwater.event.position import EMPTY
+from headwater.kit.happenings import Happening
 from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
-from headwater.node import rawkeeper
+from headwater.log import retain
 from headwater.node.happenings import RawFillsUp
 from headwater.node.rawkeeper import RawKeeper, expendable, held_by, time_left_s
 from headwater.ops.standing import Delivered
@@ -55,14 +56,15 @@ def test_the_log_need_not_be_kept_where_a_setting_or_an_operator_says_so() -> No
 
 
 def test_the_alarm_is_told_at_once_and_logged_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    time, emitted, held = Time(), [], [0]
+    time, held = Time(), [0]
+    emitted: list[Happening] = []
     disk = SimDisk().process("supervisor")
     disk.mkdir("/raw")
     disk.mkdir("/raw/0000000000000007")
     clock = SimClock(time)
     happenings: Any = SimpleNamespace(emit=emitted.append)
     keeper = RawKeeper(disk, clock, SimpleNamespace(), happenings, "", 4)  # type: ignore[arg-type]
-    monkeypatch.setattr(rawkeeper.retain, "held_bytes", lambda disk, folder, safe: held[0])
+    monkeypatch.setattr(retain, "held_bytes", lambda disk, folder, safe: held[0])
     reports = {"d": told(state="paused", lag={"age_s": 99.0})}
     for minute in range(260):
         held[0] = 2 * minute

@@ -16,6 +16,7 @@ from headwater.destinations.worker import DeliverWorker
 from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
 from headwater.kit.errors import Misconfigured
+from headwater.kit.threads import Thread
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
@@ -59,6 +60,7 @@ class DeliverRole:
                 happenings.of_destination(happening, fields)
             ),
             layouts={"events": standard_schema()},
+            submit=Thread("catch-up"),
         )
         socket = context.path("run", f"{context.name}.sock")
         self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)
