@@ -183,8 +183,8 @@ def accepted_events(server: HeadwaterServer) -> int:
 
 
 def backlog(server: HeadwaterServer, rows_before: int = 0) -> int:
-    """Events accepted that are no rows yet. `rows_before`: there are at least so many rows, which a deliverer that cannot
-    open its destination does not know."""
+    """Events accepted that are no rows yet. `rows_before`: at least so many are, which a deliverer that cannot open its
+    destination does not know."""
     return accepted_events(server) - max(rows_before, server.delivered_rows())
 
 
