@@ -6,7 +6,8 @@
 * `overload`: singles arrive as fast as the node answers, for `--minutes`. That is more than it can process, so
   raw fills up to its quota and the rest is refused with 503; then the backlog drains.
 
-Every second the memory of each process is written to OUT's folder as CSV; the table has it in short.
+Every second the memory of each process is noted: all of it in the JSON and in `.cache/bench/NAME-memory.csv`, in
+short in the table.
 """
 
 from __future__ import annotations

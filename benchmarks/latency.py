@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmarks import machine, openloop
 from benchmarks.harness import Options, Result, Watch, median
@@ -170,6 +171,14 @@ def one_slice(make: Callable[[], Server], rate: float, burden_cpu: float | None,
     )
 
 
+def autogroup() -> str:
+    """Whether the kernel weighs sessions before it weighs processes."""
+    try:
+        return Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip()
+    except FileNotFoundError:
+        return "absent"
+
+
 def saturated(make: Callable[[], Server], burden: bool, options: Options) -> float:
     """Requests per second, closed loop."""
     seen = one_slice(make, 0.0, float("inf") if burden else None, options)
@@ -239,6 +248,8 @@ def latency(options: Options) -> Result:
         "Open loop: Poisson arrivals, latency from the scheduled time to the answer's last byte, waiting for one of"
         f" {options.connections or 64} connections counted. Two cores for everything; the generator has precedence on"
         f" core {LOAD_CORE} and takes what `generator CPU` says. CPU columns: of a core.",
+        f"kernel.sched_autogroup_enabled = {autogroup()}: with 1, niceness counts within Headwater's own processes but not"
+        " between the C loop and its burden; with 0 both are weighed alike.",
         "`late p99`: how long after its time the generator sent a request although a connection was free.",
     ]
     return result
