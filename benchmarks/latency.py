@@ -248,8 +248,8 @@ def latency(options: Options) -> Result:
         "Open loop: Poisson arrivals, latency from the scheduled time to the answer's last byte, waiting for one of"
         f" {options.connections or 64} connections counted. Two cores for everything; the generator has precedence on"
         f" core {LOAD_CORE} and takes what `generator CPU` says. CPU columns: of a core.",
-        f"kernel.sched_autogroup_enabled = {autogroup()}: with 1, niceness counts within Headwater's own processes but not"
-        " between the C loop and its burden; with 0 both are weighed alike.",
+        f"kernel.sched_autogroup_enabled = {autogroup()}: with 1, niceness counts within Headwater's own processes but"
+        " not between the C loop and its burden; with 0 both are weighed alike.",
         "`late p99`: how long after its time the generator sent a request although a connection was free.",
     ]
     return result
