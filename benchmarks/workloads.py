@@ -332,10 +332,12 @@ def _click_to_row(name: str, options: Options, *, per_s: int, follow: int, besid
             watch = Watch(server)
             begin, took = time.monotonic(), []
             following: list[tuple[float, str]] = []
-            sent = 0
-            while (now := time.monotonic() - begin) < options.seconds * options.rounds or following:
-                if sent < now * per_s and now < options.seconds * options.rounds:
-                    at = time.monotonic()
+            sent, to_send = 0, int(options.seconds * options.rounds * per_s)
+            while sent < to_send or following:
+                if sent < min(to_send, (time.monotonic() - begin) * per_s):
+                    at = (
+                        begin + sent / per_s
+                    )  # when it was due: a slow answer must not hide the wait of the next
                     answer = post(connection, "/v1/track", next(source))
                     if sent % follow == 0:
                         following.append((at, str(answer["receipt"])))
@@ -371,7 +373,7 @@ def _click_to_row(name: str, options: Options, *, per_s: int, follow: int, besid
 
     result.rows.append([len(took), quantile(0.5), quantile(0.9), quantile(0.99), round(took[-1], 1)])
     result.notes.append(
-        "From before the POST is sent to the first answer of /api/where that says delivered"
+        "From when the POST was due to the first answer of /api/where that says delivered"
         " (polled, so up to some ms late, never early)."
     )
     busy = ", ".join(f"{role} {s / wall:.0%}" for role, s in sorted(used.cpu_s.items()))
