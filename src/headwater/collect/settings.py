@@ -69,8 +69,10 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     forwarded_headers: tuple[ForwardedHeader, ...] = ("x-forwarded-for", "forwarded", "x-real-ip")
     """Which headers of trusted proxies tell the client's address; the first that is there counts. Name only what your
     proxy writes itself: one that it passes on unread could be the client's invention."""
-    proxy_protocol: Literal["off", "v1"] = "off"
-    """`v1`: every connection begins with a PROXY line (HAProxy, AWS load balancers), sent by a trusted proxy."""
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    """`v2` (HAProxy `send-proxy-v2`, AWS network load balancers) or `v1` (`send-proxy`): every connection begins with
+    such a header, which tells the client's address. It must come from a proxy in `trusted_proxies`, complete within
+    `header_deadline_s`; a connection from elsewhere, or without it, is answered 400 and counted as `proxy_protocol`."""
     client_address: AddressPolicy = "full"
     """What is kept of client addresses: `full`, `truncated` (/24 and /48), `none`. Keys may say otherwise."""
     preflight_max_age_s: int = 7_200
@@ -91,6 +93,13 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
                 raise wrong(
                     "collect.trusted_proxies", "addresses or networks like 10.0.0.0/8", network
                 ) from None
+        if self.proxy_protocol != "off" and not self.trusted_proxies:
+            raise wrong(
+                "collect.trusted_proxies",
+                f"the addresses of the proxies, since proxy_protocol is {self.proxy_protocol}",
+                self.trusted_proxies,
+                help="whoever may send this header names the client; that must not be everybody",
+            )
         not_hashed("collect.client_address", self.client_address)
 
 

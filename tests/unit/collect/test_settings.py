@@ -31,6 +31,13 @@ def test_bad_collect_setting_names_field_and_expected(field: str, value: object)
     assert "expected" in caught.value.message and "got" in caught.value.message
 
 
+def test_proxy_protocol_asks_who_the_proxies_are() -> None:
+    with pytest.raises(Misconfigured, match="since proxy_protocol is v2") as caught:
+        CollectSettings(proxy_protocol="v2")
+    assert caught.value.fields["field"] == "collect.trusted_proxies"
+    CollectSettings(proxy_protocol="v2", trusted_proxies=["10.0.0.0/8"])
+
+
 @pytest.mark.parametrize(
     ("given", "field"),
     [
