@@ -31,7 +31,7 @@ class Address(NamedTuple):
 
 NO_ADDRESS = Address(bytes(16), ADDRESS_NONE)
 Addresses = dict[str, Address]
-"""By policy: full, truncated, none."""
+"""By policy: full, truncated, none. What is hashed is made from the full one (address_hash.py)."""
 
 
 def parse(text: str) -> IP | None:

@@ -295,9 +295,11 @@ class Connection(Answers, asyncio.Protocol):
 
     def address(self, policy: str, entry: Entry[Plan]) -> Address:
         """The client's address under a policy."""
-        if entry.forwarded is None or self.peer is None:
-            return self.addresses[policy]
-        return self.door.proxies.addresses(self.peer, entry.forwarded)[policy]
+        addresses = self.addresses
+        if entry.forwarded is not None and self.peer is not None:
+            addresses = self.door.proxies.addresses(self.peer, entry.forwarded)
+        found = addresses.get(policy)
+        return found if found is not None else self.door.hashes.of(addresses["full"])
 
     def settle(self) -> None:
         """Answers have gone: go on reading, or end."""

@@ -25,7 +25,7 @@ from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import former, logids, nodetime, reload, rotation
+from headwater.node import former, logids, nodetime, reload, rotation, salt
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.happenings import (
@@ -144,6 +144,7 @@ class Supervisor:
             self.disk.unlink(f"{self.data}/run/reports/{name}")
         write_private(config_path(self.data), self.settings)
         write_private(node_path(self.data), self.prepared.info)
+        self.keep_salt()
         self.control.set_alive_boot_ns(self.clock.boot_ns())
         self.keep_raw()
         self.happenings.emit(
@@ -207,6 +208,8 @@ class Supervisor:
                     await asyncio.to_thread(self.keep_raw)
                     await asyncio.to_thread(self.keep_former)
                     await self.keep_secrets()
+                    if await asyncio.to_thread(self.keep_salt):
+                        self.next_generation()
                 except (OSError, HeadwaterError) as error:
                     self.happenings.emit(TickFailed(reason=str(error)))
             await self.clock.sleep(TICK_S)
@@ -263,6 +266,10 @@ class Supervisor:
             self.next_generation()
             self.happenings.emit(KeyRotated(key=key))
 
+    def keep_salt(self) -> bool:
+        """Give address hashes a new salt when it is time; whether it changed."""
+        return salt.keep(self.disk, self.data, self.settings, self.clock.wall_ns(), self.rng)
+
     def next_generation(self) -> None:
         """Have every process take over what reloads."""
         self.generation += 1
@@ -311,6 +318,7 @@ class Supervisor:
             return
         self.settings = new
         write_private(config_path(self.data), new)
+        self.keep_salt()
         self.next_generation()
         await self.stop_children([Spec("deliver", name) for name in change.stopped], CLOSE_MARGIN_S)
         self.start_children(Spec("deliver", name) for name in change.started)

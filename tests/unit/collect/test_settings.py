@@ -21,7 +21,7 @@ def test_defaults_are_valid() -> None:
         ("listen", "8420"),
         ("listen", "::1:8420"),
         ("listen", "localhost:99999"),
-        ("client_address", "hashed"),
+        ("address_salt_rotation_s", 59),
     ],
 )
 def test_bad_collect_setting_names_field_and_expected(field: str, value: object) -> None:
@@ -54,7 +54,6 @@ def test_proxy_protocol_asks_who_the_proxies_are() -> None:
         ({"id": "a", "secret": "long-enough", "origins": ["https://a.*.b"]}, "keys[a].origins"),
         ({"id": "a", "secret": "long-enough", "kind": "server", "origins": ["*"]}, "keys[a].origins"),
         ({"id": "a", "secret": "long-enough", "kind": "browser"}, "keys[a].origins"),
-        ({"id": "a", "secret": "long-enough", "client_address": "hashed"}, "keys[a].client_address"),
         ({"id": "a", "secret": "long-enough", "events_per_s_max": -1}, "keys[a].events_per_s_max"),
     ],
 )
