@@ -6,12 +6,15 @@ import sys
 
 import click
 
+from headwater.cli.client import files, folders
+
 
 @click.command()
 @click.option(
     "--config",
     envvar="HEADWATER_CONFIG",
     metavar="FILE",
+    shell_complete=files,
     help="The configuration; without it headwater.yaml here, made at the first start. [env: HEADWATER_CONFIG]",
 )
 @click.option(
@@ -20,6 +23,7 @@ import click
     default="headwater-data",
     show_default=True,
     metavar="DIR",
+    shell_complete=folders,
     help="The data folder, made at the first start. [env: HEADWATER_DATA]",
 )
 def run(config: str | None, data: str) -> None:
