@@ -42,6 +42,21 @@ class Answer:
     truncated: str
 
 
+class Rows:
+    """Record batches of a running query. The time is over between two of them, too."""
+
+    def __init__(self, reader: pa.RecordBatchReader, late: threading.Event) -> None:
+        self.reader = reader
+        self.late = late
+        self.schema = reader.schema
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self.reader:
+            if self.late.is_set():
+                raise duckdb.InterruptException("late")
+            yield batch
+
+
 class Sql:
     """Answers queries, from any thread."""
 
@@ -53,14 +68,22 @@ class Sql:
 
     def query(self, text: str, *, rows_max: int | None = None, time_max_s: float | None = None) -> Answer:
         """Rejected: not one reading statement, wrong, or too long. Busy: no place. Unavailable: not open."""
-        statement = self.parsed(text)
         settings = self.settings
         rows_max = min(settings.rows_max if rows_max is None else max(0, rows_max), settings.rows_limit)
+        with self.stream(text, time_max_s) as rows:
+            return self.cut(rows, rows_max)
+
+    @contextlib.contextmanager
+    def stream(self, text: str, time_max_s: float | None = None) -> Iterator[Rows]:
+        """The rows of a query as DuckDB makes them; errors as ``query``, also while they are read."""
+        statement = self.parsed(text)
+        settings = self.settings
         time_max_s = min(settings.time_max_s, time_max_s or settings.time_max_s)
         if not self.places.acquire(timeout=settings.queue_wait_s):
             raise Busy(f"{settings.concurrent_max} queries are running", code="sql_busy")
         try:
-            return self.run(statement, rows_max, time_max_s)
+            with self.running_rows(statement, time_max_s) as rows:
+                yield rows
         finally:
             self.places.release()
 
@@ -84,13 +107,14 @@ class Sql:
             )
         return statements[0]
 
-    def run(self, statement: duckdb.Statement, rows_max: int, time_max_s: float) -> Answer:
-        """The answer, cut to its limits."""
+    @contextlib.contextmanager
+    def running_rows(self, statement: duckdb.Statement, time_max_s: float) -> Iterator[Rows]:
+        """A query under way, within its time."""
         with reading(self.cursor()) as cursor, interrupting(cursor, time_max_s) as late:
             self.running.add(cursor)
             try:
-                with cursor.sql(statement).to_arrow_reader(BATCH_ROWS) as stream:
-                    return self.cut(stream, rows_max)
+                with cursor.sql(statement).to_arrow_reader(BATCH_ROWS) as reader:
+                    yield Rows(reader, late)
             except duckdb.InterruptException as error:
                 if not late.is_set():
                     raise Unavailable("the warehouse is being closed", code="destination_closed") from error
@@ -112,7 +136,7 @@ class Sql:
             with contextlib.suppress(duckdb.Error):
                 cursor.interrupt()
 
-    def cut(self, stream: pa.RecordBatchReader, rows_max: int) -> Answer:
+    def cut(self, stream: Rows, rows_max: int) -> Answer:
         """Read until a limit; what is beyond is never computed where DuckDB can stop early."""
         batches: list[pa.RecordBatch] = []
         rows = size = 0
@@ -188,6 +212,11 @@ def distinct(names: list[str]) -> list[str]:
 
 def as_json(rows: pa.Table) -> bytes:
     """A JSON array of objects."""
+    return msgspec.json.encode(records(rows))
+
+
+def records(rows: pa.Table) -> list[dict[str, Any]]:
+    """Rows as objects of what JSON holds."""
     names = distinct(rows.column_names)
     columns = []
     for column in rows.columns:
@@ -195,8 +224,7 @@ def as_json(rows: pa.Table) -> bytes:
         columns.append(
             [None if v is None else encode(v) for v in column.cast(without_zone(column.type)).to_pylist()]
         )
-    records = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    return msgspec.json.encode(records)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def without_zone(kind: pa.DataType) -> pa.DataType:
