@@ -45,7 +45,11 @@ def test_haproxy_accepts_its_example(tmp_path: Path, certificate: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.real("systemd-analyze")
 def test_systemd_accepts_its_example(tmp_path: Path) -> None:
-    unit = (ROOT / "deploy/systemd/headwater.service").read_text().replace("/opt/headwater/bin/headwater", "/bin/true")
+    unit = (
+        (ROOT / "deploy/systemd/headwater.service")
+        .read_text()
+        .replace("/opt/headwater/bin/headwater", "/bin/true")
+    )
     file = tmp_path / "headwater.service"
     file.write_text(unit)
     done = subprocess.run(

@@ -60,4 +60,3 @@ def test_a_visitor_is_one_hash_until_the_salt_goes(make_node: Callable[..., Runn
     node.signal(signal.SIGHUP)
     wait_for(lambda: not salt.exists(), 10, node.log)
     assert node.post("/events", {"event": "plain"}, key=WEB_KEY)[0] == 200
-

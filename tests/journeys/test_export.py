@@ -44,7 +44,9 @@ def test_two_hundred_thousand_rows_read_back_equal(shared: Running, tmp_path: Pa
             "ratio": pa.array([n / 8 for n in numbers]),
             "at": pa.array([n * 1_000_000 for n in numbers], pa.timestamp("us", "UTC")),
             "pair": pa.array([[n, n + 1] for n in numbers], pa.list_(pa.int64())),
-            "both": pa.array([{"a": n, "b": None} for n in numbers], pa.struct({"a": pa.int64(), "b": pa.string()})),
+            "both": pa.array(
+                [{"a": n, "b": None} for n in numbers], pa.struct({"a": pa.int64(), "b": pa.string()})
+            ),
             "even": pa.array([n % 2 == 0 for n in numbers]),
         }
     )
@@ -77,7 +79,10 @@ def test_a_limit_is_kept_and_told(shared: Running, tmp_path: Path) -> None:
     ("query", "told"),
     [
         ("drop table events", "only reading is possible here"),
-        (f"select case when range < 150000 then 1 else error('row 150000') end from range({ROWS})", "row 150000"),
+        (
+            f"select case when range < 150000 then 1 else error('row 150000') end from range({ROWS})",
+            "row 150000",
+        ),
     ],
 )
 def test_what_fails_leaves_no_file(shared: Running, tmp_path: Path, query: str, told: str) -> None:

@@ -37,7 +37,7 @@ class Manager:
 
     def pinged(self, within_s: float) -> bool:
         self.take()
-        return any(l == "WATCHDOG=1" and time.monotonic() - at < within_s for at, l in self.lines)
+        return any(line == "WATCHDOG=1" and time.monotonic() - at < within_s for at, line in self.lines)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ TIMEOUT_S = 90.0
 DATA_DEFAULT = "headwater-data"
 
 
-
 def files(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """The shell completes names of files here."""
     from click.shell_completion import CompletionItem

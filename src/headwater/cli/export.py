@@ -36,9 +36,15 @@ class Writer(Protocol):
 
 
 def export(
-    node: Node, query: str, path: str, format: str | None, limit: int | None, destination: str | None, force: bool
+    node: Node,
+    query: str,
+    path: str,
+    format: str | None,
+    limit: int | None,
+    destination: str | None,
+    force: bool,
 ) -> dict[str, Any]:
-    """Export; file, format, rows, bytes, truncated, ms. Rejected where the file is there (without ``force``) or cannot be."""
+    """Export; file, format, rows, bytes, truncated, ms. Rejected where the file is there (and no ``force``)."""
     kind = format or format_of(path)
     check_target(path, force)
     name = known_destination(node, destination)
@@ -67,7 +73,9 @@ def format_of(path: str) -> str:
     found = FORMATS.get(Path(path).suffix.lower())
     if found is None:
         endings = ", ".join(FORMATS)
-        raise Rejected(f"{path}: expected a name that ends with {endings}", code="format", help="or give --format")
+        raise Rejected(
+            f"{path}: expected a name that ends with {endings}", code="format", help="or give --format"
+        )
     return found
 
 
@@ -87,7 +95,9 @@ def known_destination(node: Node, wanted: str | None) -> str:
     if not names:
         raise Rejected("there are no destinations", code="destination_name")
     if wanted is not None and wanted not in names:
-        raise Rejected(f"no destination {wanted!r}: expected one of {', '.join(names)}", code="destination_name")
+        raise Rejected(
+            f"no destination {wanted!r}: expected one of {', '.join(names)}", code="destination_name"
+        )
     return wanted or names[0]
 
 
@@ -117,10 +127,10 @@ def copy(pieces: Iterator[bytes], kind: str, file: io.BufferedWriter) -> None:
     """From an Arrow IPC stream into a file of this kind; an error of the pieces is raised as it is."""
     import pyarrow as pa
 
-    with pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(Stream(pieces)), mode="r")) as rows:
-        with contextlib.closing(WRITERS[kind](file, rows.schema)) as writer:
-            for batch in rows:
-                writer.write(batch)
+    source = pa.PythonFile(io.BufferedReader(Stream(pieces)), mode="r")
+    with pa.ipc.open_stream(source) as rows, contextlib.closing(WRITERS[kind](file, rows.schema)) as writer:
+        for batch in rows:
+            writer.write(batch)
     for _ in pieces:  # what was told stands behind the last piece
         raise Rejected("more came than the end of the rows", code="export_format")
 

@@ -38,8 +38,8 @@ def run(config: str | None, data: str) -> None:
 
     Ctrl-C (SIGTERM) drains: /ping fails, then after `shutdown_delay` the door closes, what was accepted is processed
     and delivered, exit code 0. A second Ctrl-C stops at once; nothing is lost, the next start goes on. SIGHUP reloads
-    keys, destinations and enrichment. Under systemd (Type=notify) it says when events are accepted, and that it is alive
-    (WatchdogSec=).
+    keys, destinations and enrichment. Under systemd (Type=notify) it says when events are accepted, and that it is
+    alive (WatchdogSec=).
     """
     import asyncio
     import os

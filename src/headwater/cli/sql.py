@@ -59,11 +59,13 @@ def sql(
     headwater sql --csv "select key_id, received_at::date, count(*) from events group by all" > counts.csv
     headwater sql "from events where received_at >= '2026-01-01'" --output january.parquet
 
-    A file holds every row, whatever the limits on answers are; it is there when it is whole, and not before. Time and memory
-    are those of any query (`destinations.NAME.sql.time_max_s`). With --json, what was written is told as JSON.
+    A file holds every row, whatever the limits on answers are; it is there when it is whole, and not before. Time and
+    memory are those of any query (`destinations.NAME.sql.time_max_s`). With --json, what was written is told as JSON.
     """
     if as_csv and (as_json or output):
-        raise click.UsageError("--csv stands alone" if output is None else "--csv prints; --output ends with .csv")
+        raise click.UsageError(
+            "--csv stands alone" if output is None else "--csv prints; --output ends with .csv"
+        )
     if output is None and (format or force):
         raise click.UsageError("--format and --force belong to --output")
     if output is not None:

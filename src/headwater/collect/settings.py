@@ -77,8 +77,8 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """What is kept of client addresses: `full`, `truncated` (/24 and /48), `hashed` (with a salt that rotates: the same
     visitor has the same 32 hex digits until then, no place is found from it), `none`. Keys may say otherwise."""
     address_salt_rotation_s: int = 86_400
-    """How long the salt of `hashed` addresses lives, seconds, counted in UTC: by default from midnight to midnight. It is
-    destroyed then, and nobody can find an address from its hash any more."""
+    """How long the salt of `hashed` addresses lives, seconds, counted in UTC: by default from midnight to midnight. It
+    is destroyed then, and nobody can find an address from its hash any more."""
     preflight_max_age_s: int = 7_200
     """How long browsers may remember a preflight; Chromium honours no more than 7,200 s."""
     head_cache_bytes_max: int = 16 * MIB

@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -148,7 +148,7 @@ def ask(
 
 def ask_pieces(
     path: str, request: Mapping[str, Any], timeout_s: float, told: dict[str, Any]
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """The pieces of a reply as they come, each within ``timeout_s``; ``told`` has the reply after the last. Raises as
     ``ask`` does, also between two pieces."""
     try:

@@ -75,8 +75,8 @@ class LogDamaged(Happening):
 
 
 class RoleSilent(Happening):
-    """A collector is there, but stands still: what reaches it is not answered. systemd's watchdog is told no more that the
-    node is alive, and starts it again; without one, end that process (SIGKILL), and the node starts another."""
+    """A collector is there, but stands still: what reaches it is not answered. systemd's watchdog is told no more that
+    the node is alive, and starts it again; without one, end that process (SIGKILL), and the node starts another."""
 
     level: ClassVar[Level] = "error"
     role: str

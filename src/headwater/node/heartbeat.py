@@ -1,8 +1,8 @@
-"""Signs of life of the node's processes, in shared memory: ``run/alive/<role>``, eight bytes, the boot time of the last one.
+"""Signs of life of the processes, in shared memory: ``run/alive/<role>``, eight bytes, boot time of the last one.
 
-A report (config/report.py) is a sign of life too, but a full disk takes reports away, and a node whose disk is full must
-not be taken for dead. The supervisor makes the cell and sets it to 0 before a process starts; the process stores the
-time whenever it could report.
+A report (config/report.py) is a sign of life too, but a full disk takes reports away, and a node whose disk is full
+must not be taken for dead. The supervisor makes the cell and sets it to 0 before a process starts; the process stores
+the time whenever it could report.
 """
 
 from __future__ import annotations

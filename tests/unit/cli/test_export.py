@@ -14,6 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from headwater.cli import export
+from headwater.cli.client import Node
 from headwater.kit import ask
 from headwater.kit.errors import Rejected, Unavailable
 
@@ -28,13 +29,10 @@ ROWS = pa.table(
 )
 
 
-class Node:
-    """What export asks of a node: its folder and its destinations."""
+class PlayedNode(Node):
+    """A node that knows its destinations."""
 
-    def __init__(self, data: str) -> None:
-        self.data = data
-
-    def get(self, path: str) -> Any:
+    def get(self, path: str, **query: object) -> Any:
         return {"destinations": {"warehouse": {}, "other": {}}}
 
 
@@ -84,7 +82,7 @@ def run(tmp_path, warehouse, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def export_to(path, format=None, limit=None, destination=None, force=False):
-        return export.export(Node(str(tmp_path)), "from x", path, format, limit, destination, force)
+        return export.export(PlayedNode(str(tmp_path)), "from x", path, format, limit, destination, force)
 
     return export_to
 
@@ -118,7 +116,7 @@ def test_row_groups_are_cut_by_rows_and_by_bytes(run, monkeypatch):
     monkeypatch.setattr(export, "GROUP_ROWS", 1000)
     run("a.parquet")
     groups = parquet.ParquetFile("a.parquet").metadata
-    assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)][0] == 1000
+    assert groups.row_group(0).num_rows == 1000
     assert groups.num_row_groups >= 5
     monkeypatch.setattr(export, "GROUP_BYTES", 1)
     run("b.parquet")
@@ -147,7 +145,9 @@ def test_a_file_that_is_there_is_not_replaced_unasked(run, tmp_path, warehouse):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "ndjson"])
-@pytest.mark.parametrize("fails", [Rejected("stopped after 30 s", code="sql_time"), ConnectionError("killed")])
+@pytest.mark.parametrize(
+    "fails", [Rejected("stopped after 30 s", code="sql_time"), ConnectionError("killed")]
+)
 def test_an_export_that_fails_leaves_no_file(run, tmp_path, warehouse, kind, fails):
     warehouse.fails = fails
     (tmp_path / "kept.csv").write_text("mine")

@@ -372,7 +372,6 @@ def behind(version: str) -> Bench:
     return Bench(proxy_protocol=version, trusted_proxies=["10.0.0.0/8"])
 
 
-
 def ask_from(bench: Bench, peer: str, data: bytes) -> Answer:
     """One request behind whatever stands before it."""
     client = bench.client(peer)

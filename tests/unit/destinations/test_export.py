@@ -46,7 +46,9 @@ def test_every_row_comes_whatever_the_limits_on_answers_are(warehouse: DuckDbDes
     assert (told["rows"], told["truncated"]) == (5000, "")
 
 
-@pytest.mark.parametrize(("limit", "rows", "truncated"), [(1, 1, "rows"), (2048, 2048, "rows"), (5000, 5000, "")])
+@pytest.mark.parametrize(
+    ("limit", "rows", "truncated"), [(1, 1, "rows"), (2048, 2048, "rows"), (5000, 5000, "")]
+)
 def test_a_limit_is_kept_and_told(
     warehouse: DuckDbDestination, limit: int, rows: int, truncated: str
 ) -> None:
@@ -70,18 +72,16 @@ def test_pieces_are_small_where_rows_are_large(
 
 
 @pytest.mark.parametrize(
-    ("query", "kind", "code"),
+    ("query", "code"),
     [
-        ("drop table x", Rejected, "sql_kind"),
-        ("selec 1", Rejected, "sql_syntax"),
-        ("select * from nowhere", Rejected, "sql_error"),
-        ("select error('late') from range(1)", Rejected, "sql_error"),
+        ("drop table x", "sql_kind"),
+        ("selec 1", "sql_syntax"),
+        ("select * from nowhere", "sql_error"),
+        ("select error('late') from range(1)", "sql_error"),
     ],
 )
-def test_what_cannot_be_answered_is_refused(
-    warehouse: DuckDbDestination, query: str, kind: type, code: str
-) -> None:
-    with pytest.raises(kind) as caught:
+def test_what_cannot_be_answered_is_refused(warehouse: DuckDbDestination, query: str, code: str) -> None:
+    with pytest.raises(Rejected) as caught:
         read(warehouse, query)
     assert caught.value.code == code
     assert read(warehouse, "select 1")[0].num_rows == 1  # its place is free

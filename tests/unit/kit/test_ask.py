@@ -110,7 +110,7 @@ async def test_a_reply_in_pieces_arrives_as_they_come_and_is_told_after_them(tmp
         return {"rows": 3}, pieces_of()
 
     server = await ask.serve(f"{tmp_path}/a.sock", handler)
-    told = {}
+    told: dict[str, object] = {}
     found = await asyncio.to_thread(lambda: list(ask.ask_pieces(server.path, {}, 1.0, told)))
     assert found == [bytes([number]) * 100_000 for number in range(3)]
     assert told == {"rows": 3}
@@ -122,11 +122,11 @@ async def test_an_error_behind_some_pieces_is_raised_with_its_own_class(tmp_path
         return {"rows": 3}, pieces_of(fails=Rejected("too long", code="sql_time"))
 
     server = await ask.serve(f"{tmp_path}/a.sock", handler)
-    told, found = {}, []
+    told: dict[str, object] = {}
+    found: list[bytes] = []
 
     def read():
-        for piece in ask.ask_pieces(server.path, {}, 1.0, told):
-            found.append(piece)
+        found.extend(ask.ask_pieces(server.path, {}, 1.0, told))
 
     with pytest.raises(Rejected, match="too long"):
         await asyncio.to_thread(read)

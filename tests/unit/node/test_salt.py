@@ -32,31 +32,37 @@ def data(tmp_path):
     return str(tmp_path)
 
 
+def salt_of(data):
+    found = salt.salt_bytes(DISK, data)
+    assert found is not None
+    return found
+
+
 def keep(data, wanted=HASHED, wall_ns=NOON):
     return salt.keep(DISK, data, wanted, wall_ns, RNG)
 
 
 def test_one_salt_holds_from_midnight_to_midnight(data):
     assert keep(data)
-    first = salt.salt_bytes(DISK, data)
+    first = salt_of(data)
     assert len(first) == 32
     for wall_ns in (NOON - DAY_NS // 2, NOON + 1, NOON + DAY_NS // 2 - 1):
         assert not keep(data, wall_ns=wall_ns)
-    assert salt.salt_bytes(DISK, data) == first
+    assert salt_of(data) == first
     assert keep(data, wall_ns=NOON + DAY_NS // 2)
-    assert salt.salt_bytes(DISK, data) != first
+    assert salt_of(data) != first
 
 
 def test_another_rotation_begins_with_another_salt(data):
     keep(data)
-    first = salt.salt_bytes(DISK, data)
+    first = salt_of(data)
     assert keep(data, settings(client_address="hashed", address_salt_rotation_s=3600))
-    assert salt.salt_bytes(DISK, data) != first
+    assert salt_of(data) != first
 
 
 def test_the_salt_is_its_owners_alone_and_the_former_one_is_nowhere(data):
     keep(data)
-    former = salt.salt_bytes(DISK, data).hex()
+    former = salt_of(data).hex()
     assert stat.S_IMODE(os.stat(salt.salt_path(data)).st_mode) == 0o600
     keep(data, wall_ns=NOON + DAY_NS)
     (text,) = [file.read_text() for file in Path(data, "run").iterdir()]
@@ -82,4 +88,4 @@ def test_a_damaged_salt_is_replaced(data):
     with open(salt.salt_path(data), "w") as file:
         file.write("{")
     assert keep(data)
-    assert len(salt.salt_bytes(DISK, data)) == 32
+    assert len(salt_of(data)) == 32

@@ -112,7 +112,9 @@ def test_a_process_is_silent_since_its_start_or_its_last_sign_of_life(tmp_path):
     assert heartbeats.silent_s("collect-0", 0, 50 * SECOND) == 0
     heartbeats.expect("collect-0")
     assert heartbeats.silent_s("collect-0", 40 * SECOND, 50 * SECOND) == 10
-    own_cell(disk, str(tmp_path), "collect-0").set(49 * SECOND)
+    cell = own_cell(disk, str(tmp_path), "collect-0")
+    assert cell is not None
+    cell.set(49 * SECOND)
     assert heartbeats.silent_s("collect-0", 40 * SECOND, 50 * SECOND) == 1
     heartbeats.expect("collect-0")
     assert heartbeats.silent_s("collect-0", 30 * SECOND, 50 * SECOND) == 20

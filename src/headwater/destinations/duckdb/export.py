@@ -1,4 +1,4 @@
-"""All rows of a query as an Arrow IPC stream, piece by piece (protocol.md §17.20): nothing is cut, nothing is collected.
+"""All rows of a query as an Arrow IPC stream, piece by piece (protocol.md §17.20): nothing is cut or collected.
 
 The limits are those of sql.py but for rows and bytes: one reading statement, its time (over which the asking side must
 have read everything, too), the memory of DuckDB, a place among the queries. DuckDB makes a batch when it is asked for;
@@ -89,7 +89,7 @@ def slices(rows: Rows) -> Iterator[pa.RecordBatch]:
 
 
 async def in_threads(made: Generator[bytes, None, None], pool: Executor) -> AsyncGenerator[bytes, None]:
-    """The pieces, each made in a thread of ``pool``. Closing this closes them: the query ends, and its place is free."""
+    """The pieces, each made in a thread of ``pool``. Closing this closes them: the query ends, its place is free."""
     loop = asyncio.get_running_loop()
     making: asyncio.Future[bytes | None] | None = None
     try:
