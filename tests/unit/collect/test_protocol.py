@@ -396,6 +396,7 @@ def test_proxy_header_counts_once_and_for_all_requests_of_its_connection() -> No
     bench = behind("v2")
     client = bench.client("10.0.0.7")
     client.send(*(bytes([byte]) for byte in HEADER))
+    assert bench.door.held_bytes == 0
     client.send(post(), post("/v1/track", GOOD, "X-Forwarded-For: 1.2.3.4"))
     assert {record.address[-4:] for record in bench.log.records} == {bytes([198, 51, 100, 1])}
     client.send(HEADER)

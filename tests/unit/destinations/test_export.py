@@ -118,7 +118,8 @@ def test_a_warehouse_that_closes_ends_the_pieces(warehouse: DuckDbDestination) -
 
 async def test_pieces_made_in_threads_end_when_they_are_closed_early(warehouse: DuckDbDestination) -> None:
     with ThreadPoolExecutor(2) as pool:
-        made = export.in_threads(export.pieces(warehouse.sql, ENDLESS, None, CLOCK, {}), pool)
+        held = export.pieces(warehouse.sql, ENDLESS, None, CLOCK, {})
+        made = export.in_threads(held, pool)
         assert await anext(made)
         reading = asyncio.get_running_loop().create_task(anext(made))
         await asyncio.wait((reading,), timeout=0.001)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headwater.destinations.duckdb.sql import Rows, Sql, distinct
+from headwater.destinations.duckdb.sql import Sql, distinct
 from headwater.kit.clock import Clock
 
 PIECE_BYTES_MAX = 16 * 1024 * 1024
@@ -80,7 +80,7 @@ def renamed(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
 
 
-def slices(rows: Rows) -> Iterator[pa.RecordBatch]:
+def slices(rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     """The batches, cut where they are large."""
     for batch in rows:
         step = max(1, batch.num_rows * PIECE_BYTES_MAX // max(1, batch.nbytes))

@@ -42,21 +42,6 @@ class Answer:
     truncated: str
 
 
-class Rows:
-    """Record batches of a running query. The time is over between two of them, too."""
-
-    def __init__(self, reader: pa.RecordBatchReader, late: threading.Event) -> None:
-        self.reader = reader
-        self.late = late
-        self.schema = reader.schema
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        for batch in self.reader:
-            if self.late.is_set():
-                raise duckdb.InterruptException("late")
-            yield batch
-
-
 class Sql:
     """Answers queries, from any thread."""
 
@@ -74,7 +59,7 @@ class Sql:
             return self.cut(rows, rows_max)
 
     @contextlib.contextmanager
-    def stream(self, text: str, time_max_s: float | None = None) -> Iterator[Rows]:
+    def stream(self, text: str, time_max_s: float | None = None) -> Iterator[pa.RecordBatchReader]:
         """The rows of a query as DuckDB makes them; errors as ``query``, also while they are read."""
         statement = self.parsed(text)
         settings = self.settings
@@ -108,13 +93,13 @@ class Sql:
         return statements[0]
 
     @contextlib.contextmanager
-    def running_rows(self, statement: duckdb.Statement, time_max_s: float) -> Iterator[Rows]:
+    def running_rows(self, statement: duckdb.Statement, time_max_s: float) -> Iterator[pa.RecordBatchReader]:
         """A query under way, within its time."""
         with reading(self.cursor()) as cursor, interrupting(cursor, time_max_s) as late:
             self.running.add(cursor)
             try:
-                with cursor.sql(statement).to_arrow_reader(BATCH_ROWS) as reader:
-                    yield Rows(reader, late)
+                with cursor.sql(statement).to_arrow_reader(BATCH_ROWS) as rows:
+                    yield rows
             except duckdb.InterruptException as error:
                 if not late.is_set():
                     raise Unavailable("the warehouse is being closed", code="destination_closed") from error
@@ -136,7 +121,7 @@ class Sql:
             with contextlib.suppress(duckdb.Error):
                 cursor.interrupt()
 
-    def cut(self, stream: Rows, rows_max: int) -> Answer:
+    def cut(self, stream: pa.RecordBatchReader, rows_max: int) -> Answer:
         """Read until a limit; what is beyond is never computed where DuckDB can stop early."""
         batches: list[pa.RecordBatch] = []
         rows = size = 0
