@@ -6,7 +6,7 @@ import http.client
 import os
 import shlex
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import click
@@ -15,8 +15,26 @@ import msgspec
 from headwater.kit.ask import revive, short_path
 from headwater.kit.errors import Unavailable
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 TIMEOUT_S = 90.0
 DATA_DEFAULT = "headwater-data"
+
+
+def files(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The shell completes names of files here."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="file")]
+
+
+def folders(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The shell completes names of folders here."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="dir")]
+
 
 data_option = click.option(
     "--data",
@@ -24,6 +42,7 @@ data_option = click.option(
     default=DATA_DEFAULT,
     show_default=True,
     metavar="DIR",
+    shell_complete=folders,
     help="The node's data folder. [env: HEADWATER_DATA]",
 )
 config_option = click.option(
@@ -33,6 +52,7 @@ config_option = click.option(
     default="headwater.yaml",
     show_default=True,
     metavar="FILE",
+    shell_complete=files,
     help="The configuration. [env: HEADWATER_CONFIG]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

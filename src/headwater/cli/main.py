@@ -26,6 +26,7 @@ COMMANDS = {
     "dead": ("headwater.cli.dead", "dead"),
     "destination": ("headwater.cli.destination", "destination"),
     "log": ("headwater.cli.log", "log"),
+    "completion": ("headwater.cli.completion", "completion"),
     "version": ("headwater.cli.version", "version"),
 }
 """In the order in which a new user meets them."""

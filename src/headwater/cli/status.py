@@ -58,6 +58,9 @@ def page(told: dict[str, Any], data: str) -> None:
                 f"{name} is {one['state']}: {one['reason']}\n  mend it with: {one['command']}{data_words(data)}"
             )
     show.as_table(*ledger_table(told["streams"]))
+    if told.get("refused"):
+        reasons = ", ".join(f"{reason} {count}" for reason, count in told["refused"].items())
+        click.echo(f"refused at the door (since the collectors began): {reasons}")
     if told.get("unmapped"):
         click.echo("values without a column, kept in _unmapped (since the process began):")
         names = ("where", "name", "count", "example")

@@ -7,6 +7,8 @@ A slow or broken destination holds up its own thread only (INV-DST-3). The socke
 op             request                                                reply
 =============  =====================================================  ==========================================
 ``sql``        query, rows_max?, time_max_s?, format? (json | arrow)  columns, rows, truncated, ms; the rows
+``export``     query, rows_max?                                       rows, truncated, ms; before it, pieces of an
+                                                                      Arrow IPC stream, as they are made
 ``positions``  –                                                      partitions: vector (hex), counters per stream
 ``status``     –                                                      what the report holds
 ``adopt``      from (now | here | beginning), passed?                 partitions, skipped_events
@@ -18,9 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -29,6 +31,9 @@ from headwater.event.position import Vector
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Rejected
 
+if TYPE_CHECKING:
+    from headwater.destinations.duckdb.sql import Sql
+
 IDLE_WAIT_S = 0.5
 LOOK_INTERVAL_S = 0.05
 """How soon after a step the report has it; ``report`` bounds how often it is written."""
@@ -36,7 +41,8 @@ REQUESTS_MAX = 16
 OPEN_WAIT_S = 5.0
 """How long a query waits for a destination that is starting; a large write-ahead log is read first."""
 
-Handler = Callable[[dict[str, Any]], Awaitable[tuple[dict[str, Any], bytes]]]
+Reply = tuple[dict[str, Any], bytes | AsyncGenerator[bytes, None]]
+Handler = Callable[[dict[str, Any]], Awaitable[Reply]]
 
 
 class Server(Protocol):
@@ -112,9 +118,10 @@ class DeliverWorker:
 
     # -- answering
 
-    async def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    async def answer(self, request: dict[str, Any]) -> Reply:
         """One request of the socket."""
-        operations = {
+        operations: dict[str, Callable[[dict[str, Any]], Reply]] = {
+            "export": self.export,
             "sql": self.sql,
             "positions": self.positions,
             "status": self.tell_status,
@@ -139,18 +146,33 @@ class DeliverWorker:
             )
         return deliverer
 
-    def sql(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Rows of a reading statement."""
-        from headwater.destinations.duckdb import sql
+    def reader(self, request: Mapping[str, Any]) -> Sql:
+        """What answers SQL at the destination that a request is about."""
         from headwater.destinations.duckdb.write import DuckDbDestination
 
         deliverer = self.chosen(request)
         destination = deliverer.destination
         if not isinstance(destination, DuckDbDestination):
             raise Rejected("this destination answers no SQL", code="sql_none")
-        began_ns = self.clock.boot_ns()
         self.await_open(deliverer)
-        answer = destination.sql.query(
+        return destination.sql
+
+    def export(self, request: dict[str, Any]) -> Reply:
+        """All rows of a reading statement; what is told stands after them."""
+        from headwater.destinations.duckdb import export
+
+        told: dict[str, Any] = {}
+        made = export.pieces(
+            self.reader(request), str(request.get("query", "")), request.get("rows_max"), self.clock, told
+        )
+        return told, export.in_threads(made, self.pool)
+
+    def sql(self, request: dict[str, Any]) -> Reply:
+        """Rows of a reading statement."""
+        from headwater.destinations.duckdb import sql
+
+        began_ns = self.clock.boot_ns()
+        answer = self.reader(request).query(
             str(request.get("query", "")),
             rows_max=request.get("rows_max"),
             time_max_s=request.get("time_max_s"),

@@ -74,6 +74,22 @@ class LogDamaged(Happening):
     next: int
 
 
+class RoleSilent(Happening):
+    """A collector is there, but stands still: what reaches it is not answered. systemd's watchdog is told no more that
+    the node is alive, and starts it again; without one, end that process (SIGKILL), and the node starts another."""
+
+    level: ClassVar[Level] = "error"
+    role: str
+    pid: int
+    silent_s: float
+
+
+class RoleHeard(Happening):
+    """A collector that stood still goes on."""
+
+    role: str
+
+
 class RoleEnded(Happening):
     """A process of the node ended unasked; it is started again."""
 

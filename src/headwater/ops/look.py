@@ -142,6 +142,7 @@ class Look:
             },
             "raw": node.detail.get("raw") if node else None,
             "streams": reconcile.as_json(ledgers),
+            "refused": standing.refused(reports),
             "unmapped": standing.unmapped(reports),
         }
 

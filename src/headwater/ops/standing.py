@@ -166,6 +166,15 @@ def unmapped(reports: Mapping[str, Report]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: (-one["count"], one["where"], one["name"]))
 
 
+def refused(reports: Mapping[str, Report]) -> dict[str, int]:
+    """What the collectors refused since they began, by reason, the most frequent first."""
+    total: dict[str, int] = {}
+    for report in reports.values():
+        for reason, count in report.detail.get("refused", {}).items():
+            total[reason] = total.get(reason, 0) + count
+    return dict(sorted(total.items(), key=lambda one: (-one[1], one[0])))
+
+
 def covers(vectors: Vectors, other: Vectors) -> bool:
     """Whether each partition of ``other`` stands here at least as far."""
     return all(vector <= vectors.get(partition, EMPTY) for partition, vector in other.items())

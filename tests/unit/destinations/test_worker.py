@@ -74,7 +74,10 @@ class Place:
         )
 
     async def ask(self, **request: Any) -> tuple[dict[str, Any], bytes]:
-        return await self.server.handler(request)
+        told, body = await self.server.handler(request)
+        if not isinstance(body, bytes):
+            body = b"".join([piece async for piece in body])
+        return told, body
 
     async def until(self, rows: int) -> dict[str, Any]:
         """The status once every destination has that many rows."""
@@ -115,6 +118,9 @@ async def test_it_delivers_answers_and_reports(tmp_path: Path) -> None:
         assert (told["rows"], told["truncated"]) == (1, "")
         _, body = await place.ask(op="sql", destination="warehouse", query=query, format="arrow")
         assert pa.ipc.open_stream(body).read_all().to_pylist() == [{"n": 12, "last": 11}]
+        told, body = await place.ask(op="export", destination="warehouse", query="from events", rows_max=5)
+        assert pa.ipc.open_stream(body).read_all().num_rows == 5
+        assert (told["rows"], told["truncated"]) == (5, "rows")
         told, _ = await place.ask(op="positions", destination="warehouse")
         assert set(told["partitions"]) == {"0", "1", "2", "3"}
         assert told["partitions"]["0"]["streams"]["app"]["rows"] >= 1

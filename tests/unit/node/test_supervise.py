@@ -179,9 +179,8 @@ def test_log_ids_of_a_node_are_never_two_alike(stubs):
 def test_a_process_that_dies_again_and_again_is_started_ever_more_rarely_and_makes_the_node_unready(stubs):
     stubs.start()
     (stubs.data / "stub/process").write_text("die")
-    os.kill(
-        int(next(n for n in until(lambda: stubs.notes("starts")) if n[0] == "process-0")[1]), signal.SIGKILL
-    )
+    started = until(lambda: [note for note in stubs.notes("starts") if note[0] == "process-0"])
+    os.kill(int(started[0][1]), signal.SIGKILL)
     ended = until(lambda: len(stubs.said("role_ended")) >= 4 and stubs.said("role_ended"))
     waits = [line["again_in_s"] for line in ended]
     assert waits[3] > waits[0]

@@ -10,6 +10,7 @@ from headwater.collect.worker import CollectWorker
 from headwater.kit.errors import Unavailable
 from headwater.kit.threads import Thread
 from headwater.log.write import BlockWriter
+from headwater.node import salt
 from headwater.node.context import Context
 from headwater.node.settings import Settings, secret_reader
 
@@ -76,6 +77,7 @@ class CollectRole:
             control=context.control,
             clock=context.clock,
             publish=self.tell,
+            salt=salt.salt_bytes(context.disk, context.data),
         )
 
     def keys_of(self, settings: Settings, before: KeyTable | None) -> KeyTable:
@@ -104,7 +106,7 @@ class CollectRole:
 
     async def reload(self, settings: Settings) -> None:
         self.keys = self.keys_of(settings, self.keys)
-        self.worker.reload(self.keys)
+        self.worker.reload(self.keys, salt.salt_bytes(self.context.disk, self.context.data))
 
     async def drain(self) -> None:
         await self.worker.drain(self.context.settings.shutdown_timeout)
