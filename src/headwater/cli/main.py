@@ -26,6 +26,8 @@ COMMANDS = {
     "dead": ("headwater.cli.dead", "dead"),
     "destination": ("headwater.cli.destination", "destination"),
     "log": ("headwater.cli.log", "log"),
+    "backup": ("headwater.cli.backup", "backup"),
+    "restore": ("headwater.cli.restore", "restore"),
     "version": ("headwater.cli.version", "version"),
 }
 """In the order in which a new user meets them."""

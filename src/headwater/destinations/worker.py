@@ -10,12 +10,14 @@ op             request                                                reply
 ``positions``  –                                                      partitions: vector (hex), counters per stream
 ``status``     –                                                      what the report holds
 ``adopt``      from (now | here | beginning), passed?                 partitions, skipped_events
+``copy``       folder: below ``run/backup``                           files, held_ms: delivery waited so long
 =============  =====================================================  ==========================================
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +25,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from headwater.destinations import copying
 from headwater.destinations.deliver import Deliverer
 from headwater.event.position import Vector
 from headwater.kit.clock import Clock
-from headwater.kit.errors import Rejected
+from headwater.kit.errors import Rejected, Unavailable
 
 IDLE_WAIT_S = 0.5
 LOOK_INTERVAL_S = 0.05
@@ -60,6 +63,10 @@ class DeliverWorker:
         self.clock = clock
         self.socket = socket
         self.stopping = threading.Event()
+        self.going = threading.Event()
+        """Clear while somebody waits for the end of a round: rounds follow each other so closely that nobody else
+        would get their lock."""
+        self.going.set()
         self.broken: BaseException | None = None
         self.pool = ThreadPoolExecutor(REQUESTS_MAX, thread_name_prefix="deliver-ask")
 
@@ -102,6 +109,7 @@ class DeliverWorker:
         """The thread of one destination."""
         try:
             while not self.stopping.is_set():
+                self.going.wait()
                 wait_s = deliverer.round()
                 if wait_s > 0:
                     self.stopping.wait(min(wait_s, IDLE_WAIT_S))
@@ -118,6 +126,7 @@ class DeliverWorker:
             "positions": self.positions,
             "status": self.tell_status,
             "adopt": self.adopt,
+            "copy": self.copy,
         }
         operation = operations.get(str(request.get("op")))
         if operation is None:
@@ -199,6 +208,23 @@ class DeliverWorker:
                 f"destination {deliverer.name} is not paused: there is nothing to decide", code="not_paused"
             )
         return deliverer.adopt(str(request.get("from", "")), known, at or None), b""
+
+    def copy(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """A copy of the destination's file for a backup, between two rounds."""
+        deliverer, folder = self.chosen(request), os.path.realpath(str(request.get("folder", "")))
+        if not folder.startswith(os.path.realpath(os.path.dirname(self.socket)) + "/backup/"):
+            raise Rejected(f"folder {folder}: expected one below run/backup", code="copy_folder")
+        self.await_open(deliverer)
+        self.going.clear()
+        try:
+            return copying.copy(deliverer, folder, self.check_going_on), b""
+        finally:
+            self.going.set()
+
+    def check_going_on(self) -> None:
+        """Unavailable when the process is about to end."""
+        if self.stopping.is_set():
+            raise Unavailable("the node is stopping", code="stopping")
 
     # -- telling
 

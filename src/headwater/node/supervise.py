@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from headwater.config.control import ControlPage
 from headwater.config.report import Publisher, Report, read_reports
 from headwater.config.running import config_path, node_path, write_private
+from headwater.event.position import EMPTY, Vector
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
 from headwater.kit.errors import HeadwaterError
@@ -25,7 +26,7 @@ from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import former, logids, nodetime, reload, retention, rotation
+from headwater.node import former, hold, logids, nodetime, reload, retention, rotation, snapshot
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.happenings import (
@@ -235,10 +236,17 @@ class Supervisor:
     def keep_raw(self) -> None:
         """Retire what is safe, and tell the collectors how much room is left. In a thread."""
         settings = self.settings
+        safe = retention.safe_vector(self.reports(), self.prepared.info.partitions, settings.destinations)
+        with hold.retiring(self.data) as may:
+            self.keep_room(safe if may else EMPTY)
+
+    def keep_room(self, safe: Vector) -> None:
+        """``keep_raw``, with what is safe."""
+        settings = self.settings
         kept = retention.keep(
             self.disk,
             f"{self.data}/raw",
-            retention.safe_vector(self.reports(), self.prepared.info.partitions, settings.destinations),
+            safe,
             now_ns=self.clock.boot_ns() + self.control.offset_ns,
             retain_s=settings.log.retain_s,
             raw_bytes_max=settings.raw_bytes_max,
@@ -266,15 +274,21 @@ class Supervisor:
             return
         self.former_ns = self.clock.boot_ns()
         settings = self.settings
-        for number in former.retire(
-            self.disk,
-            self.data,
-            self.reports(),
-            settings.process.workers,
-            settings.destinations,
-            self.folder.secret,
-        ):
-            self.happenings.emit(ProcessorRetired(number=number))
+        snapshot.sweep(self.data)
+        with hold.retiring(self.data) as may:
+            for number in (
+                former.retire(
+                    self.disk,
+                    self.data,
+                    self.reports(),
+                    settings.process.workers,
+                    settings.destinations,
+                    self.folder.secret,
+                )
+                if may
+                else ()
+            ):
+                self.happenings.emit(ProcessorRetired(number=number))
 
     async def keep_secrets(self) -> None:
         """End the secrets whose time has come; who reads the files of secrets reads them again."""
