@@ -1,7 +1,7 @@
 """A consistent copy of a destination's file, made by the process that holds it.
 
-Between two rounds of the deliverer nobody writes: file and write-ahead log are one state together, whether or not a
-checkpoint has been. Delivery waits for as long as the bytes are copied, and not at all where the file system shares
+Between two rounds of the deliverer nobody writes: file and write-ahead log are one state together. The log is folded
+into the file first, so that as a rule the copy is one file, which can be put in the place of another. Delivery waits for as long as the bytes are copied, and not at all where the file system shares
 them (kit/copies); what is committed meanwhile waits in the ready log. Readers' queries go on.
 """
 
@@ -30,7 +30,9 @@ def copy(deliverer: Deliverer, folder: str, between: Callable[[], None]) -> dict
     waited_ns = deliverer.clock.boot_ns()
     with deliverer.lock:
         began_ns = deliverer.clock.boot_ns()
-        names = [os.path.basename(one) for one in (path, path + WAL) if os.path.exists(one)]
+        if destination.is_open:
+            destination.checkpoint()
+        names = [os.path.basename(one) for one in (path, path + WAL) if os.path.exists(one) and os.path.getsize(one)]
         if names and not destination.is_open:
             raise Unavailable(
                 f"destination {deliverer.name} is not open: `headwater status` says why",
