@@ -44,13 +44,14 @@ def restore(backup: str, data: str, check: bool, as_json: bool) -> None:
     from headwater.kit.errors import Rejected
     from headwater.node import restore as restoring
 
-    progress = Progress(SystemClock())
+    clock = SystemClock()
+    progress = Progress(clock)
     data = os.path.abspath(data)
     try:
         if check:
             manifest = restoring.check(backup, progress)
         else:
-            manifest = restoring.restore(backup, data, SystemDisk(), progress)
+            manifest = restoring.restore(backup, data, SystemDisk(), clock, progress)
     except Rejected as error:
         progress.clear()
         if not check:

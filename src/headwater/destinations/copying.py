@@ -32,7 +32,11 @@ def copy(deliverer: Deliverer, folder: str, between: Callable[[], None]) -> dict
         began_ns = deliverer.clock.boot_ns()
         if destination.is_open:
             destination.checkpoint()
-        names = [os.path.basename(one) for one in (path, path + WAL) if os.path.exists(one) and os.path.getsize(one)]
+        names = [
+            os.path.basename(one)
+            for one in (path, path + WAL)
+            if os.path.exists(one) and os.path.getsize(one)
+        ]
         if names and not destination.is_open:
             raise Unavailable(
                 f"destination {deliverer.name} is not open: `headwater status` says why",

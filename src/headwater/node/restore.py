@@ -4,8 +4,10 @@ Everything is written into ``.restoring`` inside the new folder, each file on di
 then the parts are moved to their names, ``headwater.json`` last: without it no node starts. What a restore left that
 died is removed by the next one.
 
-The restored folder is an older copy of itself. Its next logs begin above every one that is known in it
-(node/logids.py), and a destination outside of it that is further is asked before anything is delivered to it.
+The restored folder is an older copy of itself, and somewhere a destination may know what became of the original after
+the backup: logs that this folder never began, among which its own next ones must not be taken for read. So they begin
+above all that is known in it (node/logids.py), above the time, and AHEAD_DAYS above both: that covers a clock that
+stands back, even further than the backup. What is further still, its destination says (`destination_ahead`).
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, make_folders
 from headwater.kit.errors import Misconfigured, Rejected, Unavailable
-from headwater.node import archive, folder, hold
+from headwater.node import archive, folder, hold, logids
 from headwater.node.archive import Manifest
 
 RESTORING = ".restoring"
+AHEAD_DAYS = 31
+DAY_NS = 86_400_000_000_000
 
 Tell = Callable[[str, int, int], None]
 
@@ -38,7 +43,7 @@ def check(path: str, tell: Tell) -> Manifest:
     return archive.read(path, take, tell=counting("checking", tell))
 
 
-def restore(path: str, data: str, disk: Disk, tell: Tell) -> Manifest:
+def restore(path: str, data: str, disk: Disk, clock: Clock, tell: Tell) -> Manifest:
     """Make the data folder ``data`` from a backup; durable on return. After any error it is as it was.
 
     Misconfigured: the folder is not empty. Rejected: the backup is not what one can restore (archive.read).
@@ -48,7 +53,7 @@ def restore(path: str, data: str, disk: Disk, tell: Tell) -> Manifest:
         make_folders(disk, data)
         with drafts(data) as draft:
             manifest = archive.read(path, writer(draft), tell=counting("restoring", tell))
-            check_format(draft, disk, path)
+            begin_ahead(path, draft, disk, clock)
             sync_tree(draft)
             settle(draft, data)
     except OSError as error:
@@ -119,10 +124,11 @@ def writer(draft: str) -> archive.Take:
     return take
 
 
-def check_format(draft: str, disk: Disk, path: str) -> None:
-    """Misconfigured where this version would not start on the folder; Rejected where it is none."""
+def begin_ahead(path: str, draft: str, disk: Disk, clock: Clock) -> None:
+    """Have the next logs begin above everything. Misconfigured where this version would not start on the folder;
+    Rejected where it is none."""
     try:
-        folder.read_identity(draft, disk)
+        restored = folder.open_folder(draft, disk)
     except Misconfigured as error:
         if error.code == "no_folder":
             raise Rejected(f"{path} holds no {folder.NAME}", code="backup_damaged") from error
@@ -131,6 +137,10 @@ def check_format(draft: str, disk: Disk, path: str) -> None:
             code=error.code,
             help="restore it with the version that wrote it",
         ) from error
+    known = max(
+        int(restored.identity.log_id, 16), logids.greatest(draft, disk), folder.log_id_at(clock.wall_ns())
+    )
+    restored.know_log_id(known + folder.log_id_at(AHEAD_DAYS * DAY_NS))
 
 
 def sync_tree(path: str) -> None:
