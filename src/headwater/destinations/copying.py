@@ -1,8 +1,9 @@
 """A consistent copy of a destination's file, made by the process that holds it.
 
 Between two rounds of the deliverer nobody writes: file and write-ahead log are one state together. The log is folded
-into the file first, so that as a rule the copy is one file, which can be put in the place of another. Delivery waits for as long as the bytes are copied, and not at all where the file system shares
-them (kit/copies); what is committed meanwhile waits in the ready log. Readers' queries go on.
+into the file first, so that as a rule the copy is one file, which can be put in the place of another. Delivery waits
+for as long as the bytes are copied, and not at all where the file system shares them (kit/copies); what is committed
+meanwhile waits in the ready log. Readers' queries go on.
 """
 
 from __future__ import annotations
