@@ -129,6 +129,7 @@ class Backup:
             if isinstance(found, Running):
                 self.hold_running(held, found)
             else:
+                self.tell_of_last_run()
                 held.check_room([])
                 held.note_memories()
                 held.note_logs()
@@ -171,6 +172,12 @@ class Backup:
         held.note_logs()
         theirs = {*files.values(), *(path + WAL for path in files.values())}
         held.note_rest(theirs.__contains__)
+
+    def tell_of_last_run(self) -> None:
+        """What is known of the destinations of a stopped node: for people, all its files are taken anyway."""
+        with contextlib.suppress(Unavailable, FileNotFoundError, msgspec.MsgspecError):
+            self.configuration = read_node(self.data, self.disk).configuration
+            self.destination_files(read_settings(self.data, self.disk, Settings))
 
     def destination_files(self, settings: Settings) -> dict[str, str]:
         """The destinations whose file is in the data folder, and where in it."""

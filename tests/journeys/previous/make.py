@@ -37,7 +37,7 @@ def ids() -> set[str]:
 
 def events(stage: str) -> list[dict[str, object]]:
     """The events of a stage; each tenth comes twice."""
-    once = [
+    once: list[dict[str, object]] = [
         {"type": "track", "event": "E", "messageId": f"{stage}-{n}", "anonymousId": f"a{n % 7}",
          "properties": {"number": n, "text": "x" * n, "deep": {"flag": n % 2 == 0}}}
         for n in range(EACH)
