@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, cast
 
 import msgspec
 
@@ -38,6 +39,7 @@ SETTLE_S = 30.0
 ASK_S = 24 * 3600.0
 """No copy of a destination takes longer."""
 COPY_TRIES = 3
+SYNC_BYTES = 16 * 1024 * 1024
 LINK_INTERVAL_S = 1.0
 POLL_S = 0.1
 
@@ -254,8 +256,32 @@ class Backup:
                 files=listed,
             )
 
-        with open(file, "wb", closefd=False, buffering=archive.PIECE_BYTES) as out:
+        with Synced(file) as synced:
+            out = cast(IO[bytes], synced)
             return archive.write(out, path.endswith(".zst"), head, items, manifest_of, tell=more, done=done)
+
+
+class Synced(io.RawIOBase):
+    """A file that is written out as it grows: a long tail of pages would hold up the node's own syncs at the end."""
+
+    def __init__(self, file: int) -> None:
+        self.file = file
+        self.unsynced = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """As a file's; all of it."""
+        view = memoryview(data).cast("B")
+        self.unsynced += len(view)
+        length = len(view)
+        while view:
+            view = view[os.write(self.file, view) :]
+        if self.unsynced > SYNC_BYTES:
+            self.unsynced = 0
+            os.fdatasync(self.file)
+        return length
 
 
 def empty(folder: str) -> None:

@@ -39,6 +39,7 @@ def laid_out(held: Snapshot, target: Path) -> str:
         path = target / item.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(Path(item.source).read_bytes()[: item.size])
+        assert path.stat().st_size == item.size
     return str(target)
 
 
@@ -116,9 +117,12 @@ def test_damage_stays_what_it_is(logged: Logged, place: str, tmp_path: Path) -> 
 def test_a_stopped_log_without_an_end_is_not_cut_at_an_old_watermark(
     logged: Logged, place: str, tmp_path: Path
 ) -> None:
-    """A crash of the machine: the watermark, which is never synced, is older than the blocks."""
+    """A crash of the machine: the watermark, which is never synced, is older than the blocks, and one is torn."""
     logged.write(6)
     logged.writer.close()
+    with open(files.segment_path(logged.folder.raw(0), 9, 4), "r+b") as file:
+        file.seek(2 * 4096)
+        file.write(b"HWB1 torn" * 500)
     Path(files.watermark_path(logged.folder.raw(0), 9)).write_bytes((2).to_bytes(8, "little"))
     held = Snapshot(logged.data, place, DISK, CLOCK, stopped=True)
     held.note_logs()
