@@ -11,6 +11,7 @@ op             request                                                reply
 ``status``     –                                                      what the report holds
 ``adopt``      from (now | here | beginning), passed?                 partitions, skipped_events
 ``copy``       folder: below ``run/backup``                           files, held_ms: delivery waited so long
+``write_off``  –                                                      written_off
 =============  =====================================================  ==========================================
 """
 
@@ -127,6 +128,7 @@ class DeliverWorker:
             "status": self.tell_status,
             "adopt": self.adopt,
             "copy": self.copy,
+            "write_off": self.write_off,
         }
         operation = operations.get(str(request.get("op")))
         if operation is None:
@@ -226,6 +228,10 @@ class DeliverWorker:
         if self.stopping.is_set():
             raise Unavailable("the node is stopping", code="stopping")
 
+    def write_off(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """An operator's decision; see Deliverer.write_off."""
+        return self.chosen(request).write_off(), b""
+
     # -- telling
 
     def status(self) -> dict[str, Any]:
@@ -245,7 +251,7 @@ def state_of(deliverer: Deliverer) -> str:
     """In one word; ``catching_up``: a private run is under way."""
     if deliverer.trouble is not None:
         return "paused"
-    if deliverer.run is not None:
+    if deliverer.catch_up.run is not None:
         return "catching_up"
     return "delivering" if deliverer.seen.rows else "starting"
 
@@ -264,11 +270,15 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
         "help": None if trouble is None else trouble.help,
         "command": None if trouble is None else trouble.fields.get("command"),
         "vectors": vectors_of(seen.vectors),
+        "remembered": {} if seen.vectors else vectors_of(deliverer.memory.vectors),
         "streams": {stream: counts._asdict() for stream, counts in seen.streams.items()},
         "ready_passed": {name: list(at) for name, at in seen.passed.items()},
         "lag": {"rows": seen.waiting_rows, "age_s": age_s},
         "loaded_ns": seen.loaded_ns,
-        "counters": dict(deliverer.counters),
+        "catching_up": deliverer.catch_up.progress,
+        "reckoned": not deliverer.memory.skips,
+        "written_off": deliverer.memory.written_off,
+        "counters": {**deliverer.counters, "private_runs": deliverer.catch_up.runs},
         "drift": [
             {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift
         ],

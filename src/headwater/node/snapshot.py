@@ -145,9 +145,8 @@ class Snapshot:
         """Second names for the files of a log's folder; what has one keeps it."""
         os.makedirs(f"{self.tree}/{part}", mode=0o700, exist_ok=True)
         for name in self.disk.listdir(f"{self.data}/{part}"):
-            if name in files.NEXT or files.SPARE.match(name) or name.endswith((".tmp", ".wm", ".end")):
-                continue
-            self.link(f"{part}/{name}")
+            if files.SEGMENT.match(name):
+                self.link(f"{part}/{name}")
 
     def limits_of(self, part: str) -> dict[int, int | None]:
         """Up to where each log is taken; its end and its watermark are noted with it."""
@@ -193,6 +192,9 @@ class Snapshot:
                 continue
             same = following is not None and following.log == segment.log
             until = following.first if same and following is not None else limit
+            if not path.endswith(".seg"):  # of another form than the one that is written: sealed, and whole
+                following = segment
+                continue
             found = extent.walk(self.disk, segment.path, segment, until)
             gap = gap or (until is not None and found.next_seq != until)
             if gap and f"{self.data}/{path}" not in live:

@@ -13,6 +13,7 @@ GET /api/dead, /api/dead/ORIGIN           what could not be processed or deliver
 GET /api/keys                             write keys, without secrets
 POST /api/sql {query, limit, destination} rows as JSON
 POST /api/destinations/NAME/adopt {from}  an operator's decision (unix socket or token only)
+POST /api/destinations/NAME/write-off     the raw log need not be kept for it (unix socket or token only)
 GET /demo, /demo/…                        the demo page (demo.py)
 ========================================  =============================================================
 
@@ -72,6 +73,10 @@ PATHS = (
     ("/api/keys", "write keys, without secrets"),
     ("/api/sql", "POST {query, limit, destination}: rows as JSON"),
     ("/api/destinations/NAME/adopt", "POST {from}: an operator's decision (unix socket or token only)"),
+    (
+        "/api/destinations/NAME/write-off",
+        "POST: the raw log need not be kept for it (unix socket or token only)",
+    ),
 )
 """What ``/`` tells."""
 
@@ -95,6 +100,7 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/keys", routes.keys),
             Route("/api/sql", routes.sql, methods=["POST"]),
             Route("/api/destinations/{name}/adopt", routes.adopt, methods=["POST"]),
+            Route("/api/destinations/{name}/write-off", routes.write_off, methods=["POST"]),
             *shown,
         ],
         exception_handlers={HeadwaterError: failed, 404: not_found},
@@ -193,14 +199,20 @@ class Routes:
             raise
 
     async def adopt(self, request: Request) -> Response:
+        return await self.decide(request, "adopt", standing.passed(self.look.reports()))
+
+    async def write_off(self, request: Request) -> Response:
+        return await self.decide(request, "write_off", {})
+
+    async def decide(self, request: Request, op: str, more: dict[str, Any]) -> Response:
+        """An operator's decision about a destination, carried out by the process that holds it."""
         if not request.scope.get(TRUSTED):
             error = Rejected("only over the unix socket, or with a token", code="not_trusted")
             return JSONResponse({"error": ask.describe(error)}, 403)
         asked = await json_body(request, self.settings.request_bytes_max)
         name = self.destination(request.path_params["name"])
-        stand = standing.passed(self.look.reports())
         told, _ = await ask.ask_async(
-            self.socket(name), {**asked, **stand, "op": "adopt", "destination": name}, ADOPT_TIMEOUT_S
+            self.socket(name), {**asked, **more, "op": op, "destination": name}, ADOPT_TIMEOUT_S
         )
         return JSONResponse(told)
 
