@@ -142,11 +142,12 @@ class Snapshot:
         ]
 
     def link_folder(self, part: str) -> None:
-        """Second names for the files of a log's folder; what has one keeps it."""
+        """Second names for the segments of a log; what has one keeps it. Listed again where one got another form."""
         os.makedirs(f"{self.tree}/{part}", mode=0o700, exist_ok=True)
-        for name in self.disk.listdir(f"{self.data}/{part}"):
-            if files.SEGMENT.match(name):
-                self.link(f"{part}/{name}")
+        while True:
+            names = filter(files.SEGMENT.match, self.disk.listdir(f"{self.data}/{part}"))
+            if all(self.link(f"{part}/{name}") for name in names):
+                return
 
     def limits_of(self, part: str) -> dict[int, int | None]:
         """Up to where each log is taken; its end and its watermark are noted with it."""
@@ -226,7 +227,7 @@ class Snapshot:
             if name.endswith(".sqlite"):
                 self.copy(path, copy_sqlite)
             elif name.endswith(".run"):
-                self.link(path)
+                self.link(path)  # or it is gone: ids that no window reaches any more (process/state.py)
             elif name not in ("fold", "state.json"):
                 self.copy(path)
 
@@ -276,15 +277,15 @@ class Snapshot:
 
     # -- files
 
-    def link(self, path: str) -> None:
-        """A second name; a no-op where it has one."""
+    def link(self, path: str) -> bool:
+        """A second name; a no-op where it has one. False where the file is gone."""
         target = self.target(path)
         try:
             os.link(f"{self.data}/{path}", target)
         except FileExistsError:
             pass
         except FileNotFoundError:
-            return  # ids that no window reaches any more (process/state.py); segments are not removed now
+            return False
         except OSError as error:
             raise Misconfigured(
                 f"{self.data}/{path} cannot be linked below {self.data}/run: {error.strerror}",
@@ -292,6 +293,7 @@ class Snapshot:
                 help="a backup needs a data folder on one file system that has hard links",
             ) from error
         self.note(path)
+        return True
 
     def copy(self, path: str, by: Callable[[str, str], None] = copy_file) -> None:
         """A copy; tried again where the file was changed meanwhile."""

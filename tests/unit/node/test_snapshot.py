@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,3 +199,23 @@ def test_a_snapshot_of_a_dead_process_is_swept_and_one_of_a_living_one_is_not(
     assert Path(place).exists()
     with hold.locked_folder(place) as other:
         assert not hold.taken(other, fcntl.LOCK_EX)
+
+
+def test_a_segment_that_gets_another_form_while_it_is_linked_is_not_missed(
+    logged: Logged, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What replaces segments need not know of the lock: the folder is listed again."""
+    logged.write(6)
+    first, listed = files.segment_path(logged.folder.raw(0), 9, 0), DISK.listdir
+    other = files.segment_path(logged.folder.raw(0), 8, 0)
+
+    def replaced(path: str) -> list[str]:
+        names = listed(path)
+        if path == logged.folder.raw(0) and os.path.exists(first):
+            os.rename(first, other)
+        return names
+
+    monkeypatch.setattr(DISK, "listdir", replaced)
+    running(logged, place).link_logs()
+    names = sorted(name for name in os.listdir(f"{place}/data/{logged.part}"))
+    assert [os.path.basename(other), os.path.basename(files.segment_path("", 9, 4))] == names
