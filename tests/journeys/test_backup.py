@@ -86,7 +86,6 @@ def test_a_backup_under_load_holds_every_event_that_was_acknowledged_before_it(
         wait_for(lambda: len(load.acknowledged) > len(before) + 300, 30, node.log)
     node.stop()
     assert (backup.stat().st_mode & 0o777, told["inside"]) == (0o600, ["warehouse"])
-    assert told["holds_bytes"] < 8 * 1024 * 1024, "segments are not stored with what nobody has written"
     other = restored(make_node, backup, workers=2, more=SMALL)
     other.start()
     exact(other, before, load.sent)
