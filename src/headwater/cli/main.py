@@ -27,6 +27,8 @@ COMMANDS = {
     "destination": ("headwater.cli.destination", "destination"),
     "log": ("headwater.cli.log", "log"),
     "completion": ("headwater.cli.completion", "completion"),
+    "backup": ("headwater.cli.backup", "backup"),
+    "restore": ("headwater.cli.restore", "restore"),
     "version": ("headwater.cli.version", "version"),
 }
 """In the order in which a new user meets them."""

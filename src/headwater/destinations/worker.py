@@ -12,6 +12,7 @@ op             request                                                reply
 ``positions``  –                                                      partitions: vector (hex), counters per stream
 ``status``     –                                                      what the report holds
 ``adopt``      from (now | here | beginning), passed?                 partitions, skipped_events
+``copy``       folder: below ``run/backup``                           files, held_ms: delivery waited so long
 ``write_off``  –                                                      written_off
 =============  =====================================================  ==========================================
 """
@@ -19,6 +20,7 @@ op             request                                                reply
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +28,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from headwater.destinations import copying
 from headwater.destinations.deliver import Deliverer
 from headwater.event.position import Vector
 from headwater.kit.clock import Clock
-from headwater.kit.errors import Rejected
+from headwater.kit.errors import Rejected, Unavailable
 
 if TYPE_CHECKING:
     from headwater.destinations.duckdb.sql import Sql
@@ -67,6 +70,10 @@ class DeliverWorker:
         self.clock = clock
         self.socket = socket
         self.stopping = threading.Event()
+        self.going = threading.Event()
+        """Clear while somebody waits for the end of a round: rounds follow each other so closely that nobody else
+        would get their lock."""
+        self.going.set()
         self.broken: BaseException | None = None
         self.pool = ThreadPoolExecutor(REQUESTS_MAX, thread_name_prefix="deliver-ask")
 
@@ -109,6 +116,7 @@ class DeliverWorker:
         """The thread of one destination."""
         try:
             while not self.stopping.is_set():
+                self.going.wait()
                 wait_s = deliverer.round()
                 if wait_s > 0:
                     self.stopping.wait(min(wait_s, IDLE_WAIT_S))
@@ -126,6 +134,7 @@ class DeliverWorker:
             "positions": self.positions,
             "status": self.tell_status,
             "adopt": self.adopt,
+            "copy": self.copy,
             "write_off": self.write_off,
         }
         operation = operations.get(str(request.get("op")))
@@ -223,6 +232,23 @@ class DeliverWorker:
                 f"destination {deliverer.name} is not paused: there is nothing to decide", code="not_paused"
             )
         return deliverer.adopt(str(request.get("from", "")), known, at or None), b""
+
+    def copy(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """A copy of the destination's file for a backup, between two rounds."""
+        deliverer, folder = self.chosen(request), os.path.realpath(str(request.get("folder", "")))
+        if not folder.startswith(os.path.realpath(os.path.dirname(self.socket)) + "/backup/"):
+            raise Rejected(f"folder {folder}: expected one below run/backup", code="copy_folder")
+        self.await_open(deliverer)
+        self.going.clear()
+        try:
+            return copying.copy(deliverer, folder, self.check_going_on), b""
+        finally:
+            self.going.set()
+
+    def check_going_on(self) -> None:
+        """Unavailable when the process is about to end."""
+        if self.stopping.is_set():
+            raise Unavailable("the node is stopping", code="stopping")
 
     def write_off(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """An operator's decision; see Deliverer.write_off."""

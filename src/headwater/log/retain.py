@@ -76,6 +76,7 @@ def retire(
 
     A segment is known to be full by the name of the one behind it. That name is made durable first: its writer may
     have died before it did so, and after a crash of the machine nothing would be left of a log without an end.
+    What a backup still reads, under a name of its own, is removed and not recycled: nobody may write over it.
     """
     count = size = 0
     spares = len(files.spares(disk, folder))
@@ -87,10 +88,10 @@ def retire(
             continue
         file = disk.open(segment.path)
         try:
-            length = disk.size(file)
+            length, names = disk.size(file), disk.names(file)
         finally:
             disk.close(file)
-        if length == segment_bytes and spares < spares_max:
+        if length == segment_bytes and names == 1 and spares < spares_max:
             disk.rename(segment.path, f"{folder}/spare-{segment.first:016d}.seg")
             spares += 1
         else:

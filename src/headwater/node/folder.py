@@ -91,7 +91,7 @@ class Folder:
         future did (protocol-why.md L2).
         """
         draw = rng.below(1 << LOG_RANDOM_BITS)
-        by_time = (clock.wall_ns() // 1_000_000 << LOG_RANDOM_BITS) + draw
+        by_time = log_id_at(clock.wall_ns()) + draw
         with self.saving:
             log_id = max(int(self.identity.log_id, 16) + 1 + draw, by_time)
             self.save(log_id=f"{log_id:016x}")
@@ -107,6 +107,11 @@ class Folder:
         """Change the identity durably."""
         self.identity = msgspec.structs.replace(self.identity, **changes)
         write_whole(self.disk, f"{self.path}/{NAME}", msgspec.json.encode(self.identity), private=True)
+
+
+def log_id_at(wall_ns: int) -> int:
+    """The least log id of a moment: ids follow the clock where it goes forward."""
+    return wall_ns // 1_000_000 << LOG_RANDOM_BITS
 
 
 def make_folder(path: str, disk: Disk, rng: Rng) -> Folder:

@@ -25,7 +25,7 @@ from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import former, logids, nodetime, reload, rotation, salt
+from headwater.node import former, hold, logids, nodetime, reload, rotation, salt, snapshot
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.happenings import (
@@ -284,7 +284,9 @@ class Supervisor:
 
     def keep_raw(self) -> None:
         """Retire what is safe, and tell the collectors how much room is left. In a thread."""
-        self.raw_keeper.keep(self.settings, self.reports())
+        with hold.retiring(self.data) as may:
+            if may:
+                self.raw_keeper.keep(self.settings, self.reports())
 
     def keep_former(self) -> None:
         """Retire what processors left that no longer run. In a thread."""
@@ -292,15 +294,21 @@ class Supervisor:
             return
         self.former_ns = self.clock.boot_ns()
         settings = self.settings
-        for number in former.retire(
-            self.disk,
-            self.data,
-            self.reports(),
-            settings.process.workers,
-            settings.destinations,
-            self.folder.secret,
-        ):
-            self.happenings.emit(ProcessorRetired(number=number))
+        snapshot.sweep(self.data)
+        with hold.retiring(self.data) as may:
+            for number in (
+                former.retire(
+                    self.disk,
+                    self.data,
+                    self.reports(),
+                    settings.process.workers,
+                    settings.destinations,
+                    self.folder.secret,
+                )
+                if may
+                else ()
+            ):
+                self.happenings.emit(ProcessorRetired(number=number))
 
     async def keep_secrets(self) -> None:
         """End the secrets whose time has come; who reads the files of secrets reads them again."""
