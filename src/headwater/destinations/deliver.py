@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from headwater.destinations import load, plan, refused, stand
 from headwater.destinations.chain import Chain
+from headwater.destinations.pause import Held, Pause
 from headwater.destinations.plan import Load, Paused, Private, Wait
 from headwater.destinations.port import (
     Destination,
@@ -75,8 +76,11 @@ class Deliverer:
         open_private: OpenPrivate | None = None,
         processed: Callable[[], Mapping[int, Vector]] = dict,
         tell: Tell = lambda name, fields: None,
+        pause: Pause | None = None,
     ) -> None:
         self.name = name
+        self.pause = pause
+        """An operator's; None: there is nowhere to keep one."""
         self.destination = destination
         self.opens = chains
         self.chains = {key: Chain(open_chain, settings.ahead_bytes_max) for key, open_chain in chains.items()}
@@ -147,14 +151,22 @@ class Deliverer:
             if self.trouble is not None:
                 self.tell("destination_resumed", {"destination": self.name})
             self.trouble, self.failures = None, 0
-            self.look()
+            if self.held is None:
+                self.look()
             return wait_s
+
+    @property
+    def held(self) -> Held | None:
+        """The operator's pause, while there is one."""
+        return self.pause.held if self.pause is not None else None
 
     def advance(self) -> float:
         """One decision of the plan, carried out; seconds to wait."""
         if self.rows is None:
             self.end_run()
             self.attach()
+        if self.held is not None:
+            return self.hold()
         if self.run is not None:
             return self.run_on(self.run)
         self.read_ahead()
@@ -166,6 +178,14 @@ class Deliverer:
                 return self.look_beyond()
             case Private():
                 return self.off(decision)
+
+    def hold(self) -> float:
+        """Paused by an operator: open for readers, and seen where it stands; since when rows wait is not touched."""
+        if self.moved:
+            waiting_ns = self.waiting_ns
+            self.look()
+            self.waiting_ns = waiting_ns
+        return self.settings.poll_interval_ms / 1000
 
     def links(self) -> list[list[plan.Link]]:
         """What is read ahead, as the plan sees it."""

@@ -131,6 +131,13 @@ class DestinationPaused(Happening):
     reason: str
 
 
+class DestinationHeld(Happening):
+    """An operator paused a destination (`headwater destination pause`), until `headwater destination resume`."""
+
+    destination: str
+    reason: str
+
+
 class DestinationResumed(Happening):
     """A destination takes rows again."""
 
@@ -156,7 +163,10 @@ class DestinationAdvisory(Happening):
 
 def of_destination(name: str, fields: Mapping[str, object]) -> Happening:
     """What a deliverer tells (destinations/deliver.py), as a happening."""
-    known = {kind.name(): kind for kind in (DestinationPaused, DestinationResumed, DestinationAdopted)}
+    known = {
+        kind.name(): kind
+        for kind in (DestinationPaused, DestinationHeld, DestinationResumed, DestinationAdopted)
+    }
     if kind := known.get(name):
         return msgspec.convert(dict(fields), kind)
     partitions = fields.get("partitions", ())

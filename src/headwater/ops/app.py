@@ -8,11 +8,12 @@ GET /ready                                200 while events are accepted, else 50
 GET /metrics                              Prometheus text
 GET /api/status                           everything on one page
 GET /api/where?receipt=                   how far a request has come
-GET /api/reconcile                        the conservation ledger, one object per stream
+GET /api/reconcile[?deep=1&timeout=]      the conservation ledger, one object per stream; deep: rows counted too
 GET /api/dead, /api/dead/ORIGIN           what could not be processed or delivered
 GET /api/keys                             write keys, without secrets
 POST /api/sql {query, limit, destination} rows as JSON
 POST /api/destinations/NAME/adopt {from}  an operator's decision (unix socket or token only)
+POST /api/destinations/NAME/pause {reason}, …/resume  an operator's pause (unix socket or token only)
 GET /demo, /demo/…                        the demo page (demo.py)
 ========================================  =============================================================
 
@@ -42,7 +43,7 @@ from headwater.kit.errors import (
     Rejected,
     Unavailable,
 )
-from headwater.ops import demo, reconcile, standing
+from headwater.ops import deep, demo, reconcile, standing
 from headwater.ops.guard import TRUSTED
 from headwater.ops.look import Look
 from headwater.ops.settings import OpsSettings
@@ -57,6 +58,9 @@ STATUS: dict[type[HeadwaterError], int] = {
 }
 DEAD_LIMIT_MAX = 10_000
 ADOPT_TIMEOUT_S = 60.0
+DEEP_S, DEEP_S_MAX = 600.0, 24 * 3600.0
+ANSWER_S = 10.0
+"""What an answer may take beyond the time that was allowed for the work."""
 
 
 PATHS = (
@@ -67,11 +71,18 @@ PATHS = (
     ("/demo", "a page that sends events and shows their way"),
     ("/api/status", "everything on one page"),
     ("/api/where?receipt=", "how far a request has come"),
-    ("/api/reconcile", "the conservation ledger, one object per stream"),
+    (
+        "/api/reconcile",
+        "the conservation ledger, one object per stream; ?deep=1 counts rows in the destinations too",
+    ),
     ("/api/dead, /api/dead/ORIGIN", "what could not be processed or delivered"),
     ("/api/keys", "write keys, without secrets"),
     ("/api/sql", "POST {query, limit, destination}: rows as JSON"),
     ("/api/destinations/NAME/adopt", "POST {from}: an operator's decision (unix socket or token only)"),
+    (
+        "/api/destinations/NAME/pause",
+        "POST {reason}, and …/resume: an operator's pause (unix socket or token only)",
+    ),
 )
 """What ``/`` tells."""
 
@@ -95,6 +106,8 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/keys", routes.keys),
             Route("/api/sql", routes.sql, methods=["POST"]),
             Route("/api/destinations/{name}/adopt", routes.adopt, methods=["POST"]),
+            Route("/api/destinations/{name}/pause", routes.pause, methods=["POST"]),
+            Route("/api/destinations/{name}/resume", routes.resume, methods=["POST"]),
             *shown,
         ],
         exception_handlers={HeadwaterError: failed, 404: not_found},
@@ -149,7 +162,21 @@ class Routes:
         return JSONResponse(told)
 
     async def reconcile(self, request: Request) -> Response:
-        return JSONResponse(reconcile.as_json(await asyncio.to_thread(self.look.ledgers)))
+        deep_s = seconds(request, "timeout", DEEP_S) if request.query_params.get("deep") == "1" else 0.0
+        found = await self.counts(deep_s) if deep_s else {}
+        ledgers = reconcile.as_json(await asyncio.to_thread(self.look.ledgers))
+        return JSONResponse(deep.with_counts(ledgers, found) if deep_s else ledgers)
+
+    async def counts(self, time_max_s: float) -> dict[str, dict[str, Any]]:
+        """What each destination holds, counted in its process; or why it could not be counted."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in self.look.parts().destinations:
+            asked = {"op": "deep", "destination": name, "time_max_s": time_max_s}
+            try:
+                found[name], _ = await ask.ask_async(self.socket(name), asked, time_max_s + ANSWER_S)
+            except HeadwaterError as error:
+                found[name] = {"error": str(error)}
+        return found
 
     async def keys(self, request: Request) -> Response:
         return JSONResponse(list(self.look.parts().keys))
@@ -194,13 +221,29 @@ class Routes:
 
     async def adopt(self, request: Request) -> Response:
         if not request.scope.get(TRUSTED):
-            error = Rejected("only over the unix socket, or with a token", code="not_trusted")
-            return JSONResponse({"error": ask.describe(error)}, 403)
+            return not_trusted()
         asked = await json_body(request, self.settings.request_bytes_max)
         name = self.destination(request.path_params["name"])
         stand = standing.passed(self.look.reports())
         told, _ = await ask.ask_async(
             self.socket(name), {**asked, **stand, "op": "adopt", "destination": name}, ADOPT_TIMEOUT_S
+        )
+        return JSONResponse(told)
+
+    async def pause(self, request: Request) -> Response:
+        return await self.decide(request, "pause")
+
+    async def resume(self, request: Request) -> Response:
+        return await self.decide(request, "resume")
+
+    async def decide(self, request: Request, op: str) -> Response:
+        """An operator's decision that its deliverer carries out."""
+        if not request.scope.get(TRUSTED):
+            return not_trusted()
+        asked = await json_body(request, self.settings.request_bytes_max)
+        name = self.destination(request.path_params["name"])
+        told, _ = await ask.ask_async(
+            self.socket(name), {"reason": asked.get("reason"), "op": op, "destination": name}, ADOPT_TIMEOUT_S
         )
         return JSONResponse(told)
 
@@ -219,6 +262,12 @@ class Routes:
 
     def socket(self, destination: str) -> str:
         return f"{self.look.data}/run/deliver-{destination}.sock"
+
+
+def not_trusted() -> Response:
+    """The answer to a decision that does not come from an operator."""
+    error = Rejected("only over the unix socket, or with a token", code="not_trusted")
+    return JSONResponse({"error": ask.describe(error)}, 403)
 
 
 async def failed(request: Request, error: Exception) -> Response:
@@ -245,6 +294,14 @@ async def json_body(request: Request, bytes_max: int) -> dict[str, Any]:
         return msgspec.json.decode(bytes(data) or b"{}", type=dict[str, Any])
     except msgspec.MsgspecError as error:
         raise Rejected(f"the body is not a JSON object: {error}", code="body_format") from error
+
+
+def seconds(request: Request, name: str, default: float) -> float:
+    """A number of seconds out of the query string."""
+    text = request.query_params.get(name, str(default))
+    if not text.replace(".", "", 1).isdecimal() or not 0 < float(text) <= DEEP_S_MAX:
+        raise Rejected(f"`{name}`: expected seconds, at most {DEEP_S_MAX:g}, got {text!r}", code=name)
+    return float(text)
 
 
 def number(text: str, most: int) -> int:
