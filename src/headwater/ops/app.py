@@ -9,6 +9,8 @@ GET /metrics                              Prometheus text
 GET /api/status                           everything on one page
 GET /api/where?receipt=                   how far a request has come
 GET /api/reconcile[?deep=1&timeout=]      the conservation ledger, one object per stream; deep: rows counted too
+GET /api/explain?id=[&search_s=]          where an event is and why, as a story
+POST /api/explain/known {message_ids, places}  what the node knows of events besides the raw log
 GET /api/dead, /api/dead/ORIGIN           what could not be processed or delivered
 GET /api/keys                             write keys, without secrets
 POST /api/sql {query, limit, destination} rows as JSON
@@ -43,7 +45,7 @@ from headwater.kit.errors import (
     Rejected,
     Unavailable,
 )
-from headwater.ops import deep, demo, reconcile, standing
+from headwater.ops import deep, demo, known, reconcile, standing
 from headwater.ops.guard import TRUSTED
 from headwater.ops.look import Look
 from headwater.ops.settings import OpsSettings
@@ -59,6 +61,7 @@ STATUS: dict[type[HeadwaterError], int] = {
 DEAD_LIMIT_MAX = 10_000
 ADOPT_TIMEOUT_S = 60.0
 DEEP_S, DEEP_S_MAX = 600.0, 24 * 3600.0
+SEARCH_S = 20.0
 ANSWER_S = 10.0
 """What an answer may take beyond the time that was allowed for the work."""
 
@@ -75,6 +78,8 @@ PATHS = (
         "/api/reconcile",
         "the conservation ledger, one object per stream; ?deep=1 counts rows in the destinations too",
     ),
+    ("/api/explain?id=", "where an event is and why, by message id, receipt or position"),
+    ("/api/explain/known", "POST {message_ids, places}: what is known of events besides the raw log"),
     ("/api/dead, /api/dead/ORIGIN", "what could not be processed or delivered"),
     ("/api/keys", "write keys, without secrets"),
     ("/api/sql", "POST {query, limit, destination}: rows as JSON"),
@@ -101,6 +106,8 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/status", routes.status),
             Route("/api/where", routes.where),
             Route("/api/reconcile", routes.reconcile),
+            Route("/api/explain", routes.explain),
+            Route("/api/explain/known", routes.explain_known, methods=["POST"]),
             Route("/api/dead", routes.dead_list),
             Route("/api/dead/{origin:path}", routes.dead_show),
             Route("/api/keys", routes.keys),
@@ -178,13 +185,43 @@ class Routes:
                 found[name] = {"error": str(error)}
         return found
 
+    async def explain(self, request: Request) -> Response:
+        """The story of an event. The raw log is searched for a message id as long as `search_s` allows; the command
+        searches it by itself, without a limit."""
+        from headwater.ops import explain, find
+
+        asked = request.query_params.get("id", "")
+        if not 0 < len(asked) <= find.ID_CHARS_MAX:
+            raise Rejected(
+                "`id` is missing or too long: expected a message id, a receipt or a position", code="id"
+            )
+        end_ns = self.look.clock.boot_ns() + int(seconds(request, "search_s", SEARCH_S) * 1e9)
+        raw = find.RawLog(self.look.disk, f"{self.look.data}/raw", self.look.secret)
+        looked = await asyncio.to_thread(
+            find.look, raw, asked, progress=lambda done, total: self.look.clock.boot_ns() < end_ns
+        )
+        told = await known.ask(self.look, self.ask_sql, looked.message_ids, looked.places)
+        story = explain.tell(asked, looked.found, told, looked.searched, looked.damaged)
+        return Response(msgspec.json.encode(story), media_type="application/json")
+
+    async def explain_known(self, request: Request) -> Response:
+        asked = await json_body(request, self.settings.request_bytes_max)
+        try:
+            ids = msgspec.convert(asked.get("message_ids", []), list[str])
+            places = msgspec.convert(asked.get("places", []), list[known.Place])
+        except msgspec.ValidationError as error:
+            raise Rejected(f"`message_ids` and `places`: {error}", code="places") from error
+        told = await known.ask(self.look, self.ask_sql, ids[: known.IDS_MAX], places[: known.PLACES_MAX])
+        return Response(msgspec.json.encode(told), media_type="application/json")
+
     async def keys(self, request: Request) -> Response:
         return JSONResponse(list(self.look.parts().keys))
 
     async def dead_list(self, request: Request) -> Response:
         limit = number(request.query_params.get("limit", "100"), DEAD_LIMIT_MAX)
         stream = request.query_params.get("stream")
-        return JSONResponse(await asyncio.to_thread(self.look.dead.list, limit, stream))
+        reason = request.query_params.get("reason")
+        return JSONResponse(await asyncio.to_thread(self.look.dead.list, limit, stream, reason))
 
     async def dead_show(self, request: Request) -> Response:
         origin = request.path_params["origin"]

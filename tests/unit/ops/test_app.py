@@ -25,11 +25,14 @@ TOKEN = "t" * 20
 
 
 class NoLetters:
-    def list(self, limit, stream):
+    def list(self, limit, stream, reason):
         return [{"origin": "a-b-1", "stream": stream, "limit": limit}]
 
-    def show(self, origin):
-        return {"origin": origin} if origin == "a-b-1" else None
+    def show(self, wanted):
+        return {"origin": wanted} if wanted == "a-b-1" else None
+
+    def find(self, message_ids, places, origins=()):
+        return []
 
 
 class Node:
