@@ -22,6 +22,7 @@ TELL_AFTER_S, TELL_EACH_S = 2.0, 1.0
 EVENT_CHARS, ROW_VALUES = 200, 8
 ROW_FIRST = ("event", "type", "timestamp", "anonymous_id", "user_id", "page_url")
 """Columns of a row that are shown first."""
+AS = {"receipt": " (of the request with this receipt)", "position": " (the event at this position)"}
 
 
 @click.command()
@@ -70,8 +71,8 @@ def story_of(asked: str, since_ns: int | None, until_ns: int | None, data: str) 
     raw = find.RawLog(disk, f"{data}/raw", secret_of(read_identity(data, disk)))
     progress = progress_on_stderr(SystemClock().boot_ns)
     looked = find.look(raw, asked, since_ns=since_ns, until_ns=until_ns, progress=progress)
-    known = known_of(data, looked.message_ids, looked.places)
-    return explaining.tell(asked, looked.found, known, looked.searched, looked.damaged)
+    known = known_of(data, looked.message_ids, [*(looked.places or ())])
+    return explaining.tell(asked, looked.found, known, looked.searched, looked.damaged, looked.places)
 
 
 def known_of(data: str, message_ids: list[str], places: list[tuple[str, str, int]]) -> Known:
@@ -123,21 +124,21 @@ def tell(story: Story, data: str) -> None:
 
 def tell_copy(number: int, copy: Copy, data: str) -> None:
     """One copy."""
-    click.echo(click.style(f"{number}. {copy.position}", bold=True))
+    click.echo(click.style(f"{number}. {copy.position}", bold=True) + AS.get(copy.found_by, ""))
     closed = f", on disk {copy.closed_ms:.1f} ms later" if copy.closed_ms is not None else ""
     if copy.received_at:
         click.echo(f"   received      {copy.received_at} with key {copy.stream}{closed}")
     if copy.request:
         click.echo(f"   request       {copy.request}")
     if copy.message_id:
-        click.echo(f"   message id    {safe(copy.message_id)}")
+        click.echo(f"   message id    {show.safe(copy.message_id)}")
     if copy.retry_of:
         click.echo(f"   retry of      dead letter {copy.retry_of}")
     if not copy.in_raw and copy.processing.state != "damaged":
         click.echo("   raw log       does not hold it any more, or was not searched where it stands")
     if copy.event:
         click.echo(
-            f"   event         {safe(copy.event[:EVENT_CHARS])}{'…' if len(copy.event) > EVENT_CHARS else ''}"
+            f"   event         {show.safe(copy.event[:EVENT_CHARS])}{'…' if len(copy.event) > EVENT_CHARS else ''}"
         )
     click.echo(f"   processing    {copy.processing.says}")
     width = max([13, *(len(name) for name in copy.destinations)])
@@ -153,7 +154,7 @@ def row_text(row: dict[str, Any]) -> str:
     """A few values of a row."""
     rest = [name for name in row if name not in ROW_FIRST and not name.startswith("_hw_")]
     names = [name for name in (*ROW_FIRST, *rest) if name in row and name not in ("message_id", "key_id")]
-    shown = ", ".join(f"{name}={safe(show.cell(row[name]))[:80]}" for name in names[:ROW_VALUES])
+    shown = ", ".join(f"{name}={show.safe(show.cell(row[name]))[:80]}" for name in names[:ROW_VALUES])
     return shown + (f", … {len(row)} columns in all" if len(names) > ROW_VALUES else "")
 
 
@@ -164,8 +165,3 @@ def searched_text(raw: dict[str, Any]) -> str:
     damaged = f", {raw['damaged_events']} of them cannot be read" if raw["damaged_events"] else ""
     cut = f"; stopped: {raw['cut']}" if raw["cut"] else ""
     return f"searched: {counted(raw['events'], 'event')} of the raw log from {raw['from']} to {raw['to']}{damaged}{cut}"
-
-
-def safe(text: str) -> str:
-    """Text on one line, without what a terminal would obey."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -17,9 +17,7 @@ class When(click.ParamType[int]):
 
     name = "time"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if not isinstance(value, str):
             assert isinstance(value, int)
             return value

@@ -48,6 +48,8 @@ SAVE_INTERVAL_S = 1.0
 LATE_S, STILL_S, FEW_ROWS = 2.0, 0.3, 2000
 """Behind: the newest row waiting is older than LATE_S, FEW_ROWS wait, and the latest came within STILL_S."""
 BEYOND_S = 1.0
+HELD_TELL_S = 1.0
+"""How often a pause tells for how long rows have waited."""
 OWN_TROUBLE = ("ready_unreadable", "dead_letters")
 """Errors that are not the destination's: it stays open, and answers readers."""
 
@@ -185,6 +187,9 @@ class Deliverer:
             waiting_ns = self.waiting_ns
             self.look()
             self.waiting_ns = waiting_ns
+        age_s = (self.clock.boot_ns() - self.waiting_ns) / 1e9
+        if age_s - self.seen.age_s > HELD_TELL_S:
+            self.seen = replace(self.seen, age_s=age_s)
         return self.settings.poll_interval_ms / 1000
 
     def links(self) -> list[list[plan.Link]]:

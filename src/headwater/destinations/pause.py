@@ -28,9 +28,9 @@ class Held(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     format: int = FORMAT
 
     def text(self) -> str:
-        """As status says it."""
+        """As status says it, behind "is paused"."""
         because = f" because {self.reason}" if self.reason else ""
-        return f"paused by operator since {self.since}{because}"
+        return f"by operator since {self.since}{because}"
 
 
 class Pause:

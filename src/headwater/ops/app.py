@@ -12,6 +12,7 @@ GET /api/reconcile[?deep=1&timeout=]      the conservation ledger, one object pe
 GET /api/explain?id=[&search_s=]          where an event is and why, as a story
 POST /api/explain/known {message_ids, places}  what the node knows of events besides the raw log
 GET /api/dead, /api/dead/ORIGIN           what could not be processed or delivered
+POST /api/dead/retry {letters}            dead letters once more (unix socket or token only)
 GET /api/keys                             write keys, without secrets
 POST /api/sql {query, limit, destination} rows as JSON
 POST /api/destinations/NAME/adopt {from}  an operator's decision (unix socket or token only)
@@ -25,7 +26,7 @@ Errors are ``{"error": {kind, code, message, help}}``; the status follows from t
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -50,6 +51,9 @@ from headwater.ops.guard import TRUSTED
 from headwater.ops.look import Look
 from headwater.ops.settings import OpsSettings
 
+if TYPE_CHECKING:
+    from headwater.ops.retry import Retrier
+
 STATUS: dict[type[HeadwaterError], int] = {
     Rejected: 400,
     Lost: 409,
@@ -62,6 +66,8 @@ DEAD_LIMIT_MAX = 10_000
 ADOPT_TIMEOUT_S = 60.0
 DEEP_S, DEEP_S_MAX = 600.0, 24 * 3600.0
 SEARCH_S = 20.0
+RETRY_BYTES_MAX = 64 * 1024 * 1024
+"""Of a request to retry, with corrected bodies."""
 ANSWER_S = 10.0
 """What an answer may take beyond the time that was allowed for the work."""
 
@@ -81,6 +87,10 @@ PATHS = (
     ("/api/explain?id=", "where an event is and why, by message id, receipt or position"),
     ("/api/explain/known", "POST {message_ids, places}: what is known of events besides the raw log"),
     ("/api/dead, /api/dead/ORIGIN", "what could not be processed or delivered"),
+    (
+        "/api/dead/retry",
+        "POST {letters, again, dry_run, wait_s}: dead letters once more (unix socket or token only)",
+    ),
     ("/api/keys", "write keys, without secrets"),
     ("/api/sql", "POST {query, limit, destination}: rows as JSON"),
     ("/api/destinations/NAME/adopt", "POST {from}: an operator's decision (unix socket or token only)"),
@@ -109,6 +119,7 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/explain", routes.explain),
             Route("/api/explain/known", routes.explain_known, methods=["POST"]),
             Route("/api/dead", routes.dead_list),
+            Route("/api/dead/retry", routes.dead_retry, methods=["POST"]),
             Route("/api/dead/{origin:path}", routes.dead_show),
             Route("/api/keys", routes.keys),
             Route("/api/sql", routes.sql, methods=["POST"]),
@@ -127,6 +138,7 @@ class Routes:
     def __init__(self, look: Look, settings: OpsSettings) -> None:
         self.look = look
         self.settings = settings
+        self.retrier: Retrier | None = None
 
     async def root(self, request: Request) -> Response:
         """What this listener has, for whoever opens it in a browser."""
@@ -185,6 +197,19 @@ class Routes:
                 found[name] = {"error": str(error)}
         return found
 
+    async def dead_retry(self, request: Request) -> Response:
+        from headwater.ops import retry
+
+        if not request.scope.get(TRUSTED):
+            return not_trusted()
+        asked = await json_body(request, RETRY_BYTES_MAX)
+        try:
+            asking = msgspec.convert(asked, retry.Asking)
+        except msgspec.ValidationError as error:
+            raise Rejected(f"the body is not what was expected: {error}", code="body_format") from error
+        self.retrier = self.retrier or retry.Retrier(self.look, self.ask_sql)
+        return Response(msgspec.json.encode(await self.retrier.retry(asking)), media_type="application/json")
+
     async def explain(self, request: Request) -> Response:
         """The story of an event. The raw log is searched for a message id as long as `search_s` allows; the command
         searches it by itself, without a limit."""
@@ -200,8 +225,8 @@ class Routes:
         looked = await asyncio.to_thread(
             find.look, raw, asked, progress=lambda done, total: self.look.clock.boot_ns() < end_ns
         )
-        told = await known.ask(self.look, self.ask_sql, looked.message_ids, looked.places)
-        story = explain.tell(asked, looked.found, told, looked.searched, looked.damaged)
+        told = await known.ask(self.look, self.ask_sql, looked.message_ids, [*(looked.places or ())])
+        story = explain.tell(asked, looked.found, told, looked.searched, looked.damaged, looked.places)
         return Response(msgspec.json.encode(story), media_type="application/json")
 
     async def explain_known(self, request: Request) -> Response:

@@ -14,8 +14,10 @@ from typing import Any
 import msgspec
 
 from headwater.event.position import EMPTY, Vector, WriterId
+from headwater.kit.plural import counted
 from headwater.ops.find import Found, Searched
 from headwater.ops.known import Known, Place, Row, Stand, vectors_of
+from headwater.ops.standing import state_text
 
 COPIES_MAX = 100
 """Copies that a story tells of."""
@@ -51,6 +53,8 @@ class Copy(msgspec.Struct, kw_only=True):
     """One event at one position."""
 
     position: str
+    found_by: str
+    """message id | receipt | position: what was asked, as it was understood."""
     message_id: str
     stream: str
     received_at: str | None
@@ -125,18 +129,22 @@ def tell(
     known: Known,
     searched: Searched | None,
     damaged: Sequence[Place] = (),
+    places: Mapping[Place, str] | None = None,
 ) -> Story:
-    """The story of what was found. ``damaged``: positions at which the raw log cannot be read."""
+    """The story of what was found. ``damaged``: positions at which the raw log cannot be read. ``places``: only of
+    these, which were asked for as a receipt or a position; other copies of their ids say what they are duplicates of.
+    """
     seen = gathered(found, known)
     for place in damaged:
         seen.setdefault(place, Seen(place=place, message_id="", stream="", damaged=True))
     order = sorted(seen.values(), key=lambda one: (one.received, one.place))
-    told = [copy_of(one, order, known) for one in order[:COPIES_MAX]]
+    wanted = order if places is None else [one for one in order if one.place in places]
+    told = [copy_of(one, order, known, places or {}) for one in wanted[:COPIES_MAX]]
     return Story(
         asked=asked,
         found=bool(told),
         copies=told,
-        more=len(order) - len(told),
+        more=len(wanted) - len(told),
         searched=where(searched, known),
         not_asked=not_asked(known),
     )
@@ -184,12 +192,13 @@ def place_of(row: Row) -> Place | None:
         return None
 
 
-def copy_of(one: Seen, order: Sequence[Seen], known: Known) -> Copy:
+def copy_of(one: Seen, order: Sequence[Seen], known: Known, places: Mapping[Place, str]) -> Copy:
     """One copy's part of the story."""
     raw = one.raw
     processing = processing_of(one, order, known)
     return Copy(
         position=one.position,
+        found_by=places.get(one.place, "message id"),
         message_id=one.message_id,
         stream=one.stream,
         received_at=one.received or None,
@@ -277,7 +286,9 @@ def row_or_duplicate(one: Seen, order: Sequence[Seen], known: Known) -> Processi
             says=f"duplicate of {earlier.position}, as it seems: no destination that was asked has a row of either",
         )
     if not asked or all(not covers(known.destinations[name], one) for name in asked):
-        return Processing(state="row", says="processed; a row, or a duplicate of an event that was not found")
+        return Processing(
+            state="row", says="processed: a row, unless a copy of it came before what was searched"
+        )
     return Processing(
         state="unknown",
         says="processed, but no row of it and no earlier copy was found: the raw log no longer holds that copy, or "
@@ -305,7 +316,9 @@ def passes(vectors: Mapping[int, Vector], one: Seen) -> tuple[bool | None, str]:
     if least > (log, seq):
         return True, ""
     if least.log == log:
-        return False, f"{seq - least.seq} events of its log are before it"
+        if seq == least.seq:
+            return False, "it is the next one of its log"
+        return False, f"{counted(seq - least.seq, 'event')} of its log come before it"
     return (
         False,
         "it stands in an earlier log of this writer" if least.log else "it has read nothing of this writer",
@@ -347,7 +360,7 @@ def delivery_of(one: Seen, name: str, stand: Stand, processing: Processing) -> D
     if passed is None:
         error = stand.error or "it has not said where it stands"
         return Delivery(state="unknown", says=error, command=stand.command)
-    why = f": it is {stand.state}" + (f", {stand.reason}" if stand.reason else "")
+    why = f": it is {state_text(stand.state, stand.reason)}"
     return Delivery(
         state="pending",
         says=f"not there yet{why}" + (f"; {behind}" if behind else ""),

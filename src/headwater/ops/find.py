@@ -240,7 +240,8 @@ class Looked:
 
     found: list[Found]
     message_ids: list[str]
-    places: list[tuple[str, str, int]]
+    places: dict[tuple[str, str, int], str] | None
+    """Positions that were asked for, and whether as a receipt or a position; None: it was a message id."""
     damaged: list[tuple[str, str, int]]
     searched: Searched | None
     """None where positions told where to look."""
@@ -263,16 +264,15 @@ def look(
     if match is None:
         search = Search(raw, asked, since_ns=since_ns, until_ns=until_ns)
         found = list(search.run(progress))
-        return Looked(found, [asked], [], [], search.searched)
+        return Looked(found, [asked], None, [], search.searched)
     writer, log, seq = int(match[2], 16), int(match[3], 16), int(match[4])
     place = (match[2], match[3], seq)
-    found = at_position(raw, writer, log, seq)
-    damaged = [place] if not found and is_damaged(raw, writer, log, seq) else []
-    if not (match[1] or match[5]):
-        found = [*of_receipt(raw, writer, log, seq), *found]
-    ids = list(dict.fromkeys(one.message_id for one in found if one.message_id))
-    places = list(dict.fromkeys([place, *(one.position for one in found)]))
-    return Looked(found, ids, places, damaged, None)
+    here = at_position(raw, writer, log, seq)
+    damaged = [place] if not here and is_damaged(raw, writer, log, seq) else []
+    request = [] if match[1] or match[5] else of_receipt(raw, writer, log, seq)
+    ids = list(dict.fromkeys(one.message_id for one in (*request, *here)))
+    places = {place: "position", **{one.position: "receipt" for one in request}}
+    return Looked([*request, *here], ids, places, damaged, None)
 
 
 def at_position(raw: RawLog, writer: int, log: int, seq: int) -> list[Found]:
@@ -287,6 +287,49 @@ def of_receipt(raw: RawLog, writer: int, log: int, seq: int) -> list[Found]:
     if last is None or last.index != last.events - 1:
         return []
     return [one for one in found if seq - last.events <= one.seq < seq]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the raw log still says about the request that an event came with."""
+
+    head: Head
+    address: bytes
+    flags: int
+    first_seq: int
+    """Of its first event."""
+    events: int
+
+
+class Requests:
+    """Requests by the positions of their events; asked in rising order, each block is read once."""
+
+    def __init__(self, raw: RawLog) -> None:
+        self.raw = raw
+        self.block: Block | None = None
+
+    def of(self, writer: int, log: int, seq: int) -> Request | None:
+        """The request of an event; None where the raw log does not hold it any more."""
+        if not self.holds(writer, log, seq):
+            self.block = block_of(self.raw, writer, log, seq)
+        if self.block is None or self.block.payload is None:
+            return None
+        payload = decode_payload(self.block.payload)
+        first = self.block.header.first_seq
+        record = int(payload.first_event.searchsorted(seq - first, "right")) - 1
+        stamp = payload.stamps[record]
+        return Request(
+            head=decode_head(payload.heads[int(stamp["head"])]),
+            address=stamp.tobytes()[8:24],
+            flags=int(stamp["flags"]),
+            first_seq=first + int(payload.first_event[record]),
+            events=int(stamp["events"]),
+        )
+
+    def holds(self, writer: int, log: int, seq: int) -> bool:
+        """Whether the block in hand has the event."""
+        if self.block is None or int(self.block.writer) != writer or self.block.header.log_id != log:
+            return False
+        return self.block.header.first_seq <= seq < self.block.header.next_seq
 
 
 def near(raw: RawLog, writer: int, log: int, seq: int) -> list[Found]:

@@ -21,11 +21,14 @@ from headwater.ops import where as journey
 from headwater.ops.accepted import AcceptedCounter
 from headwater.ops.ready import ALIVE_S, Readiness
 from headwater.ops.reconcile import Ledger
+from headwater.ops.retried import Retried
 from headwater.ops.standing import Delivered
 
 
 class DeadLetters(Protocol):
     """What could not be processed or delivered, as it can be listed."""
+
+    retried: Retried
 
     def list(self, limit: int, stream: str | None, reason: str | None) -> Sequence[dict[str, Any]]:
         """The newest, without their bodies."""

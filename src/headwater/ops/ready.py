@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headwater.config.report import STALE_S, Report
-from headwater.ops.standing import Delivered
+from headwater.ops.standing import Delivered, state_text
 
 ALIVE_S = 10.0
 
@@ -43,7 +43,7 @@ def readiness(
     if (node := reports.get("node")) is not None:
         reasons += node.reasons
     warnings += [
-        f"destination {one.name} is paused: {one.reason}"
+        f"destination {one.name} is {state_text(one.state, one.reason)}"
         for one in destinations.values()
         if one.state == "paused"
     ]

@@ -68,9 +68,12 @@ class Retried:
         query = "update retried set receipt = ? where writer = ? and log = ? and seq = ? and row = ?"
         self.write(query, [(receipt, *letter) for letter, receipt in receipts.items()])
 
-    def undo(self, letters: Sequence[Letter]) -> None:
-        """These were certainly not appended."""
-        self.write("delete from retried where writer = ? and log = ? and seq = ? and row = ?", letters)
+    def undo(self, letters: Sequence[Letter], before: Mapping[Letter, Retry]) -> None:
+        """These were certainly not appended: what was known ``before`` holds again."""
+        known = [(*letter, *before[letter]) for letter in letters if letter in before]
+        self.write("insert or replace into retried values (?, ?, ?, ?, ?, ?)", known)
+        new = [letter for letter in letters if letter not in before]
+        self.write("delete from retried where writer = ? and log = ? and seq = ? and row = ?", new)
 
     def write(self, query: str, rows: Sequence[tuple[object, ...]]) -> None:
         """One transaction."""

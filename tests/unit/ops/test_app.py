@@ -17,6 +17,7 @@ from headwater.log.block import Secret
 from headwater.ops import app, demo
 from headwater.ops.guard import Guard
 from headwater.ops.look import Look, Parts
+from headwater.ops.retried import Retried
 from headwater.ops.settings import OpsSettings
 
 WRITER = WriterId(0xAB0000)
@@ -25,6 +26,9 @@ TOKEN = "t" * 20
 
 
 class NoLetters:
+    def __init__(self, path):
+        self.retried = Retried(SystemDisk(), path)
+
     def list(self, limit, stream, reason):
         return [{"origin": "a-b-1", "stream": stream, "limit": limit}]
 
@@ -52,7 +56,14 @@ class Node:
         self.settings = OpsSettings(**settings)
         parts = Parts(roles=["collect-0"], destinations=["w"], keys=[{"id": "web"}], demo_key="wk")
         look = Look(
-            info, self.path, self.disk, self.clock, self.control, lambda: parts, NoLetters(), Secret(1)
+            info,
+            self.path,
+            self.disk,
+            self.clock,
+            self.control,
+            lambda: parts,
+            NoLetters(self.path),
+            Secret(1),
         )
         self.application = app.make(look, self.settings)
         self.say("collect-0")
