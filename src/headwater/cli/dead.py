@@ -297,16 +297,15 @@ def wrong_line(file: IO[bytes], number: int, why: str) -> Rejected:
 
 
 def chunks(letters: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """As many as go into one request."""
+    """As many as go into one request. None is looked at before the requests before it are answered."""
     chunk: list[dict[str, Any]] = []
     size = 0
     for letter in letters:
-        more = len(letter.get("body") or letter.get("body_base64") or "")
-        if chunk and (len(chunk) == AT_ONCE or size + more > BYTES_AT_ONCE):
+        chunk.append(letter)
+        size += len(letter.get("body") or letter.get("body_base64") or "")
+        if len(chunk) == AT_ONCE or size >= BYTES_AT_ONCE:
             yield chunk
             chunk, size = [], 0
-        chunk.append(letter)
-        size += more
     if chunk:
         yield chunk
 

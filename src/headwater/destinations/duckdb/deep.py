@@ -62,8 +62,10 @@ def count(
         try:
             said = said_by(cursor, pipeline)
             found = compared(said, counted_in(cursor, table))
-            add_doubled(cursor, table, found)
-            add_copies(cursor, table, found)
+            for look in (add_doubled, add_copies):
+                if late.is_set():  # between two statements there was nothing to interrupt
+                    raise too_long(time_max_s)
+                look(cursor, table, found)
         except duckdb.Error as error:
             if late.is_set():
                 raise too_long(time_max_s) from error
