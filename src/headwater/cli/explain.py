@@ -79,10 +79,11 @@ def known_of(data: str, message_ids: list[str], places: list[tuple[str, str, int
     """What the node knows, or what its files tell where it does not run."""
     import msgspec
 
-    from headwater.ops.known import Known
+    from headwater.ops.known import IDS_MAX, PLACES_MAX, Known
 
     try:
-        told = Node(data).post("/api/explain/known", {"message_ids": message_ids, "places": places})
+        asked = {"message_ids": message_ids[:IDS_MAX], "places": places[:PLACES_MAX]}
+        told = Node(data).post("/api/explain/known", asked)
         return msgspec.convert(told, Known)
     except Unavailable:
         from headwater.kit.disk import SystemDisk

@@ -7,7 +7,6 @@ files keep the bytes as they came.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import datetime
 import re
@@ -20,14 +19,13 @@ import msgspec
 from headwater.event.position import Position
 from headwater.kit.disk import Disk
 from headwater.kit.errors import Rejected
+from headwater.ops import bodies
 from headwater.ops.retried import Retried
 
 PROCESSED = ("writer", "log", "seq", "row", "stream", "reason", "field", "message_id", "received")
 REFUSED = ("writer", "log", "seq", "row", "stream", "reason", "help", "destination", "node_ns")
 PAGE = 200
 """Letters that are read at once."""
-KEY_IN_JSON = re.compile(rb"""("writeKey"\s*:\s*")(?:[^"\\]|\\.)*""")
-KEY_IN_QUERY = re.compile(rb"((?:^|&)(?:writeKey|key)=)[^&]*")
 ORIGIN = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})-(\d{1,19})(?:-(\d{1,9}))?")
 
 Place = tuple[str, str, int]
@@ -180,16 +178,9 @@ def select(
 
 
 def shown(letter: dict[str, Any]) -> dict[str, Any]:
-    """A letter as JSON can hold it and anybody may read it: text or base64, without write keys. (By pattern: a body may
-    be dead because it is no JSON.)"""
-    data = bytes(letter["body"])
-    pattern = KEY_IN_JSON if data.lstrip()[:1] in (b"{", b"[", b'"') else KEY_IN_QUERY
-    data = pattern.sub(rb"\1***", data)
+    """A letter as JSON can hold it and anybody may read it (ops/bodies.py)."""
     rest = {name: value for name, value in letter.items() if name != "body"}
-    try:
-        return {**rest, "body": data.decode()}
-    except UnicodeDecodeError:
-        return {**rest, "body": None, "body_base64": base64.b64encode(data).decode()}
+    return {**rest, **bodies.shown(bytes(letter["body"]))}
 
 
 def origin(letter: dict[str, Any]) -> str:

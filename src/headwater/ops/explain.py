@@ -15,6 +15,7 @@ import msgspec
 
 from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit.plural import counted
+from headwater.ops.bodies import without_keys
 from headwater.ops.find import Found, Searched
 from headwater.ops.known import Known, Place, Row, Stand, vectors_of
 from headwater.ops.standing import state_text
@@ -64,7 +65,7 @@ class Copy(msgspec.Struct, kw_only=True):
     request: str | None
     """How it came, where the raw log still says so."""
     event: str | None = None
-    """The event as it came, where the raw log still has it; text, without bytes that are no UTF-8."""
+    """The event as it came, where the raw log still has it: text, without write keys and bytes that are no UTF-8."""
     acknowledged: bool = True
     retry_of: str | None = None
     processing: Processing
@@ -205,7 +206,7 @@ def copy_of(one: Seen, order: Sequence[Seen], known: Known, places: Mapping[Plac
         closed_ms=None if raw is None else round(max(0, raw.closed_ns - raw.received_ns) / 1e6, 3),
         in_raw=raw is not None,
         request=None if raw is None else request_of(raw),
-        event=None if raw is None else raw.body.decode("utf-8", "replace"),
+        event=None if raw is None else without_keys(raw.body).decode("utf-8", "replace"),
         retry_of=raw.retry_of or None if raw is not None else None,
         processing=processing,
         destinations={

@@ -145,7 +145,7 @@ def of_files(
 ) -> Known:
     """Of a node that does not run: its dead letters, where its processors stood, and where each destination stood when
     its deliverer saw it last."""
-    why = str(Unavailable("the node does not run, so its rows were not asked", code="no_node"))
+    why = str(Unavailable("the node does not answer, so its rows were not asked", code="no_node"))
     return Known(
         partitions=partitions,
         letters=[without_body(letter) for letter in data_letters],

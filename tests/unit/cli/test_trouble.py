@@ -68,7 +68,7 @@ def test_explain_without_a_node_tells_what_files_tell_and_says_what_it_could_not
     done = run("explain", "m1", f"--data={folder}")
     assert done.exit_code == 0, done.output
     assert "dead: no name (field event)" in done.output
-    assert "not asked: w: the node does not run" in done.output
+    assert "not asked: w: the node does not answer" in done.output
     told = json.loads(run("explain", "m1", "--json", f"--data={folder}").stdout)
     assert told["copies"][0]["processing"]["reason"] == "no name"
 

@@ -191,6 +191,11 @@ def test_an_id_cannot_leave_its_place_in_a_statement():
     ]
 
 
+def test_a_story_shows_no_write_key():
+    (copy,) = tell([found(1, body=b'{"writeKey": "secret", "event": "A"}')], w=stand(9)).copies
+    assert copy.event == '{"writeKey": "***", "event": "A"}'
+
+
 def test_a_story_is_json():
     import msgspec
 

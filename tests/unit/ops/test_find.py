@@ -9,8 +9,10 @@ import pytest
 from headwater.event.position import WriterId
 from headwater.event.record import DEAD, ERASED, SINGLE, STAMP, Head, encode_head, encode_payload
 from headwater.event.slots import NO_SLOT, slot_of
+from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.threads import inline
+from headwater.log import files
 from headwater.log.block import Secret
 from headwater.log.write import BlockWriter
 from headwater.ops import find
@@ -23,7 +25,7 @@ NATIVE, BATCH = Head("web", "native", "POST", "/events"), Head("web", "segment",
 PIXEL = Head("mail", "pixel", "GET", "/pixel.gif")
 
 
-class Clock:
+class Clock(SystemClock):
     """Stands still until it is set."""
 
     def __init__(self):
@@ -32,7 +34,8 @@ class Clock:
     def boot_ns(self):
         return self.ns
 
-    wall_ns = boot_ns
+    def wall_ns(self):
+        return self.ns
 
 
 class Raw:
@@ -178,7 +181,7 @@ def test_inv_log_2_what_is_above_the_watermark_is_not_found(raw):
 def test_damage_is_told_and_what_stands_behind_it_is_found(raw):
     for _ in range(3):
         raw.write(event("m1"))
-    path = next(s.path for s in find.files.segments(SystemDisk(), raw.folder))
+    path = next(s.path for s in files.segments(SystemDisk(), raw.folder))
     with open(path, "r+b") as file:
         file.seek(4096 + 100)
         file.write(b"!!!")
@@ -222,8 +225,13 @@ def test_a_position_a_receipt_and_a_derived_id_lead_to_their_events(raw):
 def test_the_request_of_an_event_is_read_once_for_a_block(raw, monkeypatch):
     raw.write(json.dumps([{"event": "B"}, {"event": "C"}]).encode(), events=2, flags=0)
     raw.write(event("d"))
-    requests, read = Requests(raw.log), []
-    monkeypatch.setattr(find, "block_of", lambda *at, real=find.block_of: read.append(at) or real(*at))
+    requests, read, real = Requests(raw.log), [], find.block_of
+
+    def counted(*at):
+        read.append(at)
+        return real(*at)
+
+    monkeypatch.setattr(find, "block_of", counted)
     told = [requests.of(WRITER, LOG, seq) for seq in (0, 1, 2)]
     assert [(one.first_seq, one.events, one.head.path) for one in told if one] == [
         (0, 2, "/events"), (0, 2, "/events"), (2, 1, "/events")
