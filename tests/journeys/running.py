@@ -28,7 +28,7 @@ keys:
   - {{id: server, secret: "${{env.SERVER_KEY}}", ack: disk}}
 {keys}
 destinations:
-  warehouse: {{type: duckdb, path: warehouse.duckdb, sql: {{rows_max: 1000000}}}}
+  warehouse: {{type: duckdb, path: warehouse.duckdb, sql: {{rows_max: 1000000}}{warehouse}}}
 {more}
 """
 WEB_KEY, SERVER_KEY = "wk_test_browser_0123456789", "wk_test_server_0123456789"
@@ -50,8 +50,8 @@ class Answer(NamedTuple):
 class Running:
     """One node in one folder; may be started, killed and started again.
 
-    ``door`` is more of `collect` (``"body_bytes_max: 5000"``), ``keys`` more lines of the list of keys, ``more`` whole
-    sections. ``data`` puts the data folder elsewhere.
+    ``door`` is more of `collect` (``"body_bytes_max: 5000"``), ``warehouse`` more of the destination, ``keys`` more
+    lines of the list of keys, ``more`` whole sections. ``data`` puts the data folder elsewhere.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Running:
         door: str = "",
         keys: str = "",
         more: str = "",
+        warehouse: str = "",
         data: Path | None = None,
     ) -> None:
         self.folder = folder
@@ -71,13 +72,17 @@ class Running:
             pass
         self.environment = {**os.environ, "WEB_KEY": WEB_KEY, "SERVER_KEY": SERVER_KEY}
         self.parameters = {"workers": workers, "door": door, "keys": keys, "more": more}
+        self.parameters["warehouse"] = warehouse
         self.configure()
         self.process: subprocess.Popen[bytes] | None = None
 
     def configure(self, **changed: Any) -> None:
         """Write the configuration, with what has changed."""
         self.parameters.update(changed)
-        told = {**self.parameters, "door": f", {self.parameters['door']}" if self.parameters["door"] else ""}
+        inside = {
+            name: f", {told}" if (told := self.parameters[name]) else "" for name in ("door", "warehouse")
+        }
+        told = {**self.parameters, **inside}
         self.config.write_text(CONFIG.format(collect=self.collect, ops=self.ops, **told))
 
     def start(self, timeout_s: float = 40) -> None:

@@ -17,7 +17,7 @@ BATCH, SIZE = 100, 1500
 SMALL = f"""data_bytes_max: {256 * MIB}
 log: {{segment_bytes: 8388608, ready_segment_bytes: 8388608, spare_segments_max: 1}}
 """
-SECOND = "  second: {type: duckdb, path: second.duckdb, on_restored: refill}\n"
+SECOND = "  second: {type: duckdb, path: second.duckdb}\n"
 
 
 class Stream:
@@ -125,3 +125,29 @@ def test_a_warehouse_restored_from_yesterday_fills_itself_up_again(
     holds(node, "second", stream.ids(), 90)
     stream.send(300)
     holds(node, "second", stream.ids())
+
+
+def test_a_destination_that_is_written_off_lets_the_node_go_on_and_takes_what_is_left(
+    make_node: Callable[..., Running],
+) -> None:
+    """``on_raw_full: write_off``: the raw log (179 MiB here) gives up what only this destination lacks."""
+    node = make_node(warehouse="on_raw_full: write_off", more=SMALL)
+    node.start()
+    stream = Stream(node)
+    stream.send(500)
+    holds(node, "warehouse", stream.ids())
+    away = node.data / "warehouse.away"
+    (node.data / "warehouse.duckdb").rename(away)
+    stream.send(140_000)
+    wait_for(lambda: "raw_written_off" in node.log_text(), 30, node.log)
+    away.rename(node.data / "warehouse.duckdb")
+    stream.send(500)
+    (web,) = node.wait_settled(timeout_s=120)
+    assert web["holds"], web
+    assert web["filtered"] > 1000 and web["delivered"] == stream.sent - web["filtered"]
+    told = node.command(
+        "sql", "--json",
+        "select count(*) as n, count(distinct message_id) as ids, "
+        "count(*) filter (cast(substr(message_id, 2) as bigint) < 500) as first from events",
+    )  # fmt: skip
+    assert json.loads(told.stdout) == [{"n": web["delivered"], "ids": web["delivered"], "first": 500}]

@@ -83,3 +83,24 @@ def resume(name: str, data: str, as_json: bool) -> None:
         show.as_json(told)
     else:
         click.echo(f"{name} goes on; it was paused since {told['since']}")
+
+
+@destination.command("write-off")
+@click.argument("name")
+@data_option
+@json_option
+def write_off(name: str, data: str, as_json: bool) -> None:
+    """Let the raw log go though NAME lacks what is in it.
+
+    The raw log keeps what a destination lacks until it is full; then new events are refused. After this the oldest of
+    them are given up when room is needed. When the destination comes back it takes what is left; the rest is counted
+    as `filtered`. For always: `destinations.NAME.on_raw_full: write_off`.
+
+    \b
+    headwater destination write-off warehouse
+    """
+    told = Node(data).post(f"/api/destinations/{segment(name)}/write-off", {})
+    if as_json:
+        show.as_json(told)
+    else:
+        click.echo(f"{name} is written off: the raw log gives up what it lacks when room is needed")

@@ -89,6 +89,15 @@ def time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
+def size(count: float) -> str:
+    """Bytes for a person."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
 def fields(value: Mapping[str, Any]) -> None:
     """Names and values below each other."""
     width = max((len(name) for name in value), default=0)

@@ -50,6 +50,9 @@ def page(told: dict[str, Any], data: str) -> None:
         ),
     )
     show.as_table(*destination_table(told["destinations"]))
+    if raw := told.get("raw"):
+        held, used, quota = (show.size(raw[name]) for name in ("held_bytes", "bytes", "bytes_max"))
+        click.echo(f"raw log: {used} of {quota}, {held} of it still needed")
     for name, one in told["destinations"].items():
         if one["command"]:
             click.echo(f"{name} is {state_text(one['state'], one['reason'])}")
@@ -66,7 +69,7 @@ def destination_table(destinations: dict[str, dict[str, Any]]) -> tuple[tuple[st
     rows = [
         [
             name,
-            one["state"],
+            state_words(one),
             "unknown" if one["rows_behind"] is None else one["rows_behind"],
             "not since the start"
             if one["last_load_age_s"] is None
@@ -76,6 +79,14 @@ def destination_table(destinations: dict[str, dict[str, Any]]) -> tuple[tuple[st
         for name, one in destinations.items()
     ]
     return ("destination", "state", "rows behind", "last load", "lag"), rows
+
+
+def state_words(one: dict[str, Any]) -> str:
+    """The state of a destination; how far it is on its way back to the chain."""
+    if not (progress := one.get("catching_up")):
+        return str(one["state"]).replace("_", " ")
+    left, whole = progress["events_left"], progress["events"]
+    return f"catching up, {left} of {whole} events left"
 
 
 def ledger_table(streams: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:

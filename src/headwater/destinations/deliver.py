@@ -20,10 +20,12 @@ from functools import reduce
 import pyarrow as pa
 
 from headwater.destinations import load, plan, refused, stand
+from headwater.destinations.catchup import CatchUp, Tell
 from headwater.destinations.chain import Chain
 from headwater.destinations.pause import Held, Pause
-from headwater.destinations.plan import Load, Paused, Private, Wait
+from headwater.destinations.plan import Load, Private, Wait
 from headwater.destinations.port import (
+    NOWHERE,
     Destination,
     OpenChain,
     OpenPrivate,
@@ -31,6 +33,7 @@ from headwater.destinations.port import (
     OutcomeUnknown,
     PositionRow,
     PrivateRun,
+    ProcessedAt,
     Step,
 )
 from headwater.destinations.refused import DeadLetters
@@ -41,6 +44,7 @@ from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, ZERO, Position, Vector
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Broken, HeadwaterError, Misconfigured, Rejected, Unavailable
+from headwater.kit.threads import Submit, inline
 
 LAYOUT = "events"
 REFUSED_ROUNDS_MAX = 3
@@ -52,9 +56,6 @@ HELD_TELL_S = 1.0
 """How often a pause tells for how long rows have waited."""
 OWN_TROUBLE = ("ready_unreadable", "dead_letters")
 """Errors that are not the destination's: it stays open, and answers readers."""
-
-Tell = Callable[[str, Mapping[str, object]], None]
-"""Advisories and the like: a name and fields."""
 
 
 class Deliverer:
@@ -76,9 +77,10 @@ class Deliverer:
         layouts: Mapping[str, pa.Schema] | None = None,
         unknown: Callable[[Vector], bool] = lambda vector: False,
         open_private: OpenPrivate | None = None,
-        processed: Callable[[], Mapping[int, Vector]] = dict,
+        processed: Callable[[], ProcessedAt] = lambda: NOWHERE,
         tell: Tell = lambda name, fields: None,
         pause: Pause | None = None,
+        submit: Submit = inline,
     ) -> None:
         self.name = name
         self.pause = pause
@@ -97,12 +99,10 @@ class Deliverer:
         self.node_ns = node_ns
         self.unknown = unknown
         """Whether a vector names a log that this node has not given out."""
-        self.open_private = open_private
-        self.run: PrivateRun | None = None
-        """The way back to the chain, while it is under way."""
+        self.catch_up = CatchUp(name, open_private, memory, settings, tell, submit)
         self.processed = processed
         """Where processing says that it stands."""
-        self.beyond_ns = 0
+        self.beyond_ns = self.reckoned_ns = 0
         self.stood_at: dict[int, Vector] = {}
         self.tell = tell
         self.lock = threading.RLock()
@@ -133,7 +133,6 @@ class Deliverer:
             "unknown": 0,
             "refused": 0,
             "errors": 0,
-            "private_runs": 0,
         }
 
     def round(self) -> float:
@@ -165,13 +164,15 @@ class Deliverer:
     def advance(self) -> float:
         """One decision of the plan, carried out; seconds to wait."""
         if self.rows is None:
-            self.end_run()
+            self.catch_up.end()
             self.attach()
         if self.held is not None:
             return self.hold()
-        if self.run is not None:
-            return self.run_on(self.run)
+        if self.catch_up.run is not None:
+            return self.run_on(self.catch_up.run)
         self.read_ahead()
+        if self.memory.skips or self.memory.written_off:
+            self.reckon()
         decision = plan.plan(self.groups, self.links(), self.settings.load_rows)
         match decision:
             case Load():
@@ -228,9 +229,15 @@ class Deliverer:
         self.moved = True
 
     def begin(self) -> dict[int, PositionRow]:
-        """The first position rows of a new destination."""
-        ends = stand.ends(self.opens.values()) if self.settings.start == "now" else {}
-        rows = stand.first_rows(ends, self.partitions, self.owner)
+        """The first position rows of a new destination. Unavailable: processing has not said where it stands."""
+        rows = stand.first_rows({}, self.partitions, self.owner)
+        if self.settings.start == "now":
+            at = self.processed()
+            if len(at.vectors) < self.partitions:
+                raise Unavailable("processing has not said yet where it stands", code="processing_silent")
+            rows = stand.adopted(
+                "now", rows, (), self.partitions, at.outs, self.destination.empty, at.vectors
+            )
         self.destination.place(self.memory.pipeline, rows)
         return rows
 
@@ -340,21 +347,8 @@ class Deliverer:
                 chain.rewind()
             self.certain = True
             return 0.0
-        new = decision.origin == EMPTY
         self.certain = False
-        if self.open_private is None:
-            raise stand.paused(
-                self.name, Paused("chain_begins_later" if new else "off_chain", decision.partitions)
-            )
-        run = self.open_private(decision.partitions, decision.origin, decision.until)
-        if run.missing:
-            run.close()
-            raise stand.paused(
-                self.name, Paused("beginning_gone" if new else "raw_gone", decision.partitions)
-            )
-        self.run = run
-        self.counters["private_runs"] += 1
-        self.tell("destination_behind", {"destination": self.name, "partitions": len(decision.partitions)})
+        self.catch_up.begin(decision, self.clock.boot_ns())
         return 0.0
 
     def look_beyond(self) -> float:
@@ -363,7 +357,7 @@ class Deliverer:
         now_ns = self.clock.boot_ns()
         if now_ns - self.beyond_ns > BEYOND_S * 1e9 and not any(c.entries for c in self.chains.values()):
             self.beyond_ns, stood, self.stood_at = now_ns, self.stood_at, dict(self.have)
-            ends = {p: v for p, v in self.processed().items() if p in self.have and not v <= self.have[p]}
+            ends = {p: v for p, v in self.processed().vectors.items() if not v <= self.have.get(p, v)}
             if ends and stood == self.have:
                 first = min(ends)
                 origin, end = self.have[first], ends[first]
@@ -372,19 +366,46 @@ class Deliverer:
         return self.settings.poll_interval_ms / 1000
 
     def run_on(self, run: PrivateRun) -> float:
-        """One piece of the private run, and its step."""
-        commit = run.advance()
-        if commit is not None and not self.load_commits([commit], run.partitions):
+        """One load of the private run."""
+        commits = self.catch_up.advance()
+        if commits and not self.load_commits(commits, run.partitions):
             return 0.0
-        if run.ended:
-            self.end_run()
+        if self.catch_up.ended:
+            self.catch_up.end()
         return 0.0
 
-    def end_run(self) -> None:
-        """Let go of the private run."""
-        run, self.run = self.run, None
-        if run is not None:
-            run.close()
+    def reckon(self) -> None:
+        """Count what was left out on the way back to the chain, once it can be told; a step that moves nothing."""
+        now_ns = self.clock.boot_ns()
+        if self.rows is None or now_ns - self.reckoned_ns < BEYOND_S * 1e9:
+            return
+        self.reckoned_ns = now_ns
+        commits = [entry.commit for chain in self.chains.values() for entry in chain.entries]
+        added = stand.reckoned(self.rows, self.have, self.processed(), commits)
+        if added is None:
+            return
+        for vector, group in dict(self.groups).items():
+            here = tuple(sorted(group))
+            epoch = max(self.rows[p].config_epoch for p in here)
+            at = vector.encode()
+            mine = {p: added[p] for p in here}
+            step = Step(self.memory.pipeline, here, at, at, {}, mine, epoch, self.owner)
+            if self.destination.step(step) is not Outcome.DONE:
+                self.rows, self.certain = None, False
+                return
+            self.done(step)
+        skipped = sum(counts.skipped for streams in added.values() for counts in streams.values())
+        if skipped:
+            self.tell("destination_skipped", {"destination": self.name, "events": skipped})
+        self.memory.reckoned()
+
+    def write_off(self) -> dict[str, object]:
+        """An operator's word that the raw log need not be kept for it. Durable on return."""
+        with self.lock:
+            self.memory.load()
+            self.memory.write_off(self.clock.boot_ns())
+            self.tell("destination_written_off", {"destination": self.name})
+            return {"destination": self.name, "written_off": True}
 
     def failed(self, error: HeadwaterError) -> float:
         """Pause or back off; everything is read again afterwards."""
@@ -416,8 +437,9 @@ class Deliverer:
         """An operator's decision where a paused destination goes on; see ``stand.adopted``. Durable on return."""
         with self.lock:
             self.memory.load()
+            missing = 0
             if start == "beginning":  # before a file is made: what is refused changes nothing
-                self.check_beginning(processed or {})
+                missing = self.missing_below(processed or {})
             self.destination.open(create=start != "here")
             rows = self.destination.positions(self.memory.pipeline)
             adopted = stand.adopted(
@@ -427,10 +449,12 @@ class Deliverer:
             if start != "here":
                 self.destination.place(self.memory.pipeline, placed)
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
+            self.memory.skips = missing > 0
+            self.memory.written_off = False
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0
             self.trouble = None
-            skipped = sum(row.total.skipped for row in placed.values())
+            skipped = missing + sum(row.total.skipped for row in placed.values())
             self.tell("destination_adopted", {"destination": self.name, "start": start, "skipped": skipped})
             return {
                 "destination": self.name,
@@ -439,18 +463,16 @@ class Deliverer:
                 "skipped_events": skipped,
             }
 
-    def check_beginning(self, processed: Mapping[int, Vector]) -> None:
-        """Rejected where neither the ready logs nor the raw log hold all that was processed."""
+    def missing_below(self, processed: Mapping[int, Vector]) -> int:
+        """Events that the logs no longer hold of all that was processed. Rejected where it cannot be made again."""
         if stand.begins(self.opens.values(), processed):
-            return
+            return 0
         end = reduce(Vector.join, processed.values(), EMPTY)
-        missing = None
-        if self.open_private is not None and end != EMPTY:
-            run = self.open_private(tuple(sorted(processed)), EMPTY, end)
-            missing = run.missing
-            run.close()
-        if missing != 0:
-            raise stand.beginning_gone(missing)
+        if self.catch_up.open_private is None or end == EMPTY:
+            raise stand.beginning_gone()
+        run = self.catch_up.open_private(tuple(sorted(processed)), EMPTY, end)
+        run.close()
+        return run.missing
 
     def look(self) -> None:
         """Make what others see, and remember it."""
@@ -480,7 +502,7 @@ class Deliverer:
             try:
                 self.memory.save(self.clock.boot_ns(), 0.0)
             finally:
-                self.end_run()
+                self.catch_up.end()
                 for chain in self.chains.values():
                     chain.close()
                 self.destination.close()

@@ -190,6 +190,11 @@ class PrivateRun(Protocol):
         ...
 
     @property
+    def left(self) -> int:
+        """Events that it has still to read; those of other partitions count too."""
+        ...
+
+    @property
     def ended(self) -> bool:
         """Whether the last commit was given."""
         ...
@@ -205,3 +210,14 @@ class PrivateRun(Protocol):
 
 OpenPrivate = Callable[[tuple[int, ...], Vector, Vector], PrivateRun]
 """Partitions, origin, until: the run between."""
+
+
+class ProcessedAt(NamedTuple):
+    """Where processing stands, and what it had let out there; of one moment for each partition."""
+
+    vectors: Mapping[int, Vector]
+    outs: Mapping[int, Mapping[str, int]]
+    """Partition → stream → cumulative `out`."""
+
+
+NOWHERE = ProcessedAt({}, {})

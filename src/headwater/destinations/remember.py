@@ -28,6 +28,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pipeline: str
     vectors: dict[str, list[int]] = {}
     ready: dict[str, tuple[int, int]] = {}
+    skips: bool = False
+    written_off: bool = False
 
 
 def last_log(disk: Disk, path: str) -> int:
@@ -51,6 +53,10 @@ class Memory:
     pipeline: str
     vectors: dict[int, Vector] = field(default_factory=dict)
     ready: dict[str, Position] = field(default_factory=dict)
+    skips: bool = False
+    """Events were left out whose number is not reckoned yet."""
+    written_off: bool = False
+    """The raw log need not be kept for it: it takes what is left when it comes back."""
     saved_ns: int = 0
     changed: bool = False
 
@@ -71,6 +77,7 @@ class Memory:
             for partition in partitions
         }
         self.ready = {name: Position(*at) for name, at in state.ready.items()}
+        self.skips, self.written_off = state.skips, state.written_off
 
     def strange(self, what: str) -> Misconfigured:
         """The error for a file that is not ours."""
@@ -85,6 +92,20 @@ class Memory:
         self.changed = self.changed or dict(vectors) != self.vectors or dict(ready) != self.ready
         self.vectors, self.ready = dict(vectors), dict(ready)
 
+    def begin_skipping(self, now_ns: int) -> None:
+        """Events are left out from here on; durable on return."""
+        self.skips = self.changed = True
+        self.save(now_ns, 0.0)
+
+    def write_off(self, now_ns: int) -> None:
+        """The raw log need not be kept for it; durable on return."""
+        self.written_off = self.changed = True
+        self.save(now_ns, 0.0)
+
+    def reckoned(self) -> None:
+        """It stands on the chain, and what it left out is counted."""
+        self.skips, self.written_off, self.changed = False, False, True
+
     def save(self, now_ns: int, interval_s: float) -> None:
         """Write what changed, unless it was written less than ``interval_s`` ago."""
         if not self.changed or (self.saved_ns and now_ns - self.saved_ns < interval_s * 1e9):
@@ -93,7 +114,12 @@ class Memory:
         for partition, vector in sorted(self.vectors.items()):
             groups.setdefault(vector.encode().hex(), []).append(partition)
         state = State(
-            FORMAT, self.pipeline, groups, {name: (at.log, at.seq) for name, at in self.ready.items()}
+            FORMAT,
+            self.pipeline,
+            groups,
+            {name: (at.log, at.seq) for name, at in self.ready.items()},
+            self.skips,
+            self.written_off,
         )
         write_whole(self.disk, self.path, msgspec.json.encode(state))
         self.saved_ns, self.changed = now_ns, False

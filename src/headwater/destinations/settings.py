@@ -18,11 +18,14 @@ class DestinationSettings(
     """How commits are delivered into one destination. None of these reloads without re-opening the destination."""
 
     start: Literal["beginning", "now"] = "beginning"
-    """Where a destination that was never delivered to begins: with everything that the ready log still holds (a new
-    node holds it all), or with what comes from now on."""
-    on_restored: Literal["pause", "refill"] = "pause"
-    """When it stands below what was delivered to it (an older copy was put in its place): wait for
-    `headwater destination adopt NAME --from here`, or fetch what it lacks from the logs at once."""
+    """Where a destination that was never delivered to begins: with everything that the logs still hold, or with what
+    comes from now on. What it does not get is counted as `filtered`."""
+    on_restored: Literal["refill", "pause"] = "refill"
+    """When it stands below what was delivered to it (an older copy was put in its place): fetch what it lacks from the
+    logs at once, or wait for `headwater destination adopt NAME --from here`."""
+    on_raw_full: Literal["refuse", "write_off"] = "refuse"
+    """When the raw log is full of what only this destination lacks: refuse new events (503) until it has them, or give
+    up the oldest of what it lacks, counted as `filtered`. A warning tells hours before, with the time that is left."""
     load_rows: int = 122_880
     """Rows at which a load is full; it ends with the commit that reaches them. 122,880 is DuckDB's row group: whole
     ones go straight into the file, without the write-ahead log (8.5 µs per row of 110 columns against 13 below it)."""

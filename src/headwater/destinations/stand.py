@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from headwater.destinations.chain import link_of
+from headwater.destinations.chain import OUT, link_of
 from headwater.destinations.load import outs
 from headwater.destinations.plan import Paused
 from headwater.destinations.plan import ends as chain_ends
-from headwater.destinations.port import Counts, OpenChain, OutcomeUnknown, PositionRow
+from headwater.destinations.port import Counts, OpenChain, OutcomeUnknown, PositionRow, ProcessedAt
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, ZERO, Vector
 from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected, Unavailable
@@ -20,7 +20,6 @@ RETRY_FIRST_S = 0.1
 REASONS = {
     "chain_begins_later": "it is new, and the ready log no longer holds the events from the beginning",
     "off_chain": "no entry of the ready log begins where it stands",
-    "beginning_gone": "it is new, and the raw log no longer holds the events from the beginning",
     "raw_gone": "the raw log no longer holds the events that it lacks",
     "position_missing": "its position rows are gone, though it was delivered to before",
     "destination_went_back": "it stands below what was delivered to it: an older state was restored",
@@ -135,14 +134,56 @@ def begins(opens: Iterable[OpenChain], processed: Mapping[int, Vector]) -> bool:
     return all(begun.values()) and all(v == EMPTY or p in begun for p, v in processed.items())
 
 
-def beginning_gone(missing: int | None) -> Rejected:
-    """The answer to ``beginning`` where it is no longer there; ``missing``: events, if that is known."""
-    lost = "what was processed first" if missing is None else f"{missing} events"
+def beginning_gone() -> Rejected:
+    """The answer to ``beginning`` where it is not in the ready log, and there is no raw log to take it from."""
     return Rejected(
-        f"the logs no longer hold {lost}, so it cannot begin at the beginning",
+        "the logs no longer hold what was processed first, so it cannot begin at the beginning",
         code="beginning_gone",
         help="restore the file, or begin with --from now: what was processed before is left out, and counted",
     )
+
+
+def reckoned(
+    rows: Mapping[int, PositionRow],
+    have: Mapping[int, Vector],
+    at: ProcessedAt,
+    commits: Sequence[Commit],
+) -> dict[int, dict[str, Counts]] | None:
+    """What must be added to rows from which events were left out, so that their counters add up again; None where it
+    cannot be told now. ``commits`` are those of the chain that follow.
+
+    What was let out up to a place on the chain is what processing has let out, less the commits between the two.
+    """
+    added: dict[int, dict[str, Counts]] = {}
+    for partition, row in rows.items():
+        later = outs_between(partition, have[partition], at.vectors.get(partition), commits)
+        if later is None:
+            return None
+        added[partition] = {}
+        for stream, out in at.outs.get(partition, {}).items():
+            counts = row.streams.get(stream, Counts())
+            out -= later.get(stream, 0)
+            skipped = out - counts.rows - counts.dead - counts.erased
+            change = Counts(out=out - counts.out, skipped=skipped - counts.skipped)
+            if change != Counts():
+                added[partition][stream] = change
+    return added
+
+
+def outs_between(
+    partition: int, here: Vector, there: Vector | None, commits: Sequence[Commit]
+) -> dict[str, int] | None:
+    """What the commits from ``here`` to ``there`` let out in a partition; None where they do not lead there."""
+    found: dict[str, int] = {}
+    for commit in commits:
+        if here == there:
+            break
+        if partition in commit.partitions and commit.origin == here:
+            here = commit.target
+            for stream, changes in commit.changes.items():
+                if partition in changes:
+                    found[stream] = found.get(stream, 0) + changes[partition][OUT]
+    return found if here == there else None
 
 
 def from_now(

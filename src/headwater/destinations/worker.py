@@ -13,6 +13,7 @@ op             request                                                reply
 ``adopt``      from (now | here | beginning), passed?                 partitions, skipped_events
 ``pause``      reason?                                                since, reason
 ``resume``     –                                                      since, reason of the pause that ended
+``write_off``  –                                                      written_off
 =============  =====================================================  ==========================================
 """
 
@@ -132,6 +133,7 @@ class DeliverWorker:
             "adopt": self.adopt,
             "pause": self.pause,
             "resume": self.resume,
+            "write_off": self.write_off,
         }
         operation = operations.get(str(request.get("op")))
         if operation is None:
@@ -250,6 +252,10 @@ class DeliverWorker:
         deliverer.tell("destination_resumed", {"destination": deliverer.name})
         return {"destination": deliverer.name, "since": held.since, "reason": held.reason}, b""
 
+    def write_off(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """An operator's decision; see Deliverer.write_off."""
+        return self.chosen(request).write_off(), b""
+
     # -- telling
 
     def status(self) -> dict[str, Any]:
@@ -276,7 +282,7 @@ def state_of(deliverer: Deliverer) -> str:
     """In one word; ``catching_up``: a private run is under way."""
     if deliverer.trouble is not None or deliverer.held is not None:
         return "paused"
-    if deliverer.run is not None:
+    if deliverer.catch_up.run is not None:
         return "catching_up"
     return "delivering" if deliverer.seen.rows else "starting"
 
@@ -292,11 +298,15 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
         "state": state_of(deliverer),
         **why_paused(deliverer.name, trouble, held),
         "vectors": vectors_of(seen.vectors),
+        "remembered": {} if seen.vectors else vectors_of(deliverer.memory.vectors),
         "streams": {stream: counts._asdict() for stream, counts in seen.streams.items()},
         "ready_passed": {name: list(at) for name, at in seen.passed.items()},
         "lag": {"rows": seen.waiting_rows, "age_s": age_s},
         "loaded_ns": seen.loaded_ns,
-        "counters": dict(deliverer.counters),
+        "catching_up": deliverer.catch_up.progress,
+        "reckoned": not deliverer.memory.skips,
+        "written_off": deliverer.memory.written_off,
+        "counters": {**deliverer.counters, "private_runs": deliverer.catch_up.runs},
         "drift": [
             {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift
         ],

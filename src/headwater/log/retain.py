@@ -7,6 +7,7 @@ safe ones go at once, oldest first. Nothing above ``safe`` is ever touched, what
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -106,3 +107,13 @@ def node_time_ns(disk: Disk, segment: Segment) -> int:
     finally:
         disk.close(file)
     return header.node_time_ns if header else 0
+
+
+def oldest_ns(disk: Disk, raw: str) -> int:
+    """Node time (ns) of the oldest block of all writers below ``raw``; 0 where there is none."""
+    found = []
+    for name in disk.listdir(raw):
+        for segment in files.segments(disk, f"{raw}/{name}")[:1]:
+            with suppress(FileNotFoundError):  # it is being given back
+                found.append(node_time_ns(disk, segment))
+    return min(found, default=0)

@@ -19,6 +19,10 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """How long raw segments are kept after every destination has them, for replay and restored warehouses. A wish:
     when raw is over its quota, the oldest of them go first, with an advisory (protocol.md §17.9)."""
 
+    raw_full_warning_s: float = 21_600.0
+    """How long before the raw log will be full of what a destination lacks, at the rate of the last ten minutes, a
+    warning begins, seconds."""
+
     def __post_init__(self) -> None:
         for name in ("segment_bytes", "ready_segment_bytes"):
             value = getattr(self, name)

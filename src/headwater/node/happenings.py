@@ -107,6 +107,24 @@ class HorizonShortened(Happening):
     raw_bytes_max: int
 
 
+class RawFillsUp(Happening):
+    """A destination is behind, and at this rate the raw log will be full of what it lacks: then new events are refused,
+    or the oldest are given up, as its ``on_raw_full`` says."""
+
+    level: ClassVar[Level] = "warning"
+    destination: str
+    full_in_s: float
+    then: str
+
+
+class RawWrittenOff(Happening):
+    """The raw log was full: the oldest events that only these destinations lack are gone. They count as `filtered`."""
+
+    level: ClassVar[Level] = "warning"
+    destinations: list[str]
+    segments: int
+
+
 class RoleFailed(Happening):
     """A process of the node cannot go on."""
 
@@ -152,6 +170,37 @@ class DestinationAdopted(Happening):
     skipped: int
 
 
+class DestinationBehind(Happening):
+    """The ready log no longer holds what a destination lacks: it gets it from the raw log, until it has caught up."""
+
+    destination: str
+    events: int
+
+
+class DestinationSkips(Happening):
+    """Some of what a destination lacks is gone from the raw log too; it is new, or was written off, so it takes what is
+    left. How many rows that leaves out is reckoned when it has caught up."""
+
+    level: ClassVar[Level] = "warning"
+    destination: str
+    events: int
+
+
+class DestinationSkipped(Happening):
+    """A destination has caught up; these rows it never got. They count as `filtered` in its ledger."""
+
+    level: ClassVar[Level] = "warning"
+    destination: str
+    events: int
+
+
+class DestinationWrittenOff(Happening):
+    """`headwater destination write-off`: the raw log is not kept for this destination until it has caught up."""
+
+    level: ClassVar[Level] = "warning"
+    destination: str
+
+
 class DestinationAdvisory(Happening):
     """A destination does not stand where it was left: restored, emptied, or never begun."""
 
@@ -161,13 +210,24 @@ class DestinationAdvisory(Happening):
     partitions: int
 
 
+OF_DESTINATIONS = {
+    kind.name(): kind
+    for kind in (
+        DestinationPaused,
+        DestinationHeld,
+        DestinationResumed,
+        DestinationAdopted,
+        DestinationBehind,
+        DestinationSkips,
+        DestinationSkipped,
+        DestinationWrittenOff,
+    )
+}
+
+
 def of_destination(name: str, fields: Mapping[str, object]) -> Happening:
     """What a deliverer tells (destinations/deliver.py), as a happening."""
-    known = {
-        kind.name(): kind
-        for kind in (DestinationPaused, DestinationHeld, DestinationResumed, DestinationAdopted)
-    }
-    if kind := known.get(name):
+    if kind := OF_DESTINATIONS.get(name):
         return msgspec.convert(dict(fields), kind)
     partitions = fields.get("partitions", ())
     count = len(partitions) if isinstance(partitions, Sized) else 0

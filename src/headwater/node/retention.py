@@ -24,13 +24,15 @@ class Kept(NamedTuple):
     retired_segments: int
     retired_bytes: int
     shortened: bool
+    given_up_segments: int = 0
+    """Of what some destination lacks."""
 
 
 def safe_vector(reports: Mapping[str, Report], partitions: int, destinations: Iterable[str]) -> Vector:
     """The vector below which nobody will ask again; EMPTY while any partition or destination has not said."""
     delivered = standing.delivered(reports)
     stands = [standing.processed(reports).vectors]
-    stands += [delivered[name].vectors if name in delivered else {} for name in destinations]
+    stands += [delivered[name].needs if name in delivered else {} for name in destinations]
     if any(len(vectors) < partitions for vectors in stands):
         return EMPTY
     safe = standing.least(stands[0])
@@ -43,6 +45,7 @@ def keep(
     disk: Disk,
     raw: str,
     safe: Vector,
+    given_up: Vector = EMPTY,
     *,
     now_ns: int,
     retain_s: float,
@@ -52,7 +55,8 @@ def keep(
     spares_max: int,
 ) -> Kept:
     """Give back what is safe and old, and what is safe where less than ``headroom_bytes`` of the quota are left: a
-    full log whose events are all delivered must not keep new ones out. ``now_ns`` is node time."""
+    full log whose events are all delivered must not keep new ones out. Where that is not enough, what lies below
+    ``given_up`` goes too: some destination lacks it. ``now_ns`` is node time."""
     folders = [(WriterId(int(name, 16)), f"{raw}/{name}") for name in disk.listdir(raw)]
     size = sum(retain.folder_bytes(disk, folder) for _, folder in folders)
     excess = size + headroom_bytes - raw_bytes_max
@@ -69,14 +73,25 @@ def keep(
         shortened = True
         return False
 
-    count = freed = 0
+    def too_much(segment: Segment) -> bool:
+        nonlocal excess
+        excess -= segment_bytes
+        return excess <= -segment_bytes
+
+    count = freed = given = 0
     for writer, folder in folders:
         spares = 0 if excess > 0 else spares_max  # over the quota, a spare would keep the room
         retired = retain.retire(
             disk, folder, safe[writer], wanted=wanted, segment_bytes=segment_bytes, spares_max=spares
         )
         count, freed = count + retired.segments, freed + retired.bytes
-    return Kept(sum(retain.folder_bytes(disk, folder) for _, folder in folders), count, freed, shortened)
+    for writer, folder in folders if excess > 0 else ():
+        retired = retain.retire(
+            disk, folder, given_up[writer], wanted=too_much, segment_bytes=segment_bytes, spares_max=0
+        )
+        given, freed = given + retired.segments, freed + retired.bytes
+    size = sum(retain.folder_bytes(disk, folder) for _, folder in folders)
+    return Kept(size, count + given, freed, shortened, given)
 
 
 def headroom_bytes(segment_bytes: int, workers: int) -> int:

@@ -30,7 +30,7 @@ SEGMENT_BYTES_MIN = 8 * MIB
 DATA_BYTES_DEFAULT_MAX = 20 * GIB
 DATA_SHARE_DEFAULT = 0.3
 DATA_BYTES_MIN = 256 * 1024 * 1024
-RAW_SHARE, READY_SHARE, RESERVE_SHARE = 0.70, 0.15, 0.05
+RAW_SHARE, READY_SHARE, STATE_SHARE, RESERVE_SHARE = 0.70, 0.15, 0.10, 0.05
 """Of the configured size (protocol.md §2); the rest, 10 %, is for state."""
 DESTINATION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 DELAY_S_MAX = 3600.0
@@ -83,6 +83,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def reserve_bytes(self) -> int:
         """What is left free on the disk."""
         return int(self.data_bytes_max * RESERVE_SHARE)
+
+    @property
+    def ids_bytes_max(self) -> int:
+        """What each processor may keep of ids beyond its window: half of the state's share."""
+        return int(self.data_bytes_max * STATE_SHARE / 2 / self.process.workers)
 
     @property
     def ready_bytes_max(self) -> int:

@@ -25,11 +25,10 @@ from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import former, logids, nodetime, reload, retention, rotation
+from headwater.node import former, logids, nodetime, reload, rotation
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.happenings import (
-    HorizonShortened,
     KeyRotated,
     LogDamaged,
     NodeDraining,
@@ -40,6 +39,7 @@ from headwater.node.happenings import (
     ReloadRefused,
     TickFailed,
 )
+from headwater.node.rawkeeper import RawKeeper
 from headwater.node.settings import with_size
 from headwater.node.start import Prepared
 
@@ -88,6 +88,9 @@ class Supervisor:
         self.publisher = Publisher(disk, clock, f"{self.data}/run/reports", "node")
         self.control = ControlPage.create(
             f"{self.data}/run/control", offset_ns=nodetime.first_offset_ns(clock), start=prepared.info.start
+        )
+        self.raw_keeper = RawKeeper(
+            disk, clock, self.control, happenings, self.data, prepared.info.partitions
         )
         self.group: asyncio.TaskGroup
 
@@ -234,31 +237,7 @@ class Supervisor:
 
     def keep_raw(self) -> None:
         """Retire what is safe, and tell the collectors how much room is left. In a thread."""
-        settings = self.settings
-        kept = retention.keep(
-            self.disk,
-            f"{self.data}/raw",
-            retention.safe_vector(self.reports(), self.prepared.info.partitions, settings.destinations),
-            now_ns=self.clock.boot_ns() + self.control.offset_ns,
-            retain_s=settings.log.retain_s,
-            raw_bytes_max=settings.raw_bytes_max,
-            headroom_bytes=retention.headroom_bytes(settings.log.segment_bytes, settings.collect.workers),
-            segment_bytes=settings.log.segment_bytes,
-            spares_max=settings.log.spare_segments_max,
-        )
-        if kept.shortened:
-            self.happenings.emit(
-                HorizonShortened(raw_bytes=kept.raw_bytes, raw_bytes_max=settings.raw_bytes_max)
-            )
-        self.control.set_raw_room_bytes(
-            retention.room_each(
-                kept.raw_bytes,
-                settings.raw_bytes_max,
-                self.disk.free_bytes(self.data),
-                settings.reserve_bytes,
-                settings.collect.workers,
-            )
-        )
+        self.raw_keeper.keep(self.settings, self.reports())
 
     def keep_former(self) -> None:
         """Retire what processors left that no longer run. In a thread."""
@@ -303,7 +282,12 @@ class Supervisor:
             start=self.prepared.info.start,
             state=self.state,
             reasons=reasons,
-            detail={"roles": roles, "generation": self.generation},
+            detail={
+                "roles": roles,
+                "generation": self.generation,
+                "raw": self.raw_keeper.told,
+                "warnings": [self.raw_keeper.warning] if self.raw_keeper.warning else [],
+            },
         )
         self.publisher.publish(report, at_once=at_once)
 

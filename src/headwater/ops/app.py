@@ -17,6 +17,7 @@ GET /api/keys                             write keys, without secrets
 POST /api/sql {query, limit, destination} rows as JSON
 POST /api/destinations/NAME/adopt {from}  an operator's decision (unix socket or token only)
 POST /api/destinations/NAME/pause {reason}, …/resume  an operator's pause (unix socket or token only)
+POST /api/destinations/NAME/write-off     the raw log need not be kept for it (unix socket or token only)
 GET /demo, /demo/…                        the demo page (demo.py)
 ========================================  =============================================================
 
@@ -98,6 +99,10 @@ PATHS = (
         "/api/destinations/NAME/pause",
         "POST {reason}, and …/resume: an operator's pause (unix socket or token only)",
     ),
+    (
+        "/api/destinations/NAME/write-off",
+        "POST: the raw log need not be kept for it (unix socket or token only)",
+    ),
 )
 """What ``/`` tells."""
 
@@ -126,6 +131,7 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/destinations/{name}/adopt", routes.adopt, methods=["POST"]),
             Route("/api/destinations/{name}/pause", routes.pause, methods=["POST"]),
             Route("/api/destinations/{name}/resume", routes.resume, methods=["POST"]),
+            Route("/api/destinations/{name}/write-off", routes.write_off, methods=["POST"]),
             *shown,
         ],
         exception_handlers={HeadwaterError: failed, 404: not_found},
@@ -282,32 +288,27 @@ class Routes:
             raise
 
     async def adopt(self, request: Request) -> Response:
+        return await self.decide(request, "adopt", standing.passed(self.look.reports()))
+
+    async def write_off(self, request: Request) -> Response:
+        return await self.decide(request, "write_off", {})
+
+    async def decide(self, request: Request, op: str, more: dict[str, Any]) -> Response:
+        """An operator's decision about a destination, carried out by the process that holds it."""
         if not request.scope.get(TRUSTED):
             return not_trusted()
         asked = await json_body(request, self.settings.request_bytes_max)
         name = self.destination(request.path_params["name"])
-        stand = standing.passed(self.look.reports())
         told, _ = await ask.ask_async(
-            self.socket(name), {**asked, **stand, "op": "adopt", "destination": name}, ADOPT_TIMEOUT_S
+            self.socket(name), {**asked, **more, "op": op, "destination": name}, ADOPT_TIMEOUT_S
         )
         return JSONResponse(told)
 
     async def pause(self, request: Request) -> Response:
-        return await self.decide(request, "pause")
+        return await self.decide(request, "pause", {})
 
     async def resume(self, request: Request) -> Response:
-        return await self.decide(request, "resume")
-
-    async def decide(self, request: Request, op: str) -> Response:
-        """An operator's decision that its deliverer carries out."""
-        if not request.scope.get(TRUSTED):
-            return not_trusted()
-        asked = await json_body(request, self.settings.request_bytes_max)
-        name = self.destination(request.path_params["name"])
-        told, _ = await ask.ask_async(
-            self.socket(name), {"reason": asked.get("reason"), "op": op, "destination": name}, ADOPT_TIMEOUT_S
-        )
-        return JSONResponse(told)
+        return await self.decide(request, "resume", {})
 
     def destination(self, name: object) -> str:
         """A destination of the configuration; the first one when none is named."""

@@ -150,6 +150,7 @@ class Look:
                 name: self.destination(standing.delivered(reports).get(name, Delivered(name)), ledgers)
                 for name in self.parts().destinations
             },
+            "raw": node.detail.get("raw") if node else None,
             "streams": reconcile.as_json(ledgers),
             "unmapped": standing.unmapped(reports),
         }
@@ -164,6 +165,8 @@ class Look:
             "state": one.state,
             "reason": one.reason,
             "command": one.command,
+            "catching_up": one.catching_up,
+            "written_off": one.written_off,
             "rows_behind": behind,
             "last_load": text_of(one.loaded_ns) if one.loaded_ns else None,
             "last_load_age_s": round(age_ns / 1e9, 1) if one.loaded_ns else None,

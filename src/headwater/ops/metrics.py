@@ -24,6 +24,11 @@ HELP = {
     "headwater_ledger_holds": "1 while every accepted event is accounted for.",
     "headwater_destination_paused": "1 while a destination is paused; status says why and what mends it.",
     "headwater_destination_lag_seconds": "Age of the oldest row that waits for a destination.",
+    "headwater_destination_catching_up_events": "Events that a destination off the chain has still to get from raw.",
+    "headwater_raw_bytes": "Bytes of the raw log.",
+    "headwater_raw_bytes_max": "Its quota.",
+    "headwater_raw_held_bytes": "Of them, what cannot be given back, since somebody lacks it.",
+    "headwater_raw_full_in_seconds": "When it will be full of that, while a destination is behind.",
     "headwater_destination_lag_rows": "Rows read ahead that wait for a destination.",
     "headwater_collect_accepted_events_total": "Events taken by a collect worker since its start.",
     "headwater_collect_refused_events_total": "Events refused alone in batches that were taken.",
@@ -73,6 +78,15 @@ TOLD = {
 """Role → what its report's detail says → the metric. Nanoseconds become seconds."""
 
 
+RAW = {
+    "bytes": "headwater_raw_bytes",
+    "bytes_max": "headwater_raw_bytes_max",
+    "held_bytes": "headwater_raw_held_bytes",
+    "full_in_s": "headwater_raw_full_in_seconds",
+}
+"""What the node says of the raw log → the metric."""
+
+
 def from_detail(role: str, detail: Mapping[str, Any]) -> Iterable[Sample]:
     """The numbers of a role's detail."""
     labels = {"role": role}
@@ -99,6 +113,9 @@ def from_reports(reports: Mapping[str, Report], now_ns: int) -> Iterable[Sample]
     if (node := reports.get("node")) is not None:
         for role, told in node.detail.get("roles", {}).items():
             yield Sample("headwater_restarts_total", {"role": role}, told.get("restarts", 0))
+        for name, value in node.detail.get("raw", {}).items():
+            if metric := RAW.get(name):
+                yield from () if value is None else (Sample(metric, {}, value),)
 
 
 def from_destinations(destinations: Mapping[str, Delivered]) -> Iterable[Sample]:
@@ -108,6 +125,8 @@ def from_destinations(destinations: Mapping[str, Delivered]) -> Iterable[Sample]
         yield Sample("headwater_destination_paused", labels, float(one.state == "paused"))
         yield Sample("headwater_destination_lag_seconds", labels, one.lag_age_s)
         yield Sample("headwater_destination_lag_rows", labels, one.lag_rows)
+        left = (one.catching_up or {}).get("events_left", 0)
+        yield Sample("headwater_destination_catching_up_events", labels, left)
 
 
 def from_unmapped(values: Iterable[Mapping[str, Any]]) -> Iterable[Sample]:

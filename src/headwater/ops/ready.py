@@ -42,6 +42,7 @@ def readiness(
         (reasons if role.startswith("collect-") else warnings).extend(trouble)
     if (node := reports.get("node")) is not None:
         reasons += node.reasons
+        warnings += node.detail.get("warnings", [])
     warnings += [
         f"destination {one.name} is {state_text(one.state, one.reason)}"
         for one in destinations.values()

@@ -7,7 +7,8 @@ so the sum is right by construction; what *holds* or not are the equations behin
 
 1. of what processors took in, every event came out as one of the kinds;
 2. no processor took in more than was accepted, and exactly that when it stands at the end of the log;
-3. no destination holds more than processors gave out, and exactly that where both stand at one vector;
+3. no destination holds more than processors gave out, and exactly that where both stand at one vector (but for one
+   that has just left events out and has not counted them yet);
 4. a destination's own ledger adds up: given out = rows + refused + erased + skipped;
 5. nothing is damaged.
 
@@ -163,7 +164,7 @@ def held_wrongly(
         problems.append(f"was given {out} and accounts for {kept}")
     if out > given and covers(processed.vectors, one.vectors):
         problems.append(f"was given {out}, processing gave out {given}")
-    if out != given and one.vectors and one.vectors == processed.vectors:
+    if out != given and one.vectors and one.vectors == processed.vectors and one.reckoned:
         problems.append(f"stands where processing stands with {out} of {given}")
     return problems
 

@@ -47,6 +47,19 @@ class Delivered:
     lag_age_s: float = 0.0
     loaded_ns: int = 0
     """Node time of the last load since its process started; 0 when there was none."""
+    remembered: Vectors = field(default_factory=dict)
+    """Where it stood at least, as its deliverer remembers it; while nobody could ask it yet."""
+    written_off: bool = False
+    """The raw log need not be kept for it."""
+    reckoned: bool = True
+    """False while it has left out events that are not counted yet."""
+    catching_up: Mapping[str, int] | None = None
+    """How far its private run is: events_left, of events."""
+
+    @property
+    def needs(self) -> Vectors:
+        """From where on it may ask for raw events."""
+        return self.vectors or self.remembered
 
 
 def passed(reports: Mapping[str, Report]) -> dict[str, dict[str, Any]]:
@@ -100,18 +113,27 @@ def destination(name: str, told: Mapping[str, Any]) -> Delivered:
         without_state(name, told.get("reason")),
         told.get("code"),
         told.get("command"),
-        {
-            int(partition): vector
-            for text, partitions in told.get("vectors", {}).items()
-            for vector in (Vector.decode(bytes.fromhex(text)),)
-            for partition in partitions
-        },
+        vectors_of(told.get("vectors", {})),
         {stream: dict(counts) for stream, counts in told.get("streams", {}).items()},
         {name: Position(*at) for name, at in told.get("ready_passed", {}).items()},
         lag.get("rows") or 0,
         lag.get("age_s") or 0.0,
         told.get("loaded_ns") or 0,
+        vectors_of(told.get("remembered", {})),
+        bool(told.get("written_off")),
+        bool(told.get("reckoned", True)),
+        told.get("catching_up"),
     )
+
+
+def vectors_of(told: Mapping[str, Any]) -> Vectors:
+    """From vector (hex) → partitions that stand there."""
+    return {
+        int(partition): vector
+        for text, partitions in told.items()
+        for vector in (Vector.decode(bytes.fromhex(text)),)
+        for partition in partitions
+    }
 
 
 def without_state(name: str, reason: str | None) -> str | None:

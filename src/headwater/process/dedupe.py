@@ -147,14 +147,30 @@ CHUNK = struct.Struct("<4sIIIQ")
 """magic, entries, first minute, last minute, xxh3_64 of the arrays."""
 
 
-def encode_ids(ids: Ids) -> bytes:
-    """A chunk of ids: CHUNK, then the four arrays. The delta of a commit and the unit of the runs on disk."""
+def bytes_of(ids: Ids) -> bytes:
+    """The four arrays, one after the other."""
     high, low, minute, partition = ids
-    data = b"".join(
+    return b"".join(
         (high.tobytes(), low.tobytes(), minute.astype("<u4").tobytes(), partition.astype("<u2").tobytes())
     )
+
+
+def arrays_of(body: bytes | memoryview, count: int) -> Ids:
+    """The four arrays of ``count`` entries out of ``bytes_of`` them, without a copy."""
+    return (
+        np.frombuffer(body, "<u8", count, 0),
+        np.frombuffer(body, "<u8", count, 8 * count),
+        np.frombuffer(body, "<u4", count, 16 * count),
+        np.frombuffer(body, "<u2", count, 20 * count),
+    )
+
+
+def encode_ids(ids: Ids) -> bytes:
+    """A chunk of ids: CHUNK, then the four arrays. The delta of a commit."""
+    data = bytes_of(ids)
+    minute = ids[2]
     first, last = (int(minute.min()), int(minute.max())) if len(minute) else (0, 0)
-    return CHUNK.pack(MAGIC, len(high), first, last, xxh3_64(data).intdigest()) + data
+    return CHUNK.pack(MAGIC, len(minute), first, last, xxh3_64(data).intdigest()) + data
 
 
 def decode_ids(data: bytes | memoryview, at: int = 0) -> tuple[Ids, int]:
@@ -166,8 +182,4 @@ def decode_ids(data: bytes | memoryview, at: int = 0) -> tuple[Ids, int]:
     body = data[at : at + count * ENTRY_BYTES]
     if magic != MAGIC or len(body) != count * ENTRY_BYTES or xxh3_64(body).intdigest() != digest:
         raise Broken("a chunk of ids is damaged", code="ids_torn")
-    high = np.frombuffer(body, "<u8", count, 0)
-    low = np.frombuffer(body, "<u8", count, 8 * count)
-    minute = np.frombuffer(body, "<u4", count, 16 * count)
-    partition = np.frombuffer(body, "<u2", count, 20 * count)
-    return (high, low, minute, partition), at + len(body)
+    return arrays_of(body, count), at + len(body)

@@ -2,17 +2,18 @@
 
 A destination that stands off the chain (new, restored, too late) gets its rows from here, piece by piece, until it
 stands on the chain. What it gets is what the chain gave, since a run depends on the *set* of events below its origin
-only (INV-STATE): the ids received at most the window before the stretch are read from the log first, so a copy of an
-event that the destination has is dropped again. Nothing of this is state of the node: it is made anew when it is cut
-short.
+only (INV-STATE): the ids received at most the window before the stretch are found first, so a copy of an event that
+the destination has is dropped again. They stand in the runs of ids that the processors keep (process/idruns.py); what
+those do not tell without a gap is read from the raw log, which is ten times dearer. Nothing of this is state of
+the node: it is made anew when it is cut short.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from headwater.event.commit import Commit
-from headwater.event.position import Position, Vector, WriterId
+from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
 from headwater.kit.errors import Unavailable
@@ -20,8 +21,10 @@ from headwater.log import cut, files, retain
 from headwater.log.block import Secret
 from headwater.log.read import LogReader
 from headwater.log.ready import EVERYTHING
-from headwater.process.dedupe import MINUTE_NS, Seen
+from headwater.process import idruns
+from headwater.process.dedupe import MINUTE_NS, Ids, Seen
 from headwater.process.run import Runner
+from headwater.process.state import of_partitions
 from headwater.process.worker import EXPIRE_MINUTES, sections_of
 
 
@@ -37,6 +40,7 @@ class PrivateRun:
         runner: Runner,
         seen: Seen,
         *,
+        id_folders: Sequence[str] = (),
         partitions: Sequence[int],
         origin: Vector,
         until: Vector,
@@ -57,14 +61,17 @@ class PrivateRun:
         self.bytes_max = bytes_max
         self.config_epoch = config_epoch
         self.readers: dict[WriterId, LogReader] = {}
-        self.seeds: list[LogReader] | None = None
-        """What is still to be read of the ids below the stretch; None: not looked yet."""
+        self.id_folders = id_folders
+        """Folders of state, whose runs of ids are read."""
+        self.ids: Iterator[Ids | None] | None = None
+        """What is still to be read of the ids below the stretch, piece by piece; None: not looked yet."""
+        self.ids_done = False
         self.incomplete = False
         """The log no longer holds all ids of the window: a late copy of an event could be there twice."""
-        self.missing = sum(
-            gone(disk, f"{raw}/{writer:016x}", origin[writer], end) for writer, end in until.items()
-        )
+        self.missing = self._gone()
         """Events of the stretch that the log no longer holds."""
+        self.left = self._left()
+        """Events between here and ``until``; with those of other partitions."""
         self.expired_minute = 0
 
     @property
@@ -78,12 +85,12 @@ class PrivateRun:
             return None
         now = self.now()
         cut.discover(self.disk, self.raw, self.readers, self.at, self.until, secret=self.secret)
-        if self.seeds is None:
-            self.seeds = self._seeds()
-        if self.seeds:
-            self._seed(self.seeds)
+        if not self.ids_done:
+            self._remember_some()
             return None
         found = cut.take(self.readers, self.at, now, self.until.clock, self.bytes_max)
+        if self._gone() > self.missing:  # given back while it was read
+            raise Unavailable("the raw log gave back what a destination lacks", code="raw_short")
         if found is None:
             if self.at.join(self.until).entries != self.at.entries:
                 raise Unavailable("the raw log does not reach as far as its commits", code="raw_short")
@@ -104,12 +111,27 @@ class PrivateRun:
 
     def close(self) -> None:
         """Release the files."""
-        for reader in [*self.readers.values(), *(self.seeds or ())]:
+        if self.ids is not None:
+            self.ids.close()  # type: ignore[attr-defined]
+        for reader in self.readers.values():
             reader.close()
 
     def _commit(self, commit: Commit) -> Commit:
         self.at = commit.target
+        self.missing, self.left = self._gone(), self._left()
         return commit
+
+    def _gone(self) -> int:
+        return sum(
+            gone(self.disk, f"{self.raw}/{writer:016x}", self.at[writer], end)
+            for writer, end in self.until.items()
+        )
+
+    def _left(self) -> int:
+        return sum(
+            between(self.disk, f"{self.raw}/{writer:016x}", self.at[writer], end)
+            for writer, end in self.until.items()
+        )
 
     def _expire(self, minute: int) -> None:
         if minute > self.expired_minute + EXPIRE_MINUTES:
@@ -118,41 +140,69 @@ class PrivateRun:
 
     # -- the ids below
 
-    def _seeds(self) -> list[LogReader]:
-        """Readers over what was received in the window before the first event of the stretch."""
-        first_ns = []
-        for reader in self.readers.values():
-            reader.fill(1)
-            first_ns += [b.header.node_time_ns for b in reader.ahead if b.payload is not None][:1]
-        if not first_ns:
-            return []
-        edge_ns = min(first_ns) - self.seen.window_minutes * MINUTE_NS - MINUTE_NS
-        found = [self._seed_of(writer, end, edge_ns) for writer, end in self.at.items()]
-        return [reader for reader in found if reader is not None]
+    def _remember_some(self) -> None:
+        """One piece of the ids below the stretch."""
+        if self.ids is None:
+            self.ids = self._ids_below()
+        for ids in self.ids:
+            if ids is not None:
+                self.seen.remember(ids)
+            return
+        self.ids_done = True
 
-    def _seed_of(self, writer: WriterId, end: Position, edge_ns: int) -> LogReader | None:
+    def _ids_below(self) -> Iterator[Ids | None]:
+        """The ids received in the window before the first event of the stretch."""
+        first_ns = [ns for reader in self.readers.values() for ns in first_block_ns(reader)]
+        if not first_ns:
+            return
+        edge_ns = min(first_ns) - self.seen.window_minutes * MINUTE_NS - MINUTE_NS
+        known = idruns.below(self.id_folders, self.partitions, self.at, edge_ns // MINUTE_NS)
+        upto = EMPTY
+        if known is not None:
+            upto = known.upto
+            for ids in idruns.pieces(known.chunks):
+                if ids is None:
+                    upto = EMPTY
+                    break
+                yield of_partitions(ids, self.partitions)
+        for writer, end in self.at.items():
+            yield from self._ids_in_raw(writer, upto[writer], end, edge_ns)
+
+    def _ids_in_raw(
+        self, writer: WriterId, begin: Position, end: Position, edge_ns: int
+    ) -> Iterator[Ids | None]:
+        """The ids of one writer in [begin, end) from the block on that stands at ``edge_ns``."""
         folder = f"{self.raw}/{writer:016x}"
         below = [s for s in files.segments(self.disk, folder) if Position(s.log, s.first) < end]
         begins = [retain.node_time_ns(self.disk, segment) for segment in below]
         inside = [n for n, ns in enumerate(begins) if ns <= edge_ns]
-        if not inside and gone(self.disk, folder, Position(0, 0), end):
+        oldest = inside[-1] if inside else 0
+        if not inside and gone(self.disk, folder, begin, end):
             self.incomplete = True
-        if not below:
-            return None
-        first = below[inside[-1] if inside else 0]
-        return LogReader(self.disk, folder, writer, Position(first.log, first.first), end, secret=self.secret)
-
-    def _seed(self, seeds: list[LogReader]) -> None:
-        """One piece of the ids."""
-        reader = seeds[0]
-        reader.fill(self.bytes_max)
-        blocks = reader.take(EVERYTHING)
-        if not blocks:
-            seeds.pop(0).close()
+        if not below or begin >= end:
             return
-        ids = self.runner.ids(blocks)
-        if ids is not None:
-            self.seen.remember(ids)
+        first = max(begin, Position(below[oldest].log, below[oldest].first))
+        reader = LogReader(self.disk, folder, writer, first, end, secret=self.secret)
+        try:
+            while True:
+                reader.fill(self.bytes_max)
+                blocks = reader.take(EVERYTHING)
+                if not blocks:
+                    return
+                yield self.runner.ids(blocks)
+        finally:
+            reader.close()
+
+
+def first_block_ns(reader: LogReader) -> list[int]:
+    """Node time (ns) of the first block ahead that can be read; nothing where there is none."""
+    while True:
+        if found := [block.header.node_time_ns for block in reader.ahead if block.payload is not None]:
+            return found[:1]
+        known = len(reader.ahead)
+        reader.fill(reader.ahead_bytes + 1)
+        if len(reader.ahead) == known:
+            return []
 
 
 def gone(disk: Disk, folder: str, at: Position, until: Position) -> int:
@@ -168,3 +218,14 @@ def gone(disk: Disk, folder: str, at: Position, until: Position) -> int:
         held = [segment.first for segment in segments if segment.log == log]
         missing += max(0, min(held[0] if held else last, last) - first)
     return missing
+
+
+def between(disk: Disk, folder: str, at: Position, until: Position) -> int:
+    """Events of one writer in [at, until), as far as its files say where its logs end."""
+    total = 0
+    for log in files.logs(disk, folder):
+        if at.log <= log <= until.log:
+            end = files.read_end(disk, folder, log) if log != until.log else None
+            last = until.seq if log == until.log else end.seq if end else 0
+            total += max(0, last - (at.seq if log == at.log else 0))
+    return total

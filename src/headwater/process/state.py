@@ -25,11 +25,13 @@ from headwater.event.commit import COUNTERS, Commit
 from headwater.event.position import EMPTY, ZERO, Position, Vector
 from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken
+from headwater.process import idruns
 from headwater.process.dead import DeadLetters
-from headwater.process.dedupe import Ids, decode_ids, encode_ids
+from headwater.process.dedupe import Ids, decode_ids
 
 RUN_BYTES = 16 * 1024 * 1024
 Counters = dict[str, dict[int, list[int]]]
+NO_IDS = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint16))
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -125,8 +127,9 @@ class StateStore:
 
     def add(self, commit: Commit) -> None:
         """Take over what a durable commit leaves behind; on disk with the next ``save``."""
-        if ids := commit.sections.get("ids"):
-            self.pending_ids.append(bytes(ids))
+        section = commit.sections.get("ids")
+        ids = decode_ids(bytes(section))[0] if section else NO_IDS
+        self.pending_ids.append(idruns.encode(ids, idruns.about_of(commit)))
         self.add_dead(commit)
 
     def add_dead(self, commit: Commit) -> None:
@@ -136,7 +139,7 @@ class StateStore:
 
     def take_over(self, ids: Ids) -> None:
         """Keep ids that a former processor has seen; durable with the next ``save`` at the latest."""
-        self.pending_ids.append(encode_ids(ids))
+        self.pending_ids.append(idruns.encode(ids, None))
         if sum(map(len, self.pending_ids)) > RUN_BYTES:
             self._append_pending()
 
@@ -157,12 +160,16 @@ class StateStore:
             self.run = None
         self.dead.close()
 
-    def forget_ids(self, before_minute: int) -> None:
-        """Remove runs whose ids are all older than any window."""
-        for path in id_runs(self.folder)[:-1]:
-            last = max((int(ids[2].max()) for ids in read_run(path) if len(ids[2])), default=0)
-            if last >= before_minute:
+    def forget_ids(self, raw_minute: int, window_minute: int, bytes_max: int) -> None:
+        """Remove runs, oldest first: those received before what the raw log holds (``raw_minute``); and, where the runs
+        take more than ``bytes_max``, those that no window reaches any more (``window_minute``)."""
+        known = idruns.paths(self.folder)
+        size = sum(map(os.path.getsize, known))
+        for path in known[:-1]:
+            last = max((chunk.last_minute for chunk in idruns.chunks(path)), default=0)
+            if last >= (window_minute if size > bytes_max else raw_minute):
                 break
+            size -= os.path.getsize(path)
             os.unlink(path)
 
     def _append_pending(self) -> None:
@@ -174,7 +181,7 @@ class StateStore:
         if self.run is None or self.run_bytes > RUN_BYTES:
             if self.run is not None:
                 os.close(self.run)
-            known = id_runs(self.folder)
+            known = idruns.paths(self.folder)
             number = int(os.path.basename(known[-1]).split(".")[0], 16) + 1 if known else 0
             self.run = os.open(
                 f"{self.folder}/ids/{number:016x}.run", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640
@@ -188,35 +195,10 @@ class StateStore:
         os.fdatasync(self.run)
 
 
-def id_runs(folder: str) -> list[str]:
-    """Paths of the runs of ids, oldest first."""
-    path = f"{folder}/ids"
-    return (
-        [f"{path}/{name}" for name in sorted(os.listdir(path)) if name.endswith(".run")]
-        if os.path.isdir(path)
-        else []
-    )
-
-
-def read_run(path: str) -> Iterator[Ids]:
-    """The chunks of a run; a torn tail, which no saved fold covers, ends it."""
-    with open(path, "rb") as file:
-        data = file.read()
-    at = 0
-    while at < len(data):
-        try:
-            ids, at = decode_ids(data, at)
-        except Broken:
-            return
-        yield ids
-
-
-def ids_of(folder: str, owned: Sequence[int]) -> Iterator[Ids]:
-    """The ids of a folder that belong to these partitions, run by run."""
-    for path in id_runs(folder):
-        if chunks := list(read_run(path)):
-            high, low, minute, partition = map(np.concatenate, zip(*chunks, strict=True))
-            yield of_partitions((high, low, minute, partition), owned)
+def ids_of(folder: str, owned: Sequence[int], minute: int) -> Iterator[Ids]:
+    """The ids of a folder that belong to these partitions and were received at ``minute`` or later."""
+    for ids in idruns.since(folder, minute):
+        yield of_partitions(ids, owned)
 
 
 def of_partitions(ids: Ids, owned: Sequence[int]) -> Ids:

@@ -19,12 +19,12 @@ from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken, Busy
-from headwater.log import cut
+from headwater.log import cut, retain
 from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.read import LogReader
 from headwater.log.ready import ReadyReader, ReadyWriter
-from headwater.process import unmapped
+from headwater.process import idruns, unmapped
 from headwater.process.dedupe import MINUTE_NS, Ids, Seen, decode_ids, encode_ids
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
@@ -83,6 +83,7 @@ class ProcessWorker:
         secret: Secret,
         partitions: int,
         config_epoch: int,
+        ids_bytes_max: int,
     ) -> None:
         self.number = number
         self.settings = settings
@@ -95,6 +96,7 @@ class ProcessWorker:
         self.report = report
         self.secret = secret
         self.config_epoch = config_epoch
+        self.ids_bytes_max = ids_bytes_max
         self.owned = [p for p in range(partitions) if p % settings.workers == number]
         self.store = StateStore(disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
         self.seen = Seen(
@@ -117,14 +119,16 @@ class ProcessWorker:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
         own = load(self.disk, self.store.folder)
         folds, former = [], {}
-        for number in self._known_numbers():
+        known = self._known_numbers()
+        newest = max(idruns.newest_minute(f"{self.data}/state/{number}") for number in known)
+        for number in known:
             fold = own if number == self.number else load(self.disk, f"{self.data}/state/{number}")
             self._fold_rest(number, fold)
             folds.append(fold)
             if number >= self.settings.workers:
                 former[number] = fold.ready
             if former.get(number) is None or own.former.get(number) != fold.ready:
-                self._remember(number)
+                self._remember(number, newest - self.seen.window_minutes - EXPIRE_MINUTES)
         self.committed = own.ready
         self.fold = own.with_partitions(merge(folds, self.owned), self.owned)
         self.fold.former = former
@@ -202,7 +206,9 @@ class ProcessWorker:
         if last > self.expired_minute + EXPIRE_MINUTES:
             self.expired_minute = last
             self.seen.expire(last)
-            self.store.forget_ids(last - self.seen.window_minutes - EXPIRE_MINUTES)
+            window = self.seen.window_minutes + EXPIRE_MINUTES
+            oldest = min(last, retain.oldest_ns(self.disk, f"{self.data}/raw") // MINUTE_NS)
+            self.store.forget_ids(oldest - window, last - window, self.ids_bytes_max)
 
     def _append(self, entry: Commit) -> Position:
         while True:
@@ -298,10 +304,11 @@ class ProcessWorker:
                     self.store.add_dead(entry)
         reader.close()
 
-    def _remember(self, number: int) -> None:
-        """What a folder of state holds beside its fold; of a processor that no longer runs, it becomes ours."""
+    def _remember(self, number: int, minute: int) -> None:
+        """What a folder of state holds beside its fold, ids from this minute on; of a processor that no longer runs, it
+        becomes ours."""
         folder = f"{self.data}/state/{number}"
-        for ids in ids_of(folder, self.owned):
+        for ids in ids_of(folder, self.owned, minute):
             self._take(number, ids)
         if self._inherits_dead(number) and self.disk.exists(f"{folder}/dead.sqlite"):
             self.store.dead.take_over(f"{folder}/dead.sqlite")

@@ -15,9 +15,18 @@ import pytest
 from msgspec import structs
 
 from headwater.destinations import remember, worker
+from headwater.destinations.chain import OUT
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.memory import MemoryDestination, MemorySettings, Store
-from headwater.destinations.port import OpenPrivate, Outcome, OutcomeUnknown, PositionRow, Step
+from headwater.destinations.port import (
+    NOWHERE,
+    OpenPrivate,
+    Outcome,
+    OutcomeUnknown,
+    PositionRow,
+    ProcessedAt,
+    Step,
+)
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.event.position import EMPTY, Vector
@@ -82,7 +91,7 @@ class World:
         destination: MemoryDestination | None = None,
         unknown: Callable[[Vector], bool] = lambda vector: False,
         open_private: OpenPrivate | None = None,
-        processed: Callable[[], dict[int, Vector]] = dict,
+        processed: Callable[[], ProcessedAt] = lambda: NOWHERE,
         **settings: Any,
     ) -> Deliverer:
         folder = self.folder / owner
@@ -104,6 +113,15 @@ class World:
             tell=lambda name, fields: self.told.append(name),
         )
 
+    def processed(self) -> ProcessedAt:
+        """Where the chain ends, and all that it let out."""
+        outs: dict[int, dict[str, int]] = {p: {} for p in PARTITIONS}
+        for entry in self.ready.entries:
+            for stream, changes in entry.changes.items():
+                for partition, change in changes.items():
+                    outs[partition][stream] = outs[partition].get(stream, 0) + change[OUT]
+        return ProcessedAt(dict.fromkeys(PARTITIONS, self.ready.entries[-1].target), outs)
+
     def run(self, deliverer: Deliverer, rounds: int = 30) -> None:
         """Rounds, time passing as the deliverer asks for."""
         for _ in range(rounds):
@@ -119,6 +137,13 @@ class World:
         return whole and sorted(self.ids()) == sorted(
             f"m{n}" for n in range(next((at.seq for at in end.values()), 0))
         )
+
+
+def left_out(deliverer: Deliverer) -> int:
+    """Events counted as skipped; the counters of every stream add up."""
+    for counts in deliverer.seen.streams.values():
+        assert counts.out == counts.rows + counts.dead + counts.erased + counts.skipped
+    return sum(counts.skipped for counts in deliverer.seen.streams.values())
 
 
 @pytest.fixture
@@ -296,7 +321,7 @@ def test_a_destination_that_knows_later_logs_than_the_node_pauses_and_skips_noth
 
 def test_a_restored_destination_pauses_and_fills_itself_up_again(world: World) -> None:
     world.ready.entries += chain([5, 3], PARTITIONS)
-    deliverer = world.deliverer(load_rows=5)
+    deliverer = world.deliverer(load_rows=5, on_restored="pause")
     world.run(deliverer, 2)
     backup = (list(world.store.rows["events"]), dict(world.store.positions))
     assert len(backup[0]) == 5
@@ -319,7 +344,7 @@ def test_a_restored_destination_is_seen_after_a_restart_too(world: World) -> Non
     world.run(first)
     first.close()
     world.store.positions = {key: PositionRow(EMPTY.encode()) for key in world.store.positions}
-    second = world.deliverer()
+    second = world.deliverer(on_restored="pause")
     world.run(second)
     assert code(second) == "destination_went_back"
     second.close()
@@ -360,11 +385,24 @@ def test_a_new_destination_that_comes_too_late_pauses_and_adopt_counts_what_it_s
 
 def test_start_now_begins_at_the_end_of_the_chain(world: World) -> None:
     world.ready.entries += chain([5, 3], PARTITIONS)
-    deliverer = world.deliverer(start="now")
+    deliverer = world.deliverer(start="now", processed=world.processed)
     world.run(deliverer)
     world.ready.entries += chain([4], PARTITIONS, 8)
     world.run(deliverer)
     assert world.ids() == ["m8", "m9", "m10", "m11"]
+    assert left_out(deliverer) == 8
+    deliverer.close()
+
+
+def test_start_now_waits_until_processing_says_where_it_stands(world: World) -> None:
+    world.ready.entries += chain([5], PARTITIONS)
+    told = NOWHERE
+    deliverer = world.deliverer(start="now", processed=lambda: told)
+    world.run(deliverer)
+    assert code(deliverer) == "processing_silent" and not world.store.positions
+    told = world.processed()
+    world.run(deliverer, 60)
+    assert world.exact() is False and world.ids() == [] and left_out(deliverer) == 5
     deliverer.close()
 
 

@@ -14,10 +14,10 @@ from headwater.destinations.deliver import Deliverer
 from headwater.destinations.worker import state_of
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Vector
-from headwater.kit.errors import Rejected, Unavailable
+from headwater.kit.errors import Unavailable
 from headwater.kit.rng import SeededRng
 from tests.chains import WRITER, chain, commit, vector
-from tests.unit.destinations.test_deliver import PARTITIONS, World, code
+from tests.unit.destinations.test_deliver import PARTITIONS, World, code, left_out
 
 
 @dataclass
@@ -25,7 +25,8 @@ class Raw:
     """The raw log of a world: gives the rows of any stretch again, in pieces; remembers what was asked."""
 
     piece: int = 3
-    missing: int = 0
+    gone: int = 0
+    """Events below this number are no longer there."""
     asked: list[tuple[tuple[int, ...], Vector, Vector]] = field(default_factory=list)
     closed: int = 0
     before: Callable[[], None] = lambda: None
@@ -47,7 +48,11 @@ class FakeRun:
 
     @property
     def missing(self) -> int:
-        return self.raw.missing
+        return max(0, self.raw.gone - self.at[WRITER].seq)
+
+    @property
+    def left(self) -> int:
+        return self.until[WRITER].seq - self.at[WRITER].seq
 
     @property
     def ended(self) -> bool:
@@ -56,6 +61,10 @@ class FakeRun:
     def advance(self) -> Commit | None:
         self.raw.before()
         first, last = self.at[WRITER].seq, self.until[WRITER].seq
+        if self.missing:
+            nothing = Commit(self.partitions, self.at, vector(min(self.raw.gone, last)), 1, 0, {}, {})
+            self.at = nothing.target
+            return nothing
         count = min(self.raw.piece, last - first)
         whole = commit(first, count, PARTITIONS)
         rows = structs.replace(whole, partitions=tuple(PARTITIONS))
@@ -104,7 +113,7 @@ def test_a_new_destination_that_comes_late_begins_in_the_raw_log(world: World, r
     assert world.exact()
     assert set(seen) == {"catching_up"} and state_of(one) == "delivering"
     assert raw.asked == [(tuple(PARTITIONS), EMPTY, vector(8))] and raw.closed == 1
-    assert one.counters["private_runs"] == 1 and one.counters["loads"] == 4
+    assert one.catch_up.runs == 1 and one.counters["loads"] == 2
     web = one.seen.streams["web"]
     assert web.out == web.rows + web.dead + web.erased
     one.close()
@@ -114,7 +123,6 @@ def test_a_destination_that_went_back_fills_itself_up_again(world: World, raw: R
     world.ready.entries += chain([5], PARTITIONS)
     first = deliverer(world, raw)
     world.run(first)
-    assert first.settings.on_restored == "pause"
     backup = (list(world.store.rows["events"]), dict(world.store.positions))
     world.ready.entries += chain([3, 4], PARTITIONS, 5)
     world.run(first)
@@ -122,11 +130,11 @@ def test_a_destination_that_went_back_fills_itself_up_again(world: World, raw: R
     world.ready.kept_from = 3
     world.ready.entries += chain([2], PARTITIONS, 12)
     world.store.rows["events"], world.store.positions = list(backup[0]), dict(backup[1])
-    second = deliverer(world, raw)
+    second = deliverer(world, raw, on_restored="pause")
     world.run(second)
     assert code(second) == "destination_went_back" and len(world.ids()) == 5
     second.close()
-    third = deliverer(world, raw, on_restored="refill")
+    third = deliverer(world, raw)
     world.run(third)
     assert world.exact()
     assert raw.asked == [(tuple(PARTITIONS), vector(5), vector(12))]
@@ -147,32 +155,92 @@ def test_inside_a_link_the_run_ends_with_it(world: World, raw: Raw) -> None:
 def test_where_the_ready_log_is_empty_processing_says_how_far_it_is(world: World, raw: Raw) -> None:
     world.ready.entries += chain([5, 3], PARTITIONS)
     world.ready.kept_from = 2
-    one = deliverer(world, raw, processed=lambda: dict.fromkeys(PARTITIONS, vector(8)))
+    one = deliverer(world, raw, processed=world.processed)
     world.run(one, 400)
     assert world.exact()
     assert raw.asked == [(tuple(PARTITIONS), EMPTY, vector(8))]
     one.close()
 
 
-@pytest.mark.parametrize(("new", "reason"), [(True, "beginning_gone"), (False, "raw_gone")])
-def test_without_the_events_it_pauses(world: World, raw: Raw, new: bool, reason: str) -> None:
-    world.ready.entries += chain([5], PARTITIONS)
-    if not new:
-        first = deliverer(world, raw)
-        world.run(first)
-        first.close()
-    world.ready.entries += chain([3, 4], PARTITIONS, 5)
-    world.ready.kept_from = 2
-    raw.missing = 3
+def test_where_the_raw_log_no_longer_holds_what_it_lacks_it_pauses(world: World, raw: Raw) -> None:
+    half_delivered(world, raw, gone=8)
     one = deliverer(world, raw)
     world.run(one)
-    assert code(one) == reason
-    assert len(world.ids()) == (0 if new else 5)
-    raw.missing = 0
+    assert code(one) == "raw_gone"
+    assert len(world.ids()) == 5
+    raw.gone = 0
     world.clock.now_ns += 10**10
     world.run(one)
     assert world.exact()
     one.close()
+
+
+def half_delivered(world: World, raw: Raw, gone: int) -> None:
+    """5 of 12 events delivered; the rest has left the ready log, and the first ``gone`` the raw log."""
+    world.ready.entries += chain([5], PARTITIONS)
+    first = deliverer(world, raw)
+    world.run(first)
+    first.close()
+    world.ready.entries += chain([3, 4], PARTITIONS, 5)
+    world.ready.kept_from = 2
+    raw.gone = gone
+
+
+def test_a_new_destination_takes_what_is_left_and_counts_the_rest(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([5, 3, 4], PARTITIONS)
+    world.ready.kept_from = 2
+    raw.gone = 6
+    one = deliverer(world, raw, processed=world.processed)
+    world.run(one, 100)
+    assert world.ids() == [f"m{n}" for n in range(6, 12)]
+    assert left_out(one) == 6 and not one.memory.skips
+    assert world.told.count("destination_skips") == world.told.count("destination_skipped") == 1
+    one.close()
+
+
+@pytest.mark.parametrize("how", ["setting", "command"])
+def test_a_destination_that_is_written_off_takes_what_is_left_and_counts_the_rest(
+    world: World, raw: Raw, how: str
+) -> None:
+    half_delivered(world, raw, gone=8)
+    one = deliverer(
+        world, raw, processed=world.processed, on_raw_full="write_off" if how == "setting" else "refuse"
+    )
+    if how == "command":
+        world.run(one)
+        assert code(one) == "raw_gone"
+        one.write_off()
+        one.close()  # the word is remembered
+        one = deliverer(world, raw, processed=world.processed)
+    world.clock.now_ns += 10**10
+    world.run(one, 100)
+    assert world.ids() == [f"m{n}" for n in (*range(5), *range(8, 12))]
+    assert left_out(one) == 3 and not one.memory.skips and not one.memory.written_off
+    one.close()
+
+
+def test_what_was_left_out_is_reckoned_while_processing_is_further(world: World, raw: Raw) -> None:
+    """The commits between are taken off; where they are not there yet, it waits."""
+    half_delivered(world, raw, gone=8)
+    world.ready.entries += chain([2, 3], PARTITIONS, 12)
+    told = world.processed()
+    one = deliverer(world, raw, processed=lambda: told, on_raw_full="write_off", load_rows=1)
+    world.run(one, 100)
+    assert left_out(one) == 3
+    one.close()
+
+
+def test_a_crash_before_the_first_row_forgets_nothing_of_what_is_left_out(world: World, raw: Raw) -> None:
+    half_delivered(world, raw, gone=8)
+    one = deliverer(world, raw, on_raw_full="write_off")
+    while one.catch_up.run is None:
+        world.run(one, 1)
+    world.run(one, 3)  # some rows, nothing reckoned; then it is killed, and the setting is taken back
+    again = deliverer(world, raw, processed=world.processed)
+    world.run(again, 100)
+    assert world.ids() == [f"m{n}" for n in (*range(5), *range(8, 12))]
+    assert left_out(again) == 3
+    again.close()
 
 
 def test_a_run_that_breaks_off_is_begun_again_where_the_destination_stands(world: World, raw: Raw) -> None:
@@ -224,9 +292,39 @@ def test_inv_dst_1_two_deliverers_and_private_runs_neither_lose_nor_double(
         one.close()
 
 
-def test_adopt_from_the_beginning_reads_the_raw_log_and_makes_nothing_when_it_is_gone(
-    world: World, raw: Raw
-) -> None:
+def made_ready(one: Deliverer) -> bool:
+    return one.catch_up.coming is not None
+
+
+def test_the_next_load_is_made_ready_while_one_is_written(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([9, 3], PARTITIONS)
+    world.ready.kept_from = 1
+    one = deliverer(world, raw, load_rows=6)
+    world.run(one, 2)
+    assert (len(world.ids()), made_ready(one)) == (0, False)
+    world.run(one, 1)
+    assert (len(world.ids()), made_ready(one)) == (6, True)
+    world.run(one)
+    assert world.exact() and not made_ready(one)
+    one.close()
+
+
+def test_what_was_made_ready_is_dropped_with_the_run(world: World, raw: Raw) -> None:
+    """Somebody else stepped meanwhile: the load that waits begins where the destination no longer stands."""
+    world.ready.entries += chain([9, 3], PARTITIONS)
+    world.ready.kept_from = 1
+    one = deliverer(world, raw, load_rows=3)
+    while not world.ids():
+        world.run(one, 1)
+    other = deliverer(world, Raw(), "b", load_rows=6)
+    world.run(other, 40)
+    world.run(one, 40)
+    assert world.exact() and raw.closed == len(raw.asked)
+    one.close()
+    other.close()
+
+
+def test_adopt_from_the_beginning_takes_what_the_raw_log_still_holds(world: World, raw: Raw) -> None:
     world.ready.entries += chain([5, 3, 4], PARTITIONS)
     first = deliverer(world, raw)
     world.run(first)
@@ -235,16 +333,13 @@ def test_adopt_from_the_beginning_reads_the_raw_log_and_makes_nothing_when_it_is
     world.store.rows.clear()
     world.store.positions.clear()
     world.store.exists = False
-    second = deliverer(world, raw)
+    second = deliverer(world, raw, processed=world.processed)
     world.run(second)
     assert code(second) == "destination_missing"
     processed = dict.fromkeys(PARTITIONS, vector(12))
-    raw.missing = 2
-    with pytest.raises(Rejected, match="no longer hold 2 events"):
-        second.adopt("beginning", processed=processed)
-    assert not world.store.exists and code(second) == "destination_missing"
-    raw.missing = 0
-    second.adopt("beginning", processed=processed)
-    world.run(second)
-    assert world.exact()
+    raw.gone = 2
+    told = second.adopt("beginning", processed=processed)
+    assert told["skipped_events"] == 2
+    world.run(second, 100)
+    assert world.ids() == [f"m{n}" for n in range(2, 12)] and left_out(second) == 2
     second.close()

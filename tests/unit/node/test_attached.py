@@ -18,3 +18,9 @@ def test_the_slowest_is_left_out_first_and_the_furthest_never() -> None:
     assert set(attached_to(AT, held, 50)) == {"fast"}
     assert set(attached_to(AT, held, 0)) == {"fast"}
     assert attached_to({}, held, 0) == {}
+
+
+def test_the_furthest_is_left_out_too_when_the_log_need_not_be_kept_for_it() -> None:
+    assert attached_to(AT, held, 9, {"fast"}) == {}
+    assert set(attached_to(AT, held, 9, {"slow", "slower"})) == {"fast"}
+    assert set(attached_to(AT, held, 10, {"fast"})) == {"fast"}

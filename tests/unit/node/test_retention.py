@@ -1,3 +1,5 @@
+import pytest
+
 from headwater.config.report import Report
 from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit.disk import SystemDisk
@@ -110,9 +112,7 @@ def test_node_time_is_slewed_by_500_ppm_and_never_stepped():
     assert nodetime.slewed_ns(100, wall_ns=250, boot_ns=100, elapsed_ns=second) == 150
 
 
-def test_the_quota_is_the_law_also_just_below_it_and_nothing_above_safe_goes(tmp_path):
-    """protocol.md §17.9: collectors stop below the quota, so it is the room for their next segment that counts."""
-    disk, size = SystemDisk(), 64 * 1024
+def ten_in_each_of_four_segments(tmp_path, size):
     folder = tmp_path / f"{W:016x}"
     folder.mkdir()
     for number in range(4):
@@ -127,6 +127,13 @@ def test_the_quota_is_the_law_also_just_below_it_and_nothing_above_safe_goes(tmp
             secret=SECRET,
         )
         (folder / f"{1:016x}-{10 * number:016x}.seg").write_bytes(data.ljust(size, b"\0"))
+    return folder
+
+
+def test_the_quota_is_the_law_also_just_below_it_and_nothing_above_safe_goes(tmp_path):
+    """protocol.md §17.9: collectors stop below the quota, so it is the room for their next segment that counts."""
+    disk, size = SystemDisk(), 64 * 1024
+    folder = ten_in_each_of_four_segments(tmp_path, size)
 
     def kept(safe, room):
         found = keep(
@@ -139,3 +146,18 @@ def test_the_quota_is_the_law_also_just_below_it_and_nothing_above_safe_goes(tmp
     assert kept(5, size) == (False, [0, 10, 20, 30])
     assert kept(25, size) == (True, [10, 20, 30])
     assert kept(25, size) == (False, [10, 20, 30])
+
+
+@pytest.mark.parametrize(
+    ("safe", "room", "left"), [(0, 0, [0, 10, 20, 30]), (0, 1, [10, 20, 30]), (10, 2, [20, 30]), (0, 9, [30])]
+)
+def test_what_is_written_off_goes_only_as_far_as_room_is_needed(tmp_path, safe, room, left):
+    disk, size = SystemDisk(), 64 * 1024
+    folder = ten_in_each_of_four_segments(tmp_path, size)
+    told = keep(
+        disk, str(tmp_path), at(safe), at(35), now_ns=2000, retain_s=86400, raw_bytes_max=4 * size,
+        segment_bytes=size, spares_max=4, headroom_bytes=room * size,
+    )  # fmt: skip
+    assert [s.first for s in files.segments(disk, str(folder))] == left
+    assert told.given_up_segments == 4 - len(left) - safe // 10
+    assert told.raw_bytes == size * len(left)

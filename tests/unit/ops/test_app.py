@@ -150,7 +150,8 @@ async def test_a_path_that_is_not_there_says_where_the_paths_are(node):
 async def test_status_lists_every_destination_whether_it_has_said_anything_or_not(node):
     (told,) = [json.loads((await node.get("/api/status"))[2])["destinations"]]
     assert told == {
-        "w": {"state": "starting", "reason": None, "command": None, "rows_behind": None, "last_load": None,
+        "w": {"state": "starting", "reason": None, "command": None, "catching_up": None, "written_off": False,
+                  "rows_behind": None, "last_load": None,
               "last_load_age_s": None, "lag_s": None}
     }  # fmt: skip
     vector = Vector({WRITER: Position(5, 1)}).encode().hex()

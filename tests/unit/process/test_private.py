@@ -13,6 +13,7 @@ import pytest
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Vector
 from headwater.kit.rng import SeededRng
+from headwater.process import idruns
 from headwater.process.dedupe import Seen
 from headwater.process.enrich.settings import EnrichSettings
 from headwater.process.gather import Gatherer
@@ -21,7 +22,7 @@ from headwater.process.read import Reader
 from headwater.process.run import Runner
 from headwater.process.schema import LearnedSchema
 from headwater.process.shape import Shaper
-from tests.unit.process.test_worker import SECRET, Node, drain, event
+from tests.unit.process.test_worker import SECRET, Node, crash, drain, event
 
 EVERY = tuple(range(8))
 
@@ -32,7 +33,12 @@ def node(tmp_path: Path) -> Node:
 
 
 def private(
-    node: Node, origin: Vector, until: Vector, partitions: Sequence[int] = EVERY, bytes_max: int = 1 << 20
+    node: Node,
+    origin: Vector,
+    until: Vector,
+    partitions: Sequence[int] = EVERY,
+    bytes_max: int = 1 << 20,
+    id_folders: Sequence[str] = (),
 ) -> PrivateRun:
     schema = LearnedSchema(f"{node.data}/schema.ndjson", columns_max=100)
     dialect: Any = SimpleNamespace(plain=True, default_type=lambda head: "track", split=None)
@@ -43,7 +49,7 @@ def private(
     return PrivateRun(
         node.disk, f"{node.data}/raw", SECRET, node.clock, runner,
         Seen(partitions=8, memory_bytes=1 << 20, window_s=3600),
-        partitions=partitions, origin=origin, until=until,
+        partitions=partitions, origin=origin, until=until, id_folders=id_folders,
         now=lambda: (node.start(), node.clock.boot_ns()), bytes_max=bytes_max, config_epoch=1,
     )  # fmt: skip
 
@@ -72,7 +78,12 @@ def rows_of(commits: Sequence[Commit], partitions: Sequence[int] = EVERY) -> lis
     )
 
 
-def test_between_any_two_commits_the_run_gives_what_the_chain_gave(node: Node) -> None:
+def state_folders(node: Node) -> list[str]:
+    return [f"{node.data}/state/{number}" for number in range(node.workers)]
+
+
+@pytest.mark.parametrize("from_runs", [False, True], ids=["ids of the raw log", "ids of the runs"])
+def test_between_any_two_commits_the_run_gives_what_the_chain_gave(node: Node, from_runs: bool) -> None:
     """INV-DEST, INV-STATE: copies of an id fall anywhere."""
     rng = SeededRng(5)
     worker = node.processor()
@@ -81,18 +92,71 @@ def test_between_any_two_commits_the_run_gives_what_the_chain_gave(node: Node) -
             some = [event(rng.below(40), n=rng.below(9)) for _ in range(1 + rng.below(5))]
             node.accept(*some, worker=collector)
         drain(worker)
+    worker.store.save(worker.fold)
+    folders = state_folders(node) if from_runs else []
     chain = node.commits()
     ends = [EMPTY, *(c.target for c in chain)]
     for first in range(len(ends)):
         for last in range(first, len(ends)):
             partitions = (EVERY, (1, 3, 4), (7,))[rng.below(3)]
-            made = run(private(node, ends[first], ends[last], partitions, (1, 5000, 1 << 20)[rng.below(3)]))
+            made = run(
+                private(node, ends[first], ends[last], partitions, (1, 5000, 1 << 20)[rng.below(3)], folders)
+            )
             assert rows_of(made, partitions) == rows_of(chain[first:last], partitions)
             at = ends[first]
             for commit in made:
                 assert commit.origin == at and commit.partitions == partitions
                 at = commit.target
             assert at == ends[last]
+
+
+def two_commits(node: Node) -> list[Commit]:
+    """Event 1, then a copy of it and event 2; the ids of both commits are in a run."""
+    worker = node.processor()
+    node.accept(event(1))
+    drain(worker)
+    node.accept(event(1), event(2))
+    drain(worker)
+    worker.store.save(worker.fold)
+    crash(worker)
+    return node.commits()
+
+
+def test_ids_that_the_runs_hold_are_not_read_from_the_raw_log(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_commits(node)
+    monkeypatch.setattr(Runner, "ids", None)  # whoever calls it fails
+    one = private(node, first.target, second.target, id_folders=state_folders(node))
+    assert [row["message_id"] for row in rows_of(run(one))] == ["m2"]
+
+
+def test_a_run_of_ids_that_is_damaged_or_gone_is_made_good_from_the_raw_log(node: Node) -> None:
+    first, second = two_commits(node)
+    (path,) = idruns.paths(f"{node.data}/state/0")
+    data = bytearray(Path(path).read_bytes())
+    for spoilt in (data[:-1], bytes([data[0] ^ 1]) + data[1:], data[:200], b""):
+        Path(path).write_bytes(spoilt)
+        one = private(node, first.target, second.target, id_folders=state_folders(node))
+        assert [row["message_id"] for row in rows_of(run(one))] == ["m2"]
+    for at in (*range(48), *range(48, len(data), 23)):
+        Path(path).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        one = private(node, first.target, second.target, id_folders=state_folders(node))
+        assert [row["message_id"] for row in rows_of(run(one))] == ["m2"], at
+
+
+def test_a_run_that_begins_inside_a_commit_reads_only_what_lies_below_it(node: Node) -> None:
+    """What a commit added above the origin must not be taken for seen: its events would be lost."""
+    worker = node.processor()
+    node.accept(event(1), worker=0)
+    node.accept(event(2), event(1), worker=1)
+    drain(worker)
+    worker.store.save(worker.fold)
+    (commit,) = node.commits()
+    writer = min(commit.target)
+    inside = Vector({writer: commit.target[writer]}, commit.origin.clock)
+    one = private(node, inside, commit.target, id_folders=state_folders(node))
+    assert [row["message_id"] for row in rows_of(run(one))] == ["m2"]
 
 
 def test_ids_below_the_window_are_not_read(node: Node) -> None:

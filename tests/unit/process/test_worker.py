@@ -24,7 +24,7 @@ from headwater.log import recover
 from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
-from headwater.process import dead, state, unmapped
+from headwater.process import dead, idruns, state, unmapped
 from headwater.process.enrich.settings import EnrichSettings
 from headwater.process.gather import Events, Gatherer
 from headwater.process.read import Parsed, Reader
@@ -104,7 +104,7 @@ class Node:
             SimpleNamespace(start=self.start, offset_ns=lambda: self.offset_ns),
             ReadyWriter(self.block_writer(folder, number)), runner,
             lambda report: self.reports.update({number: report}),
-            partitions=8, config_epoch=1, secret=SECRET,
+            partitions=8, config_epoch=1, secret=SECRET, ids_bytes_max=1 << 30,
         )  # fmt: skip
         worker.recover()
         return worker
@@ -498,9 +498,9 @@ def test_a_crash_while_taking_over_leaves_it_to_be_taken_over_again(
 def test_what_was_taken_over_is_not_taken_over_at_every_start(node: Node) -> None:
     three_then_none(node, saved=True)
     crash(node.processor(0))
-    held = sum(os.path.getsize(path) for path in state.id_runs(f"{node.data}/state/0"))
+    held = sum(os.path.getsize(path) for path in idruns.paths(f"{node.data}/state/0"))
     crash(node.processor(0))
-    assert sum(os.path.getsize(path) for path in state.id_runs(f"{node.data}/state/0")) == held
+    assert sum(os.path.getsize(path) for path in idruns.paths(f"{node.data}/state/0")) == held
 
 
 def test_a_processor_that_runs_again_is_taken_over_again_with_what_it_did_meanwhile(node: Node) -> None:

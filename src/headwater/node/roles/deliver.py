@@ -10,13 +10,14 @@ from headwater.config.report import read_reports
 from headwater.destinations import registry
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.pause import Pause
-from headwater.destinations.port import OpenPrivate, PrivateRun
+from headwater.destinations.port import OpenPrivate, PrivateRun, ProcessedAt
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.worker import DeliverWorker
 from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
 from headwater.kit.errors import Misconfigured
+from headwater.kit.threads import Thread
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
@@ -55,16 +56,13 @@ class DeliverRole:
             node_ns=context.node_ns,
             unknown=logids.unknown_to(context.data, context.disk),
             open_private=private_opener(context),
-            processed=lambda: (
-                standing.processed(
-                    read_reports(context.disk, context.path("run", "reports"), context.control.start)
-                ).vectors
-            ),
+            processed=lambda: processed_at(context),
             tell=lambda happening, fields: context.happenings.emit(
                 happenings.of_destination(happening, fields)
             ),
             layouts={"events": standard_schema()},
             pause=Pause(context.disk, f"{folder}/paused.json"),
+            submit=Thread("catch-up"),
         )
         socket = context.path("run", f"{context.name}.sock")
         self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)
@@ -110,6 +108,14 @@ class DeliverRole:
         return self.told
 
 
+def processed_at(context: Context) -> ProcessedAt:
+    """Where processing stands, as its reports say."""
+    reports = read_reports(context.disk, context.path("run", "reports"), context.control.start)
+    told = standing.passed(reports)
+    vectors = {int(p): Vector.decode(bytes.fromhex(text)) for p, text in told["vectors"].items()}
+    return ProcessedAt(vectors, {int(p): dict(streams) for p, streams in told["passed"].items()})
+
+
 def ready_folders(context: Context) -> list[int]:
     """Every processor that is, or was: what a former one committed is delivered too."""
     known = [int(name) for name in context.disk.listdir(context.path("ready")) if name.isdigit()]
@@ -150,6 +156,7 @@ def private_opener(context: Context) -> OpenPrivate:
             context.clock,
             process.runner_of(context, schema, shaper, partitions, damage_here=False),
             seen,
+            id_folders=[context.path("state", str(number)) for number in ready_folders(context)],
             partitions=partitions,
             origin=origin,
             until=until,

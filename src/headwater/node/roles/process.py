@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from headwater.kit.threads import Thread
 from headwater.log import retain
 from headwater.log.ready import ReadyWriter
 from headwater.log.write import BlockWriter
+from headwater.node import rawkeeper
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 from headwater.ops import standing
@@ -87,6 +88,7 @@ class ProcessRole:
             secret=context.secret,
             partitions=context.node.partitions,
             config_epoch=context.node.start,
+            ids_bytes_max=settings.ids_bytes_max,
         )
         self.thread = threading.Thread(target=self.turn, name="process", daemon=True)
 
@@ -153,6 +155,7 @@ class ProcessRole:
             {name: passed.get(name, ZERO) for name in context.settings.destinations},
             lambda safe: retain.held_bytes(context.disk, self.folder, safe),
             int(self.quota() * ATTACHED_SHARE),
+            rawkeeper.expendable(context.settings, reports),
         )
         safe = min([Position(*self.told.get("folded", ZERO)), *attached.values()])
         self.detached = sorted(set(context.settings.destinations) - set(attached))
@@ -229,12 +232,18 @@ def meaning(name: str) -> Dialect:
 
 
 def attached_to(
-    passed: Mapping[str, Position], held_bytes: Callable[[Position], int], bytes_max: int
+    passed: Mapping[str, Position],
+    held_bytes: Callable[[Position], int],
+    bytes_max: int,
+    expendable: Set[str] = frozenset(),
 ) -> dict[str, Position]:
     """The destinations for which the ready log is kept: without the slowest, as long as they would hold more than
-    ``bytes_max`` of it. Those are served by private runs when they come back. The furthest one always counts."""
+    ``bytes_max`` of it. Those are served by private runs when they come back. The furthest one always counts, and
+    processing waits for it, unless it is written off: then processing must go on, or raw could not be given up."""
     attached = dict(sorted(passed.items(), key=lambda item: item[1], reverse=True))
-    while len(attached) > 1 and held_bytes(min(attached.values())) > bytes_max:
+    while attached and held_bytes(min(attached.values())) > bytes_max:
+        if len(attached) == 1 and not attached.keys() <= expendable:
+            break
         attached.popitem()
     return attached
 

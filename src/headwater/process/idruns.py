@@ -1,0 +1,233 @@
+"""Runs of ids on disk: ``state/<n>/ids/<number>.run``, append-only (protocol.md §17.11).
+
+A run is a row of chunks. One chunk is what one commit added to the ids seen, and says which commit that was::
+
+    magic HWI2, entries u32, first minute u32, last minute u32, about_bytes u32, hash of the ids u64 | hash u64
+    about: msgpack (partitions, origin, target), empty for ids taken over from a former processor
+    the ids: high u64[], low u64[], minute u32[], partition u16[]
+
+Both hashes are xxh3_64; the second is that of the fields before it and of ``about``. A run ends where it is torn; what
+was lost so is appended again, since no saved fold covers it, and the row of commits goes on in the next run. Chunks of
+version 1 (no ``about``) are read.
+
+They serve two: a processor that starts reads those of its window; a private run reads the ids below its origin, which
+the raw log would tell ten times more dearly. Since a chunk names its commit, a reader knows whether they are
+complete (``below``): ids that are missing could double a row, ids from above the origin could lose one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from xxhash import xxh3_64_intdigest
+
+from headwater.event.commit import Commit
+from headwater.event.position import EMPTY, Vector
+from headwater.process.dedupe import CHUNK, ENTRY_BYTES, MAGIC, MINUTE_NS, Ids, arrays_of, bytes_of
+
+FIELDS = struct.Struct("<4sIIIIQ")
+HASH = struct.Struct("<Q")
+HEADER_BYTES = FIELDS.size + HASH.size
+FIELDS_MAGIC = b"HWI2"
+ABOUT_BYTES_MAX = 1024 * 1024
+"""4,096 partitions and some thousand writers."""
+READ_BYTES = 8 * 1024 * 1024
+
+
+class About(NamedTuple):
+    """Whose ids they are: all that the commit [origin, target) of these partitions added."""
+
+    partitions: tuple[int, ...]
+    origin: Vector
+    target: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where the ids of a chunk stand; they are not read yet, nor their hash verified."""
+
+    path: str
+    offset: int
+    entries: int
+    first_minute: int
+    last_minute: int
+    digest: int
+    about: About | None
+
+
+def encode(ids: Ids, about: About | None) -> bytes:
+    """One chunk."""
+    head = b""
+    if about is not None:
+        head = msgspec.msgpack.encode((about.partitions, about.origin.encode(), about.target.encode()))
+    data = bytes_of(ids)
+    first, last = (int(ids[2].min()), int(ids[2].max())) if len(ids[2]) else (0, 0)
+    fields = FIELDS.pack(FIELDS_MAGIC, len(ids[0]), first, last, len(head), xxh3_64_intdigest(data))
+    return b"".join((fields, HASH.pack(xxh3_64_intdigest(fields + head)), head, data))
+
+
+def about_of(commit: Commit) -> About:
+    """What a chunk says of its commit."""
+    return About(tuple(commit.partitions), commit.origin, commit.target)
+
+
+def paths(folder: str) -> list[str]:
+    """The runs below a folder of state, oldest first."""
+    path = f"{folder}/ids"
+    if not os.path.isdir(path):
+        return []
+    return [f"{path}/{name}" for name in sorted(os.listdir(path)) if name.endswith(".run")]
+
+
+def chunks(path: str) -> Iterator[Chunk]:
+    """The chunks of a run by their headers, as far as it is whole by size."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(file).st_size
+        at = 0
+        while at < size:
+            found = _chunk(file, path, at)
+            if found is None:
+                return
+            at = found.offset + found.entries * ENTRY_BYTES
+            if at > size:
+                return
+            yield found
+    finally:
+        os.close(file)
+
+
+def _chunk(file: int, path: str, at: int) -> Chunk | None:
+    head = os.pread(file, HEADER_BYTES, at)
+    if head[:4] == MAGIC and len(head) >= CHUNK.size:
+        _, entries, first, last, digest = CHUNK.unpack_from(head)
+        return Chunk(path, at + CHUNK.size, entries, first, last, digest, None)
+    if head[:4] != FIELDS_MAGIC or len(head) < HEADER_BYTES:
+        return None
+    _, entries, first, last, about_bytes, digest = FIELDS.unpack_from(head)
+    if about_bytes > ABOUT_BYTES_MAX:
+        return None
+    about = os.pread(file, about_bytes, at + HEADER_BYTES)
+    if HASH.unpack_from(head, FIELDS.size)[0] != xxh3_64_intdigest(head[: FIELDS.size] + about):
+        return None
+    return Chunk(path, at + HEADER_BYTES + about_bytes, entries, first, last, digest, _about(about))
+
+
+def _about(data: bytes) -> About | None:
+    if not data:
+        return None
+    partitions, origin, target = msgspec.msgpack.decode(data, type=tuple[tuple[int, ...], bytes, bytes])
+    return About(partitions, Vector.decode(origin), Vector.decode(target))
+
+
+def read(chunk: Chunk) -> Ids | None:
+    """The ids of a chunk; None where it is damaged, or gone."""
+    length = chunk.entries * ENTRY_BYTES
+    try:
+        with open(chunk.path, "rb") as file:
+            file.seek(chunk.offset)
+            data = file.read(length)
+    except FileNotFoundError:
+        return None
+    if len(data) != length or xxh3_64_intdigest(data) != chunk.digest:
+        return None
+    return arrays_of(data, chunk.entries)
+
+
+def pieces(found: Iterable[Chunk], bytes_max: int = READ_BYTES) -> Iterator[Ids | None]:
+    """The ids of many chunks, about ``bytes_max`` at a time; None for a piece with damage in it."""
+    held: list[Ids] = []
+    size = 0
+    for chunk in found:
+        ids = read(chunk)
+        if ids is None:
+            yield None
+            continue
+        held.append(ids)
+        size += chunk.entries * ENTRY_BYTES
+        if size >= bytes_max:
+            yield joined(held)
+            held, size = [], 0
+    if held:
+        yield joined(held)
+
+
+def joined(found: Sequence[Ids]) -> Ids:
+    """Several as one."""
+    high, low, minute, partition = map(np.concatenate, zip(*found, strict=True))
+    return high, low, minute, partition
+
+
+def since(folder: str, minute: int | None = None) -> Iterator[Ids]:
+    """The ids of a folder of state received at ``minute`` or later, or within the same chunk."""
+    wanted = (c for path in paths(folder) for c in chunks(path) if minute is None or c.last_minute >= minute)
+    yield from (ids for ids in pieces(wanted) if ids is not None)
+
+
+def newest_minute(folder: str) -> int:
+    """The latest minute of receipt in a folder; 0 where there is none."""
+    return max((chunk.last_minute for path in paths(folder) for chunk in chunks(path)), default=0)
+
+
+class Below(NamedTuple):
+    """The ids of some partitions below a vector, as far as the runs know them without a gap."""
+
+    upto: Vector
+    """All ids below it are in ``chunks``, back to the minute that was asked for; the rest stands in the raw log."""
+    chunks: list[Chunk]
+
+
+def below(folders: Iterable[str], partitions: Sequence[int], at: Vector, edge_minute: int) -> Below | None:
+    """What the runs hold of the ids below ``at`` that were received at ``edge_minute`` or later; None where they do
+    not reach back so far, or have a gap.
+
+    Commits of one partition follow one another, so a row without a gap from one that began before the edge up to one
+    that ends at or below ``at`` holds them all. A commit that reaches beyond ``at`` holds ids from above it, so it is
+    left out, and what of it lies below must be read elsewhere.
+    """
+    rows = {partition: Row() for partition in partitions}
+    for folder in folders:
+        for path in paths(folder):
+            for chunk in chunks(path):
+                if chunk.about is None or not chunk.about.target <= at:
+                    continue
+                for partition in chunk.about.partitions:
+                    if partition in rows:
+                        rows[partition].add(chunk, chunk.about)
+    if not all(row.reaches(edge_minute) for row in rows.values()):
+        return None
+    upto = at
+    found: dict[tuple[str, int], Chunk] = {}
+    for row in rows.values():
+        upto = upto.meet(row.end)
+        found |= {(c.path, c.offset): c for c in row.chunks if c.last_minute >= edge_minute}
+    return Below(upto, list(found.values()))
+
+
+class Row:
+    """Commits of one partition that follow one another."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.begin = EMPTY
+        self.end = EMPTY
+
+    def add(self, chunk: Chunk, about: About) -> None:
+        """The next in the order of writing. A gap begins a new row: what stood before it says nothing any more."""
+        if self.chunks and about.target <= self.end:
+            return  # written again after a crash
+        if not self.chunks or not about.origin <= self.end:
+            self.chunks, self.begin = [], about.origin
+        self.chunks.append(chunk)
+        self.end = about.target
+
+    def reaches(self, minute: int) -> bool:
+        """Whether no id received at ``minute`` or later stands before this row: what a cut took was closed, hence
+        received, at or before the time of the cut, which is the clock of its target."""
+        return bool(self.chunks) and self.begin.clock // MINUTE_NS < minute
