@@ -491,12 +491,9 @@ def all_places(data: bytes, needle: bytes, start: int) -> Iterator[int]:
 
 
 def spelled(text: str) -> set[bytes]:
-    """An id as serializers write it between quotes: UTF-8 or ASCII, hex digits in either case, slashes plain or not."""
+    """An id as most serializers write it between quotes: as UTF-8, slashes plain or not. Other escapes: ``escaped``."""
     plain = msgspec.json.encode(text)[1:-1]
-    ascii_ = "".join(one if one.isascii() else escape(one) for one in plain.decode()).encode()
-    upper = re.sub(rb"\\u([0-9a-f]{4})", lambda m: b"\\u" + m[1].upper(), ascii_)
-    found = {plain, ascii_, upper}
-    return found | {one.replace(b"/", rb"\/") for one in found}
+    return {plain, plain.replace(b"/", rb"\/")}
 
 
 def spelled_in_a_query(text: str) -> set[bytes]:
@@ -517,11 +514,6 @@ def units(text: str) -> list[int]:
     """The UTF-16 code units of a text, which JSON escapes."""
     data = text.encode("utf-16-be", "surrogatepass")
     return [int.from_bytes(data[at : at + 2]) for at in range(0, len(data), 2)]
-
-
-def escape(text: str) -> str:
-    r"""Text as \uXXXX."""
-    return "".join(f"\\u{unit:04x}" for unit in units(text))
 
 
 def any_way(letter: str) -> bytes:
