@@ -20,6 +20,7 @@ COMMANDS = {
     "status": ("headwater.cli.status", "status"),
     "where": ("headwater.cli.status", "where"),
     "reconcile": ("headwater.cli.reconcile", "reconcile"),
+    "explain": ("headwater.cli.explain", "explain"),
     "check": ("headwater.cli.check", "check"),
     "config": ("headwater.cli.config", "config"),
     "keys": ("headwater.cli.keys", "keys"),

@@ -9,6 +9,7 @@ import click
 from headwater.cli import show
 from headwater.cli.client import Node, data_option, data_words, json_option
 from headwater.cli.show import answer_no
+from headwater.ops.standing import state_text
 
 UNMAPPED_SHOWN = 20
 
@@ -54,9 +55,8 @@ def page(told: dict[str, Any], data: str) -> None:
         click.echo(f"raw log: {used} of {quota}, {held} of it still needed")
     for name, one in told["destinations"].items():
         if one["command"]:
-            click.echo(
-                f"{name} is {one['state']}: {one['reason']}\n  mend it with: {one['command']}{data_words(data)}"
-            )
+            click.echo(f"{name} is {state_text(one['state'], one['reason'])}")
+            click.echo(f"  mend it with: {one['command']}{data_words(data)}")
     show.as_table(*ledger_table(told["streams"]))
     if told.get("refused"):
         reasons = ", ".join(f"{reason} {count}" for reason, count in told["refused"].items())

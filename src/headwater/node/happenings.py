@@ -165,6 +165,13 @@ class DestinationPaused(Happening):
     reason: str
 
 
+class DestinationHeld(Happening):
+    """An operator paused a destination (`headwater destination pause`), until `headwater destination resume`."""
+
+    destination: str
+    reason: str
+
+
 class DestinationResumed(Happening):
     """A destination takes rows again."""
 
@@ -223,6 +230,7 @@ OF_DESTINATIONS = {
     kind.name(): kind
     for kind in (
         DestinationPaused,
+        DestinationHeld,
         DestinationResumed,
         DestinationAdopted,
         DestinationBehind,

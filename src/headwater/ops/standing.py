@@ -141,6 +141,13 @@ def without_state(name: str, reason: str | None) -> str | None:
     return reason and reason.removeprefix(f"destination {name} is paused: ")
 
 
+def state_text(state: str, reason: str | None) -> str:
+    """``paused: why``, or ``paused by operator since …``."""
+    if not reason:
+        return state
+    return f"{state} {reason}" if reason.startswith("by operator ") else f"{state}: {reason}"
+
+
 def least(vectors: Vectors) -> Vector:
     """The vector that every partition has passed; EMPTY when nothing is known."""
     found = list(vectors.values())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from headwater.collect.again import Again
 from headwater.collect.keys import KeyTable
 from headwater.collect.worker import CollectWorker
+from headwater.kit import ask
 from headwater.kit.errors import Unavailable
 from headwater.kit.threads import Thread
 from headwater.log.write import BlockWriter
@@ -96,6 +98,10 @@ class CollectRole:
         while segments.preparing and not segments.ready:  # nobody is turned away because the door was quicker
             await self.context.clock.sleep(0.01)
         await self.worker.start()
+        again = Again(
+            self.context.settings.collect, self.worker.door, self.worker.group, self.context.clock.boot_ns
+        )
+        self.again = await ask.serve(self.context.path("run", f"{self.context.name}.sock"), again.answer)
 
     def tell(self, told: dict[str, Any]) -> None:
         self.told = told
@@ -109,6 +115,7 @@ class CollectRole:
         self.worker.reload(self.keys, salt.salt_bytes(self.context.disk, self.context.data))
 
     async def drain(self) -> None:
+        await self.again.close()
         await self.worker.drain(self.context.settings.shutdown_timeout)
 
     async def stop(self) -> None:
