@@ -425,7 +425,7 @@ class World:
                     view,
                     self.folder(number),
                     safe,
-                    wanted=lambda segment: False,
+                    wanted=lambda *_: False,
                     segment_bytes=SEGMENT_BYTES,
                     spares_max=2,
                 )
