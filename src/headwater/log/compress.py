@@ -1,9 +1,9 @@
 """Compressing segments that nobody writes any more, beside those who read them (protocol.md §2 Retention).
 
-Two processes share the work, so that none of it can race with retention. The *upkeep* process makes files that nobody
-reads: it checks every block of the plain segment, writes the compressed one as ``compress.tmp``, syncs it, reads it back
-past the cache, compares all bytes, and only then gives it the name ``….segz.new``. The *supervisor*, which retires
-segments, too, puts it in its place (``switch``): rename to ``….segz``, sync of the folder, and only then the plain
+Two processes share the work, so that none of it can race with retention. The *upkeep* process makes files that
+nobody reads: it checks every block of the plain segment, writes the compressed one as ``compress.tmp``, syncs it, reads
+it back past the cache, compares all bytes, and only then gives it the name ``….segz.new``. The *supervisor*, which
+retires segments, puts it in its place (``switch``): rename to ``….segz``, sync of the folder, and only then the plain
 file goes. So at any moment, after any crash, at least one whole form is there under its name. The plain file is
 unlinked and never recycled: whoever has it open reads on.
 
@@ -197,7 +197,7 @@ def finished(disk: Disk, folder: str) -> bool:
 
 
 def switch(disk: Disk, folder: str) -> int:
-    """Put what is finished in its place; how many. Whoever retires segments of this folder calls it, in the same thread.
+    """Put what is finished in its place; how many. For whoever retires segments of this folder, in the same thread.
 
     Goes on where an earlier call was cut short. What was finished of a segment that is retired by now is removed.
     """

@@ -31,6 +31,7 @@ from headwater.log.block import Secret
 MAGIC = b"HWZ1"
 VERSION = 1
 HEAD = struct.Struct("<4sB3xIQQQIIQ")
+HASH_BYTES = 8
 ENTRY = struct.Struct("<QI")
 FRAME_BYTES = 1024 * 1024
 FRAME_BYTES_MAX = 4 * 1024 * 1024
@@ -83,10 +84,9 @@ def frame_count(head: bytes) -> int | None:
 
 def decode(head: bytes, entries: bytes, secret: Secret) -> Index | None:
     """What head and index say; None where they cannot be believed."""
-    *fields, told = HEAD.unpack(head)
-    if told != xxh3_64_intdigest(HEAD.pack(*fields, 0) + entries, secret):
+    _, _, frame_bytes, log, first, plain_bytes, frames_at, frames, told = HEAD.unpack(head)
+    if told != xxh3_64_intdigest(head[:-HASH_BYTES] + bytes(HASH_BYTES) + entries, secret):
         return None
-    _, _, frame_bytes, log, first, plain_bytes, frames_at, frames = fields
     if not 0 < frame_bytes <= FRAME_BYTES_MAX or frames != frames_of(plain_bytes, frame_bytes):
         return None
     return Index(

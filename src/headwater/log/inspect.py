@@ -7,8 +7,8 @@ import msgspec
 from headwater.kit.disk import Disk
 from headwater.log import block, files
 from headwater.log.block import Secret
-from headwater.log.files import Segment
 from headwater.log.compressed import CompressedFile
+from headwater.log.files import Segment
 from headwater.log.recover import block_at, later_blocks
 from headwater.log.segment import open_segment
 

@@ -73,8 +73,8 @@ def retire(
     segment_bytes: int,
     spares_max: int,
 ) -> Retired:
-    """Recycle or remove the segments below ``safe``, oldest first, up to the first that is ``wanted`` longer (asked with
-    what it takes on disk): nothing goes that is newer than what stays. Compressed ones are removed.
+    """Recycle or remove the segments below ``safe``, oldest first, up to the first that is ``wanted`` longer (asked
+    with what it takes on disk): nothing goes that is newer than what stays. Compressed ones are removed.
 
     A segment is known to be full by the name of the one behind it. That name is made durable first: its writer may
     have died before it did so, and after a crash of the machine nothing would be left of a log without an end.

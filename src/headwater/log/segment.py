@@ -22,8 +22,10 @@ from headwater.log.files import Segment
 class SegmentFile(Protocol):
     """An open segment."""
 
-    disk_bytes: int
-    """What its file takes."""
+    @property
+    def disk_bytes(self) -> int:
+        """What its file takes."""
+        ...
 
     def pread(self, length: int, offset: int) -> bytes:
         """Up to ``length`` bytes, fewer at the end. Bytes that a damaged compressed file has lost are zeros."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-
 COMPRESS_AFTER_S_MAX = 31 * 86_400.0
 COMPRESS_LEVEL_MAX = 19
 

@@ -1,9 +1,9 @@
 """Which raw segments are compressed, and when: what the upkeep process does.
 
-A raw segment is compressed once nothing more is written into it (another one of its log follows, or the log has its end),
-every processor has committed all of it, and its first block is older than ``log.compress_after_s``: what processing
-reads, it reads plain, out of the cache. Oldest first, one at a time, in steps of about one frame. A segment that
-cannot be compressed is passed over until the next start.
+A raw segment is compressed once nothing more is written into it (another one of its log follows, or the log has its
+end), every processor has committed all of it, and its first block is older than ``log.compress_after_s``: what
+processing reads, it reads plain, out of the cache. Oldest first, one at a time, in steps of about one frame. A segment
+that cannot be compressed is passed over until the next start.
 """
 
 from __future__ import annotations

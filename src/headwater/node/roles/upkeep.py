@@ -1,7 +1,7 @@
 """The upkeep process: compresses raw segments in the time that nobody else wants.
 
-Not one event waits for it, and a node without it loses nothing but room on the disk: so it is no reason for a node not to
-be ready, it stops working while the node drains, and what it had begun is thrown away.
+Not one event waits for it, and a node without it loses nothing but room on the disk: so it is no reason for a node not
+to be ready, it stops working while the node drains, and what it had begun is thrown away.
 """
 
 from __future__ import annotations
