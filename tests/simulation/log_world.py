@@ -24,7 +24,7 @@ from headwater.kit.simulate.view import Dead, ProcessDisk
 from headwater.log import block, compress, compressed, cut, files, group, recover, retain
 from headwater.log.block import Secret
 from headwater.log.cut import Cut
-from headwater.log.read import LogReader
+from headwater.log.read import Block, LogReader
 from headwater.log.write import BlockWriter
 from headwater.node.compressing import Compressing
 from tests.simulation.log_oracle import Follower, Obligations, Place, Sent, violated
@@ -75,7 +75,7 @@ class Weather:
     retire: int = 15
     compress: int = 6
     kill_upkeep: int = 30
-    replay: int = 20
+    replay: int = 0
     restore: int = 0
     rot: int = 0
     lie: int = 0
@@ -548,10 +548,7 @@ class World:
             for writer, at in stands.items():
                 begin = self.oracle.retired.get(writer, Vector()[writer])
                 reader = LogReader(view, f"{RAW}/{writer:016x}", writer, begin, at, secret=SECRET)
-                blocks = [None]
-                while blocks:
-                    reader.fill(self.sim.random.choice((1, 20_000, 1 << 20)))
-                    blocks = reader.take((1 << 62, 1 << 62))
+                while blocks := self.replayed(reader):
                     for one in blocks:
                         for place, (body, _) in self.oracle.records(one).items():
                             self.oracle.once(place, body)
@@ -563,6 +560,11 @@ class World:
         for place in wanted - found:
             if not self.oracle.is_retired(place) and not self.oracle.excused(place):
                 violated("INV-LOG-2", f"{place} was read and is not there again")
+
+    def replayed(self, reader: LogReader) -> list[Block]:
+        """The next ones, in pieces small and large."""
+        reader.fill(self.sim.random.choice((1, 20_000, 1 << 20)))
+        return reader.take((1 << 62, 1 << 62))
 
     def retire(self) -> None:
         """The supervisor gives back what the processor has passed."""

@@ -67,7 +67,7 @@ def compress_all(view: ProcessDisk) -> list[Outcome]:
 
 def read(view: ProcessDisk, bytes_max: int = 1 << 20) -> list[tuple[int, int, bytes | None]]:
     reader = LogReader(view, FOLDER, WRITER, secret=SECRET)
-    found = []
+    found: list[tuple[int, int, bytes | None]] = []
     while True:
         reader.fill(bytes_max)
         taken = reader.take(EVERYTHING)

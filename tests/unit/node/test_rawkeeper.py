@@ -13,8 +13,8 @@ from headwater.event.position import EMPTY
 from headwater.kit.happenings import Happening
 from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
-from headwater.log.block import Secret
 from headwater.log import retain
+from headwater.log.block import Secret
 from headwater.node.happenings import RawFillsUp
 from headwater.node.rawkeeper import RawKeeper, expendable, held_by, time_left_s
 from headwater.ops.standing import Delivered
