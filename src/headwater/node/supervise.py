@@ -353,7 +353,8 @@ class Supervisor:
             left_s = max(0.0, (until_ns - self.clock.boot_ns()) / 1e9)
             await self.stop_children(self.of_role(role), left_s + CLOSE_MARGIN_S)
         await asyncio.to_thread(self.recover_ready)
-        await self.stop_children([*self.of_role("upkeep"), *self.of_role("ops")], CLOSE_MARGIN_S)
+        await self.stop_children(self.of_role("upkeep"), CLOSE_MARGIN_S)
+        await self.stop_children(self.of_role("ops"), CLOSE_MARGIN_S)
         self.state = "stopped"
 
     def of_role(self, role: str) -> list[Spec]:

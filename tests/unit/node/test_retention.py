@@ -155,7 +155,7 @@ def test_what_is_written_off_goes_only_as_far_as_room_is_needed(tmp_path, safe, 
     disk, size = SystemDisk(), 64 * 1024
     folder = ten_in_each_of_four_segments(tmp_path, size)
     told = keep(
-        disk, str(tmp_path), at(safe), at(35), now_ns=2000, retain_s=86400, raw_bytes_max=4 * size,
+        disk, str(tmp_path), at(safe), SECRET, at(35), now_ns=2000, retain_s=86400, raw_bytes_max=4 * size,
         segment_bytes=size, spares_max=4, headroom_bytes=room * size,
     )  # fmt: skip
     assert [s.first for s in files.segments(disk, str(folder))] == left
