@@ -227,6 +227,17 @@ def test_a_crash_of_the_machine_at_any_call_leaves_one_whole_form() -> None:
     assert calls > 40
 
 
+def test_the_plain_form_goes_only_when_the_name_of_the_compressed_one_is_durable() -> None:
+    """INV-LOG-1: names of one folder survive a crash in any combination until it is synced."""
+    for seed in range(40):
+        disk = SimDisk(seed)
+        view = ended_log(disk, [PAGE] * 20)
+        right = read(view)
+        assert compress_all(view) == [Outcome.COMPRESSED]
+        disk.crash()
+        assert read(disk.process("after")) == right, seed
+
+
 def test_a_reader_goes_on_in_the_file_that_it_has_open_while_the_segment_changes_form() -> None:
     disk = SimDisk()
     view = ended_log(disk, [PAGE] * 60)
@@ -322,6 +333,7 @@ def test_a_log_without_an_end_whose_earlier_segments_are_compressed_is_recovered
     view.unlink(files.end_path(FOLDER, LOG))
     assert recover.recover(view, FOLDER, LOG, SECRET, recover.no_streams) == known
     assert all(s.compressed for s in files.segments(view, FOLDER))
+    assert not any(state.problems for state in inspect.inspect(view, FOLDER, SECRET))
     view.unlink(files.end_path(FOLDER, LOG))
     last = f"{FOLDER}/{LOG:016x}-{120:016x}.seg"
     change_file = view.open(last, write=True, create=True)
