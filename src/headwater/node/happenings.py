@@ -141,6 +141,22 @@ class RawWrittenOff(Happening):
     segments: int
 
 
+class SegmentNotCompressed(Happening):
+    """The upkeep process read a raw segment and leaves it as it is: `damaged`, its blocks cannot all be believed, and
+    `headwater log inspect` says which; `different`, the disk gives back other bytes than were written."""
+
+    level: ClassVar[Level] = "warning"
+    path: str
+    reason: str
+
+
+class CompressionFailed(Happening):
+    """The disk refused while a raw segment was being compressed; nothing is changed, and it is tried again."""
+
+    level: ClassVar[Level] = "warning"
+    reason: str
+
+
 class RoleFailed(Happening):
     """A process of the node cannot go on."""
 

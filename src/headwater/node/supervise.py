@@ -24,10 +24,12 @@ from headwater.kit.errors import HeadwaterError
 from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
+from headwater.log import compress
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import former, hold, logids, nodetime, reload, rotation, salt, snapshot
+from headwater.node import former, hold, logids, nodetime, reload, retention, rotation, salt, snapshot
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
+from headwater.node.folder import FORMAT_COMPRESSED
 from headwater.node.happenings import (
     KeyRotated,
     LogDamaged,
@@ -100,7 +102,7 @@ class Supervisor:
             f"{self.data}/run/control", offset_ns=nodetime.first_offset_ns(clock), start=prepared.info.start
         )
         self.raw_keeper = RawKeeper(
-            disk, clock, self.control, happenings, self.data, prepared.info.partitions
+            disk, clock, self.control, happenings, self.data, prepared.info.partitions, prepared.folder.secret
         )
         self.group: asyncio.TaskGroup
 
@@ -129,6 +131,8 @@ class Supervisor:
     def recover(self) -> None:
         """Give every log of a former start its end; no new one comes before any log that is known."""
         former.finish(self.disk, self.data)
+        for name in self.disk.listdir(f"{self.data}/raw"):
+            compress.remove_draft(self.disk, f"{self.data}/raw/{name}")
         self.recover_raw()
         self.recover_ready()
         self.folder.know_log_id(logids.greatest(self.data, self.disk))
@@ -169,6 +173,7 @@ class Supervisor:
         settings = self.settings
         return [
             Spec("ops", "0"),
+            *([Spec("upkeep", "0")] if settings.log.compress_after_s else []),
             *(Spec("deliver", name) for name in settings.destinations),
             *(Spec("process", str(n)) for n in range(settings.process.workers)),
             *(Spec("collect", str(n)) for n in range(settings.collect.workers)),
@@ -286,6 +291,8 @@ class Supervisor:
         """Retire what is safe, and tell the collectors how much room is left. In a thread."""
         with hold.retiring(self.data) as may:
             if may:
+                if retention.compressed(self.disk, f"{self.data}/raw"):
+                    self.folder.know_format(FORMAT_COMPRESSED)
                 self.raw_keeper.keep(self.settings, self.reports())
 
     def keep_former(self) -> None:
@@ -333,7 +340,7 @@ class Supervisor:
             child.spec.name: {"state": child.state, "restarts": child.restarts}
             for child in self.children.values()
         }
-        often = [c.spec.name for c in self.children.values() if c.ends_often()]
+        often = [c.spec.name for c in self.children.values() if c.spec.role != "upkeep" and c.ends_often()]
         reasons = [f"{name} ended 3 times within 10 minutes, see the log" for name in often]
         report = Report(
             role="node",
@@ -407,6 +414,7 @@ class Supervisor:
             left_s = max(0.0, (until_ns - self.clock.boot_ns()) / 1e9)
             await self.stop_children(self.of_role(role), left_s + CLOSE_MARGIN_S)
         await asyncio.to_thread(self.recover_ready)
+        await self.stop_children(self.of_role("upkeep"), CLOSE_MARGIN_S)
         await self.stop_children(self.of_role("ops"), CLOSE_MARGIN_S)
         self.state = "stopped"
 

@@ -123,7 +123,7 @@ class RawLog:
         found = files.segments(self.disk, folder)
         if since_ns is None and until_ns is None:
             return found
-        begins = [retain.node_time_ns(self.disk, segment) for segment in found]
+        begins = [retain.node_time_ns(self.disk, segment, self.secret) for segment in found]
         ends = [*begins[1:], 1 << 63]
         return [
             segment

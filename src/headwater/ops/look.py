@@ -125,6 +125,7 @@ class Look:
         reports, now_ns = self.reports(), self.clock.boot_ns()
         samples = [
             *metrics.from_reports(reports, now_ns),
+            *metrics.from_compressed(standing.compressed(reports)),
             *metrics.from_destinations(standing.delivered(reports)),
             *metrics.from_ledgers(self.ledgers()),
             *metrics.from_unmapped(standing.unmapped(reports)),
@@ -150,7 +151,7 @@ class Look:
                 name: self.destination(standing.delivered(reports).get(name, Delivered(name)), ledgers)
                 for name in self.parts().destinations
             },
-            "raw": node.detail.get("raw") if node else None,
+            "raw": standing.raw(reports),
             "streams": reconcile.as_json(ledgers),
             "refused": standing.refused(reports),
             "unmapped": standing.unmapped(reports),

@@ -182,6 +182,17 @@ def refused(reports: Mapping[str, Report]) -> dict[str, int]:
     return dict(sorted(total.items(), key=lambda one: (-one[1], one[0])))
 
 
+def raw(reports: Mapping[str, Report]) -> dict[str, Any] | None:
+    """What the raw log takes, of what it may, and its compressed segments; None before the supervisor has said."""
+    told = reports["node"].detail.get("raw") if "node" in reports else None
+    return {**told, "compressed": compressed(reports)} if told else None
+
+
+def compressed(reports: Mapping[str, Report]) -> dict[str, int]:
+    """What the compressed raw segments take; empty where no upkeep process says so."""
+    return dict(reports["upkeep-0"].detail.get("compressed", {})) if "upkeep-0" in reports else {}
+
+
 def covers(vectors: Vectors, other: Vectors) -> bool:
     """Whether each partition of ``other`` stands here at least as far."""
     return all(vector <= vectors.get(partition, EMPTY) for partition, vector in other.items())

@@ -50,7 +50,7 @@ class Logged:
     def retire(self, below: int, spares_max: int = 9) -> None:
         """Give back what lies below a number of the log."""
         retain.retire(
-            DISK, self.folder.raw(0), Position(9, below), wanted=lambda segment: False,
+            DISK, self.folder.raw(0), Position(9, below), wanted=lambda *_: False,
             segment_bytes=SEGMENT_BYTES, spares_max=spares_max,
         )  # fmt: skip
 

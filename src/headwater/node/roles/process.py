@@ -164,7 +164,7 @@ class ProcessRole:
                 context.disk,
                 self.folder,
                 safe if may else ZERO,
-                wanted=lambda segment: False,
+                wanted=lambda *_: False,
                 segment_bytes=context.settings.log.ready_segment_bytes,
                 spares_max=1,
             )
