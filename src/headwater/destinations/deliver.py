@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -53,6 +54,18 @@ LATE_S, STILL_S, FEW_ROWS = 2.0, 0.3, 2000
 BEYOND_S = 1.0
 OWN_TROUBLE = ("ready_unreadable", "dead_letters")
 """Errors that are not the destination's: it stays open, and answers readers."""
+
+
+class Beside(Protocol):
+    """Work beside delivery. Errors are the destination's own."""
+
+    def turn(self) -> float:
+        """One bounded piece, if it is due; seconds until the next is."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
 
 
 class Deliverer:
@@ -94,6 +107,8 @@ class Deliverer:
         self.unknown = unknown
         """Whether a vector names a log that this node has not given out."""
         self.catch_up = CatchUp(name, open_private, memory, settings, tell, submit)
+        self.replays: Beside | None = None
+        """What is done beside delivery, a piece per round (replay.py)."""
         self.processed = processed
         """Where processing says that it stands."""
         self.beyond_ns = self.reckoned_ns = 0
@@ -137,6 +152,8 @@ class Deliverer:
                 return wait_s
             try:
                 wait_s = self.advance()
+                if self.replays is not None:
+                    wait_s = min(wait_s, self.replays.turn())
             except HeadwaterError as error:
                 return self.failed(error)
             except OSError as error:
@@ -478,6 +495,8 @@ class Deliverer:
                 self.memory.save(self.clock.boot_ns(), 0.0)
             finally:
                 self.catch_up.end()
+                if self.replays is not None:
+                    self.replays.close()
                 for chain in self.chains.values():
                     chain.close()
                 self.destination.close()

@@ -11,6 +11,8 @@ op             request                                                reply
 ``status``     –                                                      what the report holds
 ``adopt``      from (now | here | beginning), passed?                 partitions, skipped_events
 ``write_off``  –                                                      written_off
+``replay``     do (start | list | cancel | resume | drop), …          see replay.py
+``retry``      origins (writer-log-seq, …), or all                    retried, refused_again: see retry.py
 =============  =====================================================  ==========================================
 """
 
@@ -24,6 +26,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from headwater.destinations import replay, retry
 from headwater.destinations.deliver import Deliverer
 from headwater.event.position import Vector
 from headwater.kit.clock import Clock
@@ -120,6 +123,8 @@ class DeliverWorker:
             "status": self.tell_status,
             "adopt": self.adopt,
             "write_off": self.write_off,
+            "replay": self.replay,
+            "retry": self.retry,
         }
         operation = operations.get(str(request.get("op")))
         if operation is None:
@@ -206,6 +211,18 @@ class DeliverWorker:
         """An operator's decision; see Deliverer.write_off."""
         return self.chosen(request).write_off(), b""
 
+    def replay(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """What an operator asks of replays; see replay.py."""
+        deliverer = self.chosen(request)
+        self.await_open(deliverer)
+        return replay.answer(deliverer, request), b""
+
+    def retry(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Letters of rows that the destination refused, tried again; see retry.py."""
+        deliverer = self.chosen(request)
+        self.await_open(deliverer)
+        return retry.retry(deliverer, request), b""
+
     # -- telling
 
     def status(self) -> dict[str, Any]:
@@ -253,6 +270,7 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
         "reckoned": not deliverer.memory.skips,
         "written_off": deliverer.memory.written_off,
         "counters": {**deliverer.counters, "private_runs": deliverer.catch_up.runs},
+        "replays": replay.listed(deliverer),
         "drift": [
             {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift
         ],

@@ -194,6 +194,24 @@ class DestinationWrittenOff(Happening):
     destination: str
 
 
+class ReplayEnded(Happening):
+    """A replay is done, or was cancelled."""
+
+    destination: str
+    id: str
+    state: str
+    events: int
+
+
+class ReplayFailed(Happening):
+    """A replay cannot go on; `headwater replay resume` tries again. Delivery goes on."""
+
+    level: ClassVar[Level] = "error"
+    destination: str
+    id: str
+    reason: str
+
+
 class DestinationAdvisory(Happening):
     """A destination does not stand where it was left: restored, emptied, or never begun."""
 
@@ -213,6 +231,8 @@ OF_DESTINATIONS = {
         DestinationSkips,
         DestinationSkipped,
         DestinationWrittenOff,
+        ReplayEnded,
+        ReplayFailed,
     )
 }
 
