@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pyarrow as pa
 
-from headwater.destinations.load import HELD_SCHEMA, add, copied
 from headwater.destinations.port import (
     Capabilities,
     Counts,
@@ -27,6 +25,9 @@ from headwater.destinations.port import (
 from headwater.destinations.settings import DestinationSettings
 from headwater.event.piece import Range
 from headwater.kit.errors import Misconfigured, Rejected, Unavailable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -100,6 +101,8 @@ class MemoryDestination:
 
     def take_away(self, redo: Redo) -> bool:
         """The rows that a replay makes again; False, and nothing is done, where they are not as expected."""
+        from headwater.destinations.load import add, copied
+
         held = self.store.rows.get(redo.table, [])
         gone = [row for row in held if inside(row, redo.ranges)]
         if len(gone) != redo.expected:
@@ -116,10 +119,15 @@ class MemoryDestination:
         return True
 
     def origins(self, table: str, ranges: Sequence[Range]) -> pa.Table:
+        from headwater.destinations.load import HELD_SCHEMA
+
         self.reach()
         found = [row for row in self.store.rows.get(table, []) if inside(row, ranges)]
-        columns = {name: [row[name] for row in found] for name in HELD_SCHEMA.names[:-1]}
-        return pa.table({**columns, "key_id": [row.get("key_id") or "" for row in found]}, schema=HELD_SCHEMA)
+        names = HELD_SCHEMA.names
+        held = [
+            {**{name: row[name] for name in names[:-1]}, "key_id": row.get("key_id") or ""} for row in found
+        ]
+        return HELD_SCHEMA.empty_table().from_pylist(held, schema=HELD_SCHEMA)
 
     def present(self, table: str, wanted: pa.Table, since_us: int | None, until_us: int | None) -> set[int]:
         self.reach()

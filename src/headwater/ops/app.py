@@ -14,6 +14,8 @@ GET /api/keys                             write keys, without secrets
 POST /api/sql {query, limit, destination} rows as JSON
 POST /api/destinations/NAME/adopt {from}  an operator's decision (unix socket or token only)
 POST /api/destinations/NAME/write-off     the raw log need not be kept for it (unix socket or token only)
+POST /api/destinations/NAME/replay {do}   the raw log processed again: start, list, cancel, … (as adopt)
+POST /api/destinations/NAME/retry {…}     rows that it refused, tried again (as adopt)
 GET /demo, /demo/…                        the demo page (demo.py)
 ========================================  =============================================================
 
@@ -77,6 +79,11 @@ PATHS = (
         "/api/destinations/NAME/write-off",
         "POST: the raw log need not be kept for it (unix socket or token only)",
     ),
+    ("/api/destinations/NAME/replay", "POST {do}: the raw log processed again (unix socket or token only)"),
+    (
+        "/api/destinations/NAME/retry",
+        "POST {origins | all}: refused rows tried again (unix socket or token only)",
+    ),
 )
 """What ``/`` tells."""
 
@@ -101,6 +108,8 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/sql", routes.sql, methods=["POST"]),
             Route("/api/destinations/{name}/adopt", routes.adopt, methods=["POST"]),
             Route("/api/destinations/{name}/write-off", routes.write_off, methods=["POST"]),
+            Route("/api/destinations/{name}/replay", routes.replay, methods=["POST"]),
+            Route("/api/destinations/{name}/retry", routes.retry, methods=["POST"]),
             *shown,
         ],
         exception_handlers={HeadwaterError: failed, 404: not_found},
@@ -207,14 +216,19 @@ class Routes:
     async def decide(self, request: Request, op: str, more: dict[str, Any]) -> Response:
         """An operator's decision about a destination, carried out by the process that holds it."""
         if not request.scope.get(TRUSTED):
-            error = Rejected("only over the unix socket, or with a token", code="not_trusted")
-            return JSONResponse({"error": ask.describe(error)}, 403)
+            return not_trusted()
         asked = await json_body(request, self.settings.request_bytes_max)
         name = self.destination(request.path_params["name"])
         told, _ = await ask.ask_async(
             self.socket(name), {**asked, **more, "op": op, "destination": name}, ADOPT_TIMEOUT_S
         )
         return JSONResponse(told)
+
+    async def replay(self, request: Request) -> Response:
+        return await self.decide(request, "replay", {})
+
+    async def retry(self, request: Request) -> Response:
+        return await self.decide(request, "retry", {})
 
     def destination(self, name: object) -> str:
         """A destination of the configuration; the first one when none is named."""
@@ -231,6 +245,12 @@ class Routes:
 
     def socket(self, destination: str) -> str:
         return f"{self.look.data}/run/deliver-{destination}.sock"
+
+
+def not_trusted() -> Response:
+    """The answer to who may not decide."""
+    error = Rejected("only over the unix socket, or with a token", code="not_trusted")
+    return JSONResponse({"error": ask.describe(error)}, 403)
 
 
 async def failed(request: Request, error: Exception) -> Response:

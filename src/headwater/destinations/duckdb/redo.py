@@ -36,8 +36,7 @@ def origins(base: duckdb.DuckDBPyConnection, table: str, ranges: Sequence[Range]
     names = f"_hw_writer, _hw_log, _hw_seq, _hw_partition, {STREAM} AS key_id"
     found = [HELD_SCHEMA.empty_table()]
     for one in ranges:
-        query = base.execute(f"SELECT {names} FROM {quoted(table)} WHERE {where(one)}")
-        rows: pa.Table = query.to_arrow_table()
+        rows: pa.Table = base.sql(f"SELECT {names} FROM {quoted(table)} WHERE {where(one)}").to_arrow_table()
         found.append(rows.cast(HELD_SCHEMA))
     return pa.concat_tables(found)
 
