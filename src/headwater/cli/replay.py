@@ -19,7 +19,7 @@ destination_option = click.option(
 )
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[int]):
     """A time, as nanoseconds since 1970."""
 
     name = "time"
