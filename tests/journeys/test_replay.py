@@ -200,7 +200,7 @@ def test_a_replay_that_is_cancelled_stays_where_it_is(make_node: Callable[..., R
     assert node.command("replay", *times(begin, end), "--rate", "50").returncode == 0
     wait_for(lambda: replays(node)[0]["done"] > 0, 30, node.log)
     done = node.command("replay", "cancel", "1")
-    assert done.returncode == 0 and "of 1" in done.stdout, done.stdout
+    assert done.returncode == 0 and " of " in done.stdout, done.stdout
     assert node.command("replay", "cancel", "1").returncode == 2
     check_exact(node, sender)
     (made,) = node.sql(

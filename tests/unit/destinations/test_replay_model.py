@@ -268,8 +268,8 @@ def revived_young(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeRaw, "settled_us", lambda self, vector: SETTLED)
 
 
-def not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay that was killed goes on one step too early: nothing says where it stood."""
+def not_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows that were there stay beside the new ones."""
     monkeypatch.setattr(MemoryDestination, "take_away", counting_only)
 
 
@@ -284,7 +284,7 @@ honest_take_away = MemoryDestination.take_away
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("breaks", [chosen_anew, not_looked_up, revived_young, not_compared])
+@pytest.mark.parametrize("breaks", [chosen_anew, not_looked_up, revived_young, not_taken_away])
 def test_broken_replays_lose_or_double_rows(
     monkeypatch: pytest.MonkeyPatch, breaks: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
