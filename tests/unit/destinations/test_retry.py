@@ -10,7 +10,8 @@ import pytest
 from headwater.destinations import retry
 from headwater.destinations.memory import MemoryDestination, Store
 from headwater.kit.errors import HeadwaterError, Rejected, Unavailable
-from tests.unit.destinations.replay_world import LOG, OLD, WRITERS, Event, Log, World, letters_of, vector
+from tests.chains import LOG
+from tests.unit.destinations.replay_world import OLD, WRITERS, Event, Log, World, letters_of, vector
 
 REFUSED = ("m3", "m5")
 
