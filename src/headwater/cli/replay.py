@@ -130,6 +130,10 @@ def states(data: str, destination: str | None, as_json: bool, only_open: bool) -
     for one in shown:
         if one["reason"]:
             click.echo(f"replay {one['id']}: {one['reason']}")
+        if one["unread"]:
+            click.echo(
+                f"replay {one['id']}: {one['unread']} events are damaged, or no longer in the raw log: their rows stay"
+            )
         if one["too_young"]:
             click.echo(
                 f"replay {one['id']}: {one['too_young']} dead letters would be rows now, and are younger than the "

@@ -33,6 +33,8 @@ class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Refused by the destination."""
     too_young: int = 0
     """Dead letters that would be rows now, but are younger than the dedupe window."""
+    unread: int = 0
+    """Events that the raw log no longer holds, or that are damaged: their rows stay as they are."""
 
 
 class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

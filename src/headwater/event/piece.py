@@ -32,6 +32,8 @@ class Piece:
     ranges: tuple[Range, ...]
     rows: pa.Table | None
     dead: pa.Table | None
+    unread: int = 0
+    """Events before ``target`` that could not be read."""
 
     @property
     def events(self) -> int:

@@ -66,7 +66,8 @@ class ReplayRun:
             return Piece(self.until, (), None, None)
         rows, dead = self.runner.each(found.blocks, self.clock.boot_ns() / 1e9)
         self.at = found.target
-        return Piece(found.target, ranges_of(found.blocks), rows, dead)
+        unread = sum(block.header.events for block in found.blocks if block.payload is None)
+        return Piece(found.target, ranges_of(found.blocks), rows, dead, unread)
 
     def close(self) -> None:
         """Release the files."""

@@ -14,6 +14,7 @@ PLAN = {"id": "4", "events": 9000, "missing": "", "table": "events", "rate": 100
 ONE = {
     "id": "4", "state": "running", "reason": "", "table": "events", "from_ns": 0, "to_ns": 10**18, "events": 200,
     "done": 50, "rate": 10.0, "seconds_left": 15.0, "rows": 48, "gained": 1, "lost": 0, "refused": 0, "too_young": 2,
+    "unread": 3,
 }  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def test_what_is_under_way_is_shown(node):  # noqa: F811
     node.answers = {PATH: (200, {"replays": [{**ONE, "id": "3", "state": "done"}, ONE]})}
     done = run("replay", "status", node.data, "--destination", "w")
     assert "50 of 200 (25 %)" in done.output and "15 s" in done.output
-    assert "2 dead letters would be rows now" in done.output
+    assert "2 dead letters would be rows now" in done.output and "3 events are damaged" in done.output
     told = json.loads(run("replay", "status", node.data, "--destination", "w", "--json").output)
     assert [one["id"] for one in told] == ["4"]
     told = json.loads(run("replay", "list", node.data, "--destination", "w", "--json").output)

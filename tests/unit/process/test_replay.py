@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_in_no_range(node: Node) -> None:
         Range(writer, log, 0, 1),
         Range(writer, log, 2, 3),
     ]
-    assert ids(pieces) == ["m0", "m2"]
+    assert ids(pieces) == ["m0", "m2"] and sum(piece.unread for piece in pieces) == 1
 
 
 def test_a_log_that_ends_too_soon_is_said(node: Node) -> None:
