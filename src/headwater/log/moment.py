@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from headwater.event.position import ZERO, Position, WriterId
+from headwater.event.position import Position, WriterId
 from headwater.kit.disk import Disk
 from headwater.log import files, retain
 from headwater.log.block import Secret
@@ -86,15 +86,3 @@ def closed_ns(disk: Disk, folder: str, writer: WriterId, position: Position, *, 
         return None
     finally:
         reader.close()
-
-
-def events_between(disk: Disk, folder: str, first: Position, last: Position) -> int:
-    """How many events of a writer lie in [first, last), whether they are still there or not."""
-    total = 0
-    for log in files.logs(disk, folder):
-        if not first.log <= log <= last.log or last == ZERO:
-            continue
-        end = files.read_end(disk, folder, log)
-        begin = first.seq if log == first.log else 0
-        total += max(0, (last.seq if log == last.log else end.seq if end else 0) - begin)
-    return total

@@ -59,6 +59,8 @@ class NodeRaw:
 
     def plan(self, from_ns: int, to_ns: int, limit: Vector) -> Plan:
         """See replay.Raw."""
+        from headwater.process import private
+
         disk, secret = self.context.disk, self.context.secret
         begins: dict[WriterId, Position] = dict(limit)
         ends: dict[WriterId, Position] = dict(limit)
@@ -67,7 +69,7 @@ class NodeRaw:
             stop = limit[writer]
             ends[writer] = moment.at(disk, folder, writer, to_ns, stop, secret=secret)
             begins[writer] = min(moment.at(disk, folder, writer, from_ns, stop, secret=secret), ends[writer])
-            events += moment.events_between(disk, folder, begins[writer], ends[writer])
+            events += private.between(disk, folder, begins[writer], ends[writer])
             begin = moment.oldest(disk, folder)
             if begin is not None and not begin.first and begin.closed_ns > from_ns and begin.position < stop:
                 late_ns = max(late_ns, begin.closed_ns)

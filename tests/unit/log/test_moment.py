@@ -82,16 +82,6 @@ def test_it_never_lies_beyond_the_limit(logs: Logs) -> None:
     assert moment.at(logs.disk, f"{logs.folder}/none", WRITER, 1, ZERO, secret=SECRET) == ZERO
 
 
-def test_events_are_counted_over_logs(logs: Logs) -> None:
-    def count(first: Position, last: Position) -> int:
-        return moment.events_between(logs.disk, logs.folder, first, last)
-
-    assert count(Position(5, 0), Position(9, 20)) == 40
-    assert count(Position(5, 4), Position(5, 10)) == 6
-    assert count(Position(5, 18), Position(9, 6)) == 8
-    assert count(ZERO, ZERO) == count(Position(9, 6), Position(9, 6)) == 0
-
-
 def test_what_is_the_oldest_says_whether_it_was_the_first(logs: Logs) -> None:
     assert moment.oldest(logs.disk, logs.folder) == (Position(5, 0), 0, True)
     first = files.segments(logs.disk, logs.folder)[0]
