@@ -152,8 +152,6 @@ class Deliverer:
                 return wait_s
             try:
                 wait_s = self.advance()
-                if self.replays is not None:
-                    wait_s = min(wait_s, self.replays.turn())
             except HeadwaterError as error:
                 return self.failed(error)
             except OSError as error:
@@ -173,15 +171,16 @@ class Deliverer:
             self.attach()
         if self.catch_up.run is not None:
             return self.run_on(self.catch_up.run)
+        beside_s = self.replays.turn() if self.replays is not None else self.settings.retry_interval_s
         self.read_ahead()
         if self.memory.skips or self.memory.written_off:
             self.reckon()
         decision = plan.plan(self.groups, self.links(), self.settings.load_rows)
         match decision:
             case Load():
-                return self.load_when_due(decision)
+                return min(beside_s, self.load_when_due(decision))
             case Wait():
-                return self.look_beyond()
+                return min(beside_s, self.look_beyond())
             case Private():
                 return self.off(decision)
 

@@ -279,7 +279,7 @@ class Replays:
         """One piece of the current replay, when it is due; seconds until the next one is."""
         one = self.book.current
         deliverer = self.deliverer
-        if one is None or deliverer.catch_up.run is not None or deliverer.rows is None:
+        if one is None or deliverer.rows is None:
             return IDLE_S
         wait_s = (self.next_ns - deliverer.clock.boot_ns()) / 1e9
         if wait_s > 0:

@@ -18,6 +18,8 @@ PIECE_BYTES_MIN = 64 * 1024
 EVENT_BYTES = 1200
 """About what an event takes in the raw log: pieces hold about a second of the rate."""
 MINUTE_US = 60_000_000
+RETRIED = "retried/retried.sqlite"
+"""Which letters were sent in again (ops/retried.py)."""
 
 
 class NodeLetters:
@@ -33,8 +35,13 @@ class NodeLetters:
         return [path for path in paths if self.context.disk.exists(path)]
 
     def between(self, spans: Sequence[Span]) -> list[dead.Origin]:
-        """Origins of their letters in these stretches."""
-        return sorted({origin for path in self.files() for origin in dead.between(path, spans)})
+        """Origins of their letters in these stretches; without those that `headwater dead retry` has sent in again:
+        they are events of their own by now."""
+        found = {origin for path in self.files() for origin in dead.between(path, spans)}
+        retried = self.context.path("state", RETRIED)
+        if found and self.context.disk.exists(retried):
+            found -= set(dead.between(retried, spans, table="retried"))
+        return sorted(found)
 
     def remove(self, origins: Sequence[dead.Origin]) -> None:
         """They are rows now."""

@@ -90,11 +90,13 @@ class DeadLetters:
         self.connection.close()
 
 
-def between(path: str, spans: Sequence[Span]) -> list[Origin]:
-    """Origins of the letters of a file in these stretches: writer, from (log, seq), up to."""
+def between(path: str, spans: Sequence[Span], *, table: str = "dead") -> list[Origin]:
+    """Origins of the letters of a file in these stretches: writer, from (log, seq), up to. ``table``: another one with
+    the same key."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     query = (
-        "select writer, log, seq from dead where writer = ? and (log, seq) >= (?, ?) and (log, seq) < (?, ?)"
+        f"select writer, log, seq from {table} "  # noqa: S608 - a name of ours
+        "where writer = ? and (log, seq) >= (?, ?) and (log, seq) < (?, ?)"
     )
     found: list[Origin] = []
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +92,12 @@ def test_letters_of_all_processors_are_found_and_go(raw: NodeRaw, tmp_path: Path
     assert raw.letters.between(span) == [(WRITER, 5, 4), (WRITER, 5, 9)]
     assert raw.letters.between([(WRITER, Position(5, 4), Position(5, 9))]) == [(WRITER, 5, 4)]
     assert raw.letters.between([(WriterId(1), ZERO, END)]) == []
+    (tmp_path / "state" / "retried").mkdir()
+    with sqlite3.connect(f"{tmp_path}/state/retried/retried.sqlite") as base:
+        base.execute("create table retried (writer text, log text, seq integer, row integer)")
+        base.execute("insert into retried values (?, ?, 9, 0)", (f"{WRITER:016x}", f"{5:016x}"))
+    assert raw.letters.between(span) == [(WRITER, 5, 4)]  # the other was sent in again: an event of its own
+    (tmp_path / "state" / "retried" / "retried.sqlite").unlink()
     raw.letters.remove([(WRITER, 5, 4)])
     assert raw.letters.between(span) == [(WRITER, 5, 9)]
     letters.close()
