@@ -10,16 +10,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import harness, machine, report, selfcheck
+from benchmarks import endurance, harness, latency, machine, recovery, report, selfcheck, workloads
 from benchmarks.servers import CACHE, ROOT
-from benchmarks.workloads import DATA, WORKLOADS
+from benchmarks.workloads import DATA
 
+BY_NAME = latency.WORKLOADS | endurance.WORKLOADS | recovery.WORKLOADS
+"""Long, or in need of much disk: they run when they are named."""
+WORKLOADS = workloads.WORKLOADS | BY_NAME
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("workload", nargs="*", help="names, or prefixes such as `accept`; none: all")
+    parser.add_argument(
+        "workload",
+        nargs="*",
+        help=f"names, or prefixes such as `accept`; none: all but {', '.join(BY_NAME)}",
+    )
     parser.add_argument("--list", action="store_true", help="names the workloads and ends")
     parser.add_argument(
         "--check",
@@ -31,6 +38,14 @@ def main() -> int:
     parser.add_argument("--connections", type=int, help="instead of the workload's own 64 (16 for batches)")
     parser.add_argument(
         "--events", type=int, default=400_000, help="events of process-stages and end-to-end [400000]"
+    )
+    parser.add_argument(
+        "--loads", default="30,50,70,90", help="of latency: per cent of the saturated rate [30,50,70,90]"
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of outage and of overload [10]")
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="raw log of recovery [10]")
+    parser.add_argument(
+        "--rate", type=float, default=5000.0, help="events/s arriving in outage and click-to-row-busy [5000]"
     )
     parser.add_argument("--servers", help="only these, separated by commas (e.g. 'headwater,C loop')")
     parser.add_argument(
@@ -54,7 +69,8 @@ def main() -> int:
     chosen = [
         n
         for n in WORKLOADS
-        if not given.workload or any(n == w or n.startswith(w + "-") for w in given.workload)
+        if (not given.workload and n not in BY_NAME)
+        or any(n == w or n.startswith(w + "-") for w in given.workload)
     ]
     unknown = [w for w in given.workload if not any(n == w or n.startswith(w + "-") for n in WORKLOADS)]
     if unknown:
@@ -78,6 +94,10 @@ def main() -> int:
         connections=given.connections,
         slices_max=1 if given.quick else 3,
         events=20_000 if given.quick else given.events,
+        loads=tuple(int(load) for load in given.loads.split(",")),
+        minutes=0.2 if given.quick else given.minutes,
+        gigabytes=0.3 if given.quick else given.gigabytes,
+        rate=given.rate,
         only=tuple(s.strip() for s in given.servers.split(",")) if given.servers else (),
     )
     CACHE.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,10 @@ class Options:
     events: int = 200_000
     slices_max: int = 3  # a disturbed slice is measured again until there were so many
     only: tuple[str, ...] = ()  # names of servers; empty: all
+    loads: tuple[int, ...] = (30, 50, 70, 90)  # of `latency`, per cent of the saturated rate
+    minutes: float = 10.0  # of `outage` and `overload`
+    gigabytes: float = 10.0  # of raw log, of `recovery`
+    rate: float = 5_000.0  # events/s arriving, of `outage` and `click-to-row-busy`
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +137,10 @@ def disturbance(busy_s: float, stolen_s: float, wall_s: float) -> str:
 class Watch:
     """CPU of the machine, of this harness and its children (wrk), and of the server: what is left is foreign."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, server: Server, *others: Server) -> None:
+        """`others` run beside by intention: what they use is not foreign."""
+        self.server, self.others = server, others
+        self.others_before = [one.tree() for one in others]
         self.before = server.tree()
         self.wall = time.monotonic()
         self.busy, self.stolen = machine.machine_cpu_s()
@@ -151,7 +157,11 @@ class Watch:
         busy, stolen = machine.machine_cpu_s()
         own = self._own() - self.own
         used = usage(self.before, self.server.tree(), self.server.role)
-        return used, wall, disturbance(busy - self.busy - own - used.total_cpu_s, stolen - self.stolen, wall)
+        known = used.total_cpu_s + sum(
+            usage(before, one.tree(), one.role).total_cpu_s
+            for before, one in zip(self.others_before, self.others, strict=True)
+        )
+        return used, wall, disturbance(busy - self.busy - own - known, stolen - self.stolen, wall)
 
 
 def measure(server: Server, load: Load, options: Options, round_number: int) -> Slice:

@@ -38,6 +38,7 @@ class Server(ABC):
     def __init__(self, *, ack: str, port: int, folder: Path) -> None:
         self.ack, self.port, self.folder = ack, port, folder
         self.process: subprocess.Popen[bytes] | None = None
+        self.cores = str(SERVER_CORE)
 
     def prepare(self) -> None:
         """Build what is needed, once before the rounds; raises Unavailable."""
@@ -60,9 +61,14 @@ class Server(ABC):
     def start(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        output = (self.folder / "server.log").open("wb")
+        self.launch()
+        self.wait_until_answers()
+
+    def launch(self) -> None:
+        """Starts the process on what the folder holds; nobody waits for it."""
+        output = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
-            ["taskset", "-c", str(SERVER_CORE), *self.command()],
+            ["taskset", "-c", self.cores, *self.command()],
             env={**os.environ, **self.environment()},
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -71,9 +77,11 @@ class Server(ABC):
             start_new_session=True,
         )
         output.close()
+
+    def wait_until_answers(self) -> None:
         deadline = time.monotonic() + START_S_MAX
         while not self.answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
                 said = (self.folder / "server.log").read_text(errors="replace")[-2000:]
                 self.stop()
                 raise Unavailable(f"{self.name} did not start: {said.strip() or 'no output'}")
@@ -233,6 +241,7 @@ class HeadwaterServer(Server):
         super().__init__(ack=ack, port=port, folder=folder)
         self.ops_port, self.destination = port + 1, destination
         self.data = folder / "data"
+        self.data_bytes_max = 0  # 0: so much that no quota is met
         self.paused: list[int] = []
 
     def prepare(self) -> None:
@@ -248,7 +257,7 @@ class HeadwaterServer(Server):
             "collect": {"listen": f"127.0.0.1:{self.port}", "workers": 1},
             "ops": {"listen": f"127.0.0.1:{self.ops_port}"},
             "keys": [{"id": "web", "secret": "${env.WEB_KEY}", "origins": ["*"], "ack": self.ack}],
-            "data_bytes_max": data_bytes_max(self.folder),
+            "data_bytes_max": self.data_bytes_max or data_bytes_max(self.folder),
         }
         if self.destination:
             settings["destinations"] = {"warehouse": {"type": "duckdb", "path": "warehouse.duckdb"}}
@@ -323,6 +332,24 @@ class HeadwaterServer(Server):
         if "events does not exist" in str(answer):
             return 0
         raise RuntimeError(f"/api/sql answered {status}: {answer}")
+
+    def report(self, role: str) -> dict[str, Any]:
+        """What a process of the running node last said of itself (`run/reports`), {} where it said nothing yet."""
+        path = self.data / "run" / "reports" / f"{role}.json"
+        try:
+            return dict(json.loads(path.read_text()))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def processed_events(self) -> int:
+        """As the processor last said, at most two seconds ago; cumulative over all starts."""
+        streams = self.report("process-0").get("detail", {}).get("counters", {})
+        return sum(int(counters["in"]) for counters in streams.values())
+
+    def delivered_rows(self) -> int:
+        """The same of the deliverer."""
+        one = self.report("deliver-warehouse").get("detail", {}).get("destinations", {}).get("warehouse", {})
+        return sum(int(counts.get("rows", 0)) for counts in one.get("streams", {}).values())
 
     def delivered(self, receipt: str) -> bool:
         """Whether the event of this receipt is in the warehouse, by the ops address."""

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from benchmarks import events, harness, machine
+from benchmarks import events, harness, machine, openloop
 from benchmarks.harness import Load, Options, Result, Watch, median
 from benchmarks.servers import (
     CACHE,
@@ -308,23 +308,38 @@ def whole_path(options: Options) -> Result:
 
 def click_to_row(options: Options) -> Result:
     """100 events/s; every tenth is followed by its receipt until the node says that it is in the warehouse."""
-    result = Result("click-to-row", ["events", "p50 ms", "p90 ms", "p99 ms", "max ms"])
+    return _click_to_row("click-to-row", options, per_s=100, follow=10)
+
+
+def click_to_row_busy(options: Options) -> Result:
+    """The same with `--rate` events/s arriving beside, and 20 events/s that are all followed."""
+    return _click_to_row("click-to-row-busy", options, per_s=20, follow=1, beside=options.rate)
+
+
+def _click_to_row(name: str, options: Options, *, per_s: int, follow: int, beside: float = 0.0) -> Result:
+    result = Result(name, ["events", "p50 ms", "p90 ms", "p99 ms", "max ms"])
+    generator: openloop.Generator | None = None
     try:
         server = _node()
         server.prepare()
+        openloop.build()
         server.start()
         try:
+            if beside:
+                generator = openloop.Generator(server.port, seconds=86_400, rate=beside)
             connection = http.client.HTTPConnection("127.0.0.1", server.port)
             source = events.lines(10**9, seed=23, duplicates=0.0)
             watch = Watch(server)
             begin, took = time.monotonic(), []
             following: list[tuple[float, str]] = []
-            sent = 0
-            while (now := time.monotonic() - begin) < options.seconds * options.rounds or following:
-                if sent < now * 100 and now < options.seconds * options.rounds:
-                    at = time.monotonic()
+            sent, to_send = 0, int(options.seconds * options.rounds * per_s)
+            while sent < to_send or following:
+                if sent < min(to_send, (time.monotonic() - begin) * per_s):
+                    at = (
+                        begin + sent / per_s
+                    )  # when it was due: a slow answer must not hide the wait of the next
                     answer = post(connection, "/v1/track", next(source))
-                    if sent % 10 == 0:
+                    if sent % follow == 0:
                         following.append((at, str(answer["receipt"])))
                     sent += 1
                     continue
@@ -333,10 +348,21 @@ def click_to_row(options: Options) -> Result:
                     took.append((time.monotonic() - following.pop(0)[0]) * 1e3)
                 if following and time.monotonic() - following[0][0] > 30:
                     raise RuntimeError(f"receipt {following[0][1]} is not in the warehouse after 30 s")
-                time.sleep(0.005)
+                time.sleep(0.005 if not beside else 0.02)
             took.sort()
+            if generator:
+                told = openloop.stretch(generator.end())
+                result.notes.append(
+                    f"Beside: {told.rate:,.0f} events/s arriving (open loop), {told.refused + told.broken:,} failed;"
+                    f" accept p50 {told.took.quantile_ms(0.5):.2f}, p99 {told.took.quantile_ms(0.99):.2f} ms."
+                )
+                result.slices.append(told.values())
             used, wall, disturbed = watch.stop()
+            if generator:
+                settle(server, server.ledger()["accepted"])
         finally:
+            if generator:
+                generator.stop()
             server.stop()
     except Unavailable as e:
         result.notes.append(f"headwater: not measured: {e}")
@@ -347,11 +373,11 @@ def click_to_row(options: Options) -> Result:
 
     result.rows.append([len(took), quantile(0.5), quantile(0.9), quantile(0.99), round(took[-1], 1)])
     result.notes.append(
-        "From before the POST is sent to the first answer of /api/where that says delivered"
+        "From when the POST was due to the first answer of /api/where that says delivered"
         " (polled, so up to some ms late, never early)."
     )
     busy = ", ".join(f"{role} {s / wall:.0%}" for role, s in sorted(used.cpu_s.items()))
-    result.notes.append(f"CPU meanwhile, of a core: {busy}; {sent / wall:.0f} events/s.")
+    result.notes.append(f"CPU meanwhile, of a core: {busy}; {sent / wall:.0f} events/s by hand.")
     result.disturbed = int(bool(disturbed))
     result.slices.append({"ms": took, "cpu_s": used.cpu_s, "wall_s": wall, "disturbed": disturbed})
     return result
@@ -433,5 +459,9 @@ WORKLOADS: dict[str, tuple[str, Callable[[Options], Result]]] = {
     ),
     "whole-path": ("saturated single events from socket to DuckDB row, CPU of everything", whole_path),
     "click-to-row": ("latency from the request to the row at 100 events/s", click_to_row),
+    "click-to-row-busy": (
+        "the same while --rate events/s arrive; --seconds × --rounds long",
+        click_to_row_busy,
+    ),
     "rss": ("memory of each process, idle and after load", rss),
 }

@@ -62,6 +62,14 @@ PARTS: tuple[Part, ...] = (
         binaries=("chromium", "chromium-browser", "google-chrome"),
         debian="chromium",
     ),
+    Part("zsh", purpose="shell completion", binaries=("zsh",), debian="zsh"),
+    Part("fish", purpose="shell completion", binaries=("fish",), debian="fish"),
+    Part(
+        "systemd-analyze",
+        purpose="the unit of deploy/systemd",
+        binaries=("systemd-analyze",),
+        debian="systemd",
+    ),
     Part("wrk", purpose="load from another process", binaries=("wrk",), debian="wrk"),
     Part("node", purpose="server-side trackers written in JavaScript", binaries=("node",), debian="nodejs"),
     Part(

@@ -40,3 +40,20 @@ def test_haproxy_accepts_its_example(tmp_path: Path, certificate: Path) -> None:
     config.write_text(text.replace("/etc/haproxy/star.example.com.pem", str(certificate)))
     done = subprocess.run(["haproxy", "-c", "-f", str(config)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.real("systemd-analyze")
+def test_systemd_accepts_its_example(tmp_path: Path) -> None:
+    unit = (
+        (ROOT / "deploy/systemd/headwater.service")
+        .read_text()
+        .replace("/opt/headwater/bin/headwater", "/bin/true")
+    )
+    file = tmp_path / "headwater.service"
+    file.write_text(unit)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, check=False
+    )
+    told = [line for line in done.stderr.splitlines() if "headwater" in line]
+    assert (done.returncode, told) == (0, []), done.stderr

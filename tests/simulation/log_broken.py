@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 from unittest import mock
 
-from headwater.event.position import Vector
+from headwater.event.position import Position, Vector
 from headwater.kit.disk import Disk
-from headwater.log import block, cut, files, recover
+from headwater.log import block, compress, cut, files, recover
 from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.files import End
 from headwater.log.read import LogReader
 from headwater.log.recover import Recovery, raw_streams
 from headwater.log.write import BlockWriter
+from headwater.node.compressing import Compressing
 
 FOREVER = (1 << 62, 1 << 62)
 
@@ -53,6 +55,22 @@ class NoParentSync(Through):
     def sync_dir(self, path: str) -> None:
         if not path.endswith("raw"):
             self.disk.sync_dir(path)
+
+
+class NoDraftSync(Through):
+    """Compressed segments are never synced."""
+
+    def sync(self, file: int) -> None:
+        if not self.path(file).endswith(files.DRAFT):
+            self.disk.sync(file)
+
+
+class SyncIgnored(Through):
+    """An error of a sync is ignored."""
+
+    def sync(self, file: int) -> None:
+        with suppress(OSError):
+            self.disk.sync(file)
 
 
 class SyncTwice(Through):
@@ -212,3 +230,36 @@ def take_whole_backlogs(
     if not blocks:
         return None
     return Cut(origin, Vector({w: r.at for w, r in readers.items()}).join(origin), blocks, node_time_ns)
+
+
+def switch_without_folder_sync(disk: Disk, folder: str) -> int:
+    """The plain segment goes before the name of the compressed one is durable."""
+    return compress.switch(cast(Any, NoFolderSync(disk)), folder)
+
+
+class CompressesWhatIsWritten(Compressing):
+    """Takes the last segment of an open log, as far as its watermark says that it is durable."""
+
+    def look(self, committed: Vector, now_ns: int) -> bool:
+        for folder in self.folders().values():
+            for segment in files.segments(self.disk, folder)[-1:]:
+                seq = files.read_watermark(self.disk, folder, segment.log)
+                if seq > segment.first and not segment.compressed:
+                    self.current = segment
+                    after = Position(segment.log, seq)
+                    self.steps = compress.compress(self.disk, folder, segment, after, self.secret, 1)
+                    return True
+        return False
+
+
+class CompressesUnchecked(Compressing):
+    """Believes that what it has written can be read again."""
+
+    def step(self) -> Any:
+        with mock.patch.object(compress, "equal", believed):
+            return super().step()
+
+
+def believed(*_: Any) -> Any:
+    yield
+    return True

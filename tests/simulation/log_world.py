@@ -8,9 +8,9 @@ test are arguments (``Parts``), so that broken ones can be put in their place.
 from __future__ import annotations
 
 import errno
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 from unittest import mock
@@ -21,11 +21,12 @@ from headwater.event.position import Vector, WriterId, writer_id
 from headwater.event.record import Head, encode_head
 from headwater.kit.simulate.run import Simulation
 from headwater.kit.simulate.view import Dead, ProcessDisk
-from headwater.log import block, cut, files, group, recover, retain
+from headwater.log import block, compress, compressed, cut, files, group, recover, retain
 from headwater.log.block import Secret
 from headwater.log.cut import Cut
-from headwater.log.read import LogReader
+from headwater.log.read import Block, LogReader
 from headwater.log.write import BlockWriter
+from headwater.node.compressing import Compressing
 from tests.simulation.log_oracle import Follower, Obligations, Place, Sent, violated
 
 SECRET = Secret(0x5EC2E7)
@@ -33,6 +34,8 @@ SECRET = Secret(0x5EC2E7)
 RAW = "/data/raw"
 SEGMENT_BYTES = 64 * 1024
 BLOCK_BYTES = 12 * 1024
+FRAME_BYTES = 12 * 1024
+"""Of compressed segments: they have several."""
 FOLDER_ID = 0xABCDEF0123450000
 HEAD = encode_head(Head(key_id="web", dialect="native", method="POST", path="/events"))
 
@@ -53,6 +56,9 @@ class Parts:
     new_log_id: Callable[[int, int, int], int] = new_log_id
     worker_disk: Callable[[ProcessDisk], Any] = lambda view: view
     supervisor_disk: Callable[[ProcessDisk], Any] = lambda view: view
+    compressing: Callable[..., Compressing] = Compressing
+    upkeep_disk: Callable[[ProcessDisk], Any] = lambda view: view
+    switch: Callable[..., int] = compress.switch
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,9 @@ class Weather:
     disk_full: int = 60
     wall_jump: int = 50
     retire: int = 15
+    compress: int = 6
+    kill_upkeep: int = 30
+    replay: int = 0
     restore: int = 0
     rot: int = 0
     lie: int = 0
@@ -175,6 +184,58 @@ class Worker:
             self.view.kill()  # an error of the disk: the process goes (protocol.md §2)
 
 
+class Content:
+    """The bytes of a file, without a call that somebody could notice."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def size(self, file: int) -> int:
+        return len(self.content)
+
+    def pread(self, file: int, length: int, offset: int) -> bytes:
+        return self.content[offset : offset + length]
+
+
+class Upkeep:
+    """The process that compresses; it is never entered twice."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.view = world.sim.disk.process(f"upkeep {world.oracle.moment}")
+        self.busy = False
+        self.compressing: Compressing | None = None
+
+    def turn(self) -> None:
+        """A step, or a look for the next segment."""
+        if self.busy or self.view.dead:
+            return
+        self.busy = True
+        try:
+            if self.compressing is None:
+                self.compressing = self.world.parts.compressing(
+                    self.world.parts.upkeep_disk(self.view),
+                    RAW, SECRET, after_s=0, level=1, segment_bytes=SEGMENT_BYTES,
+                )  # fmt: skip
+            if self.compressing.steps is None:
+                self.compressing.look(self.world.follower.at, 1 << 62)
+            elif (done := self.compressing.step()) is not None:
+                self.world.compressed[done[1].value] += 1
+        except Dead:
+            pass
+        except OSError as error:
+            self.world.sim.note(f"compression: {error!r}")
+        finally:
+            self.busy = False
+
+    def bury(self) -> None:
+        """It is gone; what it had begun does nothing any more."""
+        self.view.kill(quiet=True)
+        if self.compressing is not None:
+            with suppress(Dead):
+                self.compressing.close()
+
+
 class World:
     """The node."""
 
@@ -187,7 +248,13 @@ class World:
         self.workers: dict[int, Worker] = {}
         self.readers: dict[WriterId, LogReader] = {}
         self.reader_view: ProcessDisk | None = None
+        self.replay_view: ProcessDisk | None = None
+        self.replay_bursts = 0
         self.reading = False
+        self.upkeep: Upkeep | None = None
+        self.compressed: Counter[str] = Counter()
+        """What became of segments that were to be compressed; switched ones and rotten frames, too."""
+        self.keeping = False
         self.recovered = False
         self.supervising = False
         self.depth = 0
@@ -228,8 +295,11 @@ class World:
             if self.bursts and view is self.reader_view and self.sim.one_in(8):
                 self.bursts -= 1
                 self.burst()
+            elif self.replay_bursts and view is self.replay_view and self.sim.one_in(8):
+                self.replay_bursts -= 1
+                self.burst()
             elif self.sim.one_in(3):
-                draw.choice((self.turn, self.turn, self.turn, self.read))()
+                draw.choice((self.turn, self.turn, self.turn, self.read, self.switch))()
         finally:
             self.depth -= 1
 
@@ -239,6 +309,8 @@ class World:
             self.turn()
             if self.sim.one_in(4):
                 self.send()
+            if self.weather.compress and self.sim.one_in(4):
+                self.switch()
             if self.sim.one_in(4):
                 self.ensure()
             if self.weather.kill_worker and self.workers and self.sim.one_in(20):
@@ -293,6 +365,9 @@ class World:
         open_ends = (seen | names.live.keys()) - names.durable.keys()  # may be decided again, and then alike
         paths = [p for p in paths if p.rpartition("-")[0] + ".end" not in open_ends]
         path = self.sim.random.choice(paths) if paths else ""
+        if path.endswith(files.COMPRESSED):
+            self.rot_compressed(path)
+            return
         found = self.harm(path, self.sim.random.choice((-1, -1, -2, -3))) if paths else None
         if found is None:
             return
@@ -304,11 +379,39 @@ class World:
             if worker.log_id == found[1].log_id and not self.sim.one_in(3):
                 worker.view.kill()
 
+    def rot_compressed(self, path: str) -> None:
+        """A byte of a compressed segment changes: what is not in a frame harms nothing."""
+        writer, name = path.split("/")[-2:]
+        log, first = int(name[:16], 16), int(name[17:33], 16)
+        bytes_of = cast(Any, Content(bytes(self.sim.disk.names.live[path].cache)))
+        file = compressed.CompressedFile(bytes_of, 0, log, first, SECRET)
+        at = self.sim.random.randrange(file.disk_bytes)
+        content = file.pread(file.size(), 0)
+        touched = [n for n in range(len(file.index.frames)) if file.offsets[n] <= at < file.offsets[n + 1]]
+        for n in touched:
+            for page in range(0, len(content), block.PAGE_BYTES):
+                header = block.read_header(content[page:], log)
+                begin, end = n * file.index.frame_bytes, (n + 1) * file.index.frame_bytes
+                if header is not None and page < end and page + header.disk_bytes > begin:
+                    self.oracle.harm(int(writer, 16), log, range(header.first_seq, header.next_seq))
+        self.compressed["rotten frame" if touched else "rotten index"] += 1
+        self.sim.disk.names.live[path].rot(at)
+        self.sim.note(f"a byte of {path} rots at {at}")
+
     def turn(self) -> None:
-        """One thread of one worker goes on."""
+        """One thread of one worker goes on, or the upkeep process."""
+        if self.weather.compress and self.recovered and self.sim.one_in(self.weather.compress):
+            if self.upkeep is None or (self.upkeep.view.dead and not self.upkeep.busy):
+                self.bury_upkeep()
+                self.upkeep = Upkeep(self)
+            self.upkeep.turn()
         threads = [t for w in self.workers.values() if not w.view.dead for t in w.threads() if t.queue]
         if threads:
             self.sim.random.choice(threads).turn()
+
+    def bury_upkeep(self) -> None:
+        if self.upkeep is not None:
+            self.upkeep.bury()
 
     def send(self) -> None:
         worker = self.workers.get(self.sim.random.randrange(2))
@@ -412,8 +515,62 @@ class World:
         finally:
             self.reading = False
 
+    def switch(self) -> None:
+        """The supervisor puts compressed segments in their places; it may die in between."""
+        if self.keeping or not self.recovered:
+            return
+        self.keeping = True
+        view = self.sim.disk.process("switch")
+        if self.weather.kill_upkeep and self.sim.one_in(8):
+            view.die_at(self.sim.random.randint(1, 8))
+        try:
+            for number in (0, 1):
+                if view.exists(self.folder(number)):
+                    self.compressed["switched"] += self.parts.switch(view, self.folder(number))
+        except (Dead, OSError) as error:
+            self.sim.note(f"switch: {error!r}")
+        finally:
+            view.kill(quiet=True)
+            self.keeping = False
+
+    def replay(self) -> None:
+        """Somebody reads all that is there again, up to where the processor stands, while segments change form."""
+        if not self.recovered:
+            return
+        self.replay_view = view = self.sim.disk.process(f"replay {self.oracle.moment}")
+        self.replay_bursts = self.sim.random.choice((0, 0, 2))
+        stands = {w: at for w, at in self.follower.at.items() if (w, at.log) not in self.follower.lost}
+        wanted = {
+            place for place in self.follower.consumed & self.oracle.seen.keys() if place.writer in stands
+        }
+        found = set()
+        try:
+            for writer, at in stands.items():
+                begin = self.oracle.retired.get(writer, Vector()[writer])
+                reader = LogReader(view, f"{RAW}/{writer:016x}", writer, begin, at, secret=SECRET)
+                while blocks := self.replayed(reader):
+                    for one in blocks:
+                        for place, (body, _) in self.oracle.records(one).items():
+                            self.oracle.once(place, body)
+                            found.add(place)
+        except Dead:
+            return
+        finally:
+            view.kill(quiet=True)
+        for place in wanted - found:
+            if not self.oracle.is_retired(place) and not self.oracle.excused(place):
+                violated("INV-LOG-2", f"{place} was read and is not there again")
+
+    def replayed(self, reader: LogReader) -> list[Block]:
+        """The next ones, in pieces small and large."""
+        reader.fill(self.sim.random.choice((1, 20_000, 1 << 20)))
+        return reader.take((1 << 62, 1 << 62))
+
     def retire(self) -> None:
         """The supervisor gives back what the processor has passed."""
+        if self.keeping:
+            return
+        self.keeping = True
         view = self.sim.disk.process("retirement")
         number = self.sim.random.randrange(2)
         writer = writer_id(FOLDER_ID, number)
@@ -425,7 +582,7 @@ class World:
                     view,
                     self.folder(number),
                     safe,
-                    wanted=lambda segment: False,
+                    wanted=lambda *_: False,
                     segment_bytes=SEGMENT_BYTES,
                     spares_max=2,
                 )
@@ -433,6 +590,7 @@ class World:
             self.sim.note(f"retirement: {error!r}")
         finally:
             view.kill(quiet=True)
+            self.keeping = False
 
     # -- restored folders
 
@@ -478,7 +636,7 @@ class World:
             self.calls_to_crash = draw.randint(1, 30)
         if happens(weather.io_error):
             call, part = draw.choice((("sync", None), ("sync", None), ("pwrite", 0.4), ("sync_dir", None)))
-            suffix = "" if call == "sync_dir" else ".seg"
+            suffix = "" if call == "sync_dir" else draw.choice((".seg", ".seg", files.DRAFT))
             disk.fail(call, errno.EIO, after=draw.randint(1, 4), suffix=suffix, part=part)
         if happens(weather.disk_full):
             disk.capacity_bytes = disk.used_bytes() + draw.choice((0, 4096, 20_000))
@@ -491,6 +649,10 @@ class World:
             self.lying_until = self.oracle.moment + draw.randint(5, 30)
         if happens(weather.wall_jump):
             self.sim.clock.jump_wall(draw.choice((-86_400, 86_400, -1)))
+        if happens(weather.kill_upkeep) and self.upkeep is not None and not self.upkeep.view.dead:
+            self.upkeep.view.die_at(draw.randint(1, 20))
+        if happens(weather.replay):
+            self.replay()
         if happens(weather.retire):
             self.retire()
         if happens(weather.restore) and self.backup is not None:
@@ -569,6 +731,7 @@ def small_blocks() -> Iterator[None]:
     with (
         mock.patch.object(group, "BATCH_BYTES_MAX", BLOCK_BYTES - 1024),
         mock.patch.object(group, "BLOCK_BYTES_MAX", BLOCK_BYTES),
+        mock.patch.object(compressed, "FRAME_BYTES", FRAME_BYTES),
     ):
         yield
 
@@ -577,5 +740,8 @@ def story(sim: Simulation, parts: Parts | None = None, weather: Weather | None =
     """One history."""
     world = World(sim, parts or Parts(), weather or Weather())
     with small_blocks():
-        world.run()
+        try:
+            world.run()
+        finally:
+            world.bury_upkeep()
     return world

@@ -18,9 +18,23 @@ from tests.simulation.log_world import Parts, Weather, story
 
 STORMY = Weather()
 RESTORED = Weather(restore=30, wall_jump=0)
-SICK_DISK = Weather(12, 0, 0, machine_crash=4, io_error=3, disk_full=0, wall_jump=0, retire=0, steps=60)
+SICK_DISK = Weather(
+    12,
+    0,
+    0,
+    machine_crash=4,
+    io_error=3,
+    disk_full=0,
+    wall_jump=0,
+    retire=0,
+    compress=0,
+    kill_upkeep=0,
+    replay=0,
+    steps=60,
+)
 SPOILING = Weather(machine_crash=8, rot=8, lie=8, disk_full=0, wall_jump=0)
-CALM = Weather(0, 0, 0, 0, 0, 0, 0, 0, 0, steps=60)
+COMPRESSING = Weather(retire=20, disk_full=0, compress=3, kill_upkeep=10, replay=15, steps=50)
+CALM = Weather(0, 0, 0, 0, 0, 0, 0, 0, 0, kill_upkeep=0, replay=0, steps=60)
 
 
 def any_fault(sim: Simulation) -> None:
@@ -36,6 +50,11 @@ def restored_folder(sim: Simulation) -> None:
 def spoiling_disk(sim: Simulation) -> None:
     """The same, and bytes of the last blocks rot, and blocks that were said to be durable are not."""
     story(sim, weather=SPOILING)
+
+
+def compressing(sim: Simulation) -> None:
+    """Segments are compressed as soon as they can be, and nothing is given back, so that all is read to the end."""
+    story(sim, weather=COMPRESSING)
 
 
 def no_fault(sim: Simulation) -> None:
@@ -59,6 +78,12 @@ def test_no_position_is_given_twice_when_the_folder_is_restored() -> None:
 def test_what_a_disk_spoils_is_told_as_damage_and_nothing_else_is() -> None:
     """INV-LOG-1: below the watermark nothing vanishes in silence, and what nobody was promised is no damage."""
     run.simulate(spoiling_disk, run.seeds(60))
+
+
+@pytest.mark.slow
+def test_compression_takes_nothing_away_whenever_whoever_dies() -> None:
+    """INV-LOG-1, INV-LOG-2: kills and crashes in each step, errors of the disk, readers across the change."""
+    run.simulate(compressing, run.seeds(30))
 
 
 @pytest.mark.slow
@@ -103,6 +128,16 @@ def test_spoilt_histories_hold_what_they_are_meant_to_hold() -> None:
     assert met["end"] > 10
     assert met["unknown"] > 5
     assert met["lost"] > 50
+
+
+def test_histories_hold_compressed_segments_of_each_fate() -> None:
+    """Not vacuous: segments change form, are damaged before and after, and drafts are given up."""
+    met: Counter[str] = Counter()
+    for seed in range(12):
+        met += story(Simulation(seed), weather=replace(SPOILING, compress=3)).compressed
+    assert met["switched"] > 50
+    assert met["damaged"] > 5
+    assert met["rotten frame"] > 5 and met["rotten index"] > 0
 
 
 def found(invariants: str, parts: Parts, weather: Weather = STORMY, seeds: int = 60) -> None:
@@ -194,3 +229,25 @@ def test_draining_one_worker_first_is_found() -> None:
 
 def test_a_backlog_that_does_not_lower_the_time_is_found() -> None:
     found("INV-ORD-1", Parts(take=broken.take_whole_backlogs), CALM)
+
+
+def test_dropping_the_plain_segment_before_the_name_of_the_compressed_one_is_durable_is_found() -> None:
+    found("INV-LOG-1 INV-LOG-2", Parts(switch=broken.switch_without_folder_sync), COMPRESSING)
+
+
+def test_a_compressed_segment_that_was_never_synced_is_found() -> None:
+    found("INV-LOG-1 INV-LOG-2", Parts(upkeep_disk=broken.NoDraftSync), COMPRESSING)
+
+
+def test_compressing_a_segment_that_is_still_written_is_found() -> None:
+    found("INV-LOG-1 INV-LOG-2", Parts(compressing=broken.CompressesWhatIsWritten), COMPRESSING)
+
+
+def test_not_reading_back_what_was_compressed_is_found() -> None:
+    """INV-LOG-1: the sync failed, and the bytes are only in the cache."""
+    ill = replace(COMPRESSING, io_error=4)
+    found(
+        "INV-LOG-1 INV-LOG-2",
+        Parts(compressing=broken.CompressesUnchecked, upkeep_disk=broken.SyncIgnored),
+        ill,
+    )

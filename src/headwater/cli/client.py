@@ -6,7 +6,7 @@ import http.client
 import os
 import shlex
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import click
@@ -15,8 +15,26 @@ import msgspec
 from headwater.kit.ask import revive, short_path
 from headwater.kit.errors import Unavailable
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 TIMEOUT_S = 90.0
 DATA_DEFAULT = "headwater-data"
+
+
+def files(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The shell completes names of files here."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="file")]
+
+
+def folders(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The shell completes names of folders here."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="dir")]
+
 
 data_option = click.option(
     "--data",
@@ -24,6 +42,7 @@ data_option = click.option(
     default=DATA_DEFAULT,
     show_default=True,
     metavar="DIR",
+    shell_complete=folders,
     help="The node's data folder. [env: HEADWATER_DATA]",
 )
 config_option = click.option(
@@ -33,6 +52,7 @@ config_option = click.option(
     default="headwater.yaml",
     show_default=True,
     metavar="FILE",
+    shell_complete=files,
     help="The configuration. [env: HEADWATER_CONFIG]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -41,13 +61,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self.path = path
+        self.timeout_s = timeout_s
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_S)
+        self.sock.settimeout(self.timeout_s)
         with short_path(self.path) as short:
             self.sock.connect(short)
 
@@ -58,18 +79,20 @@ class Node:
     def __init__(self, data: str) -> None:
         self.data = os.path.abspath(data)
 
-    def get(self, path: str, **query: object) -> Any:
+    def get(self, path: str, *, timeout_s: float = TIMEOUT_S, **query: object) -> Any:
         """The JSON of a route."""
         given = {name: str(value) for name, value in query.items() if value is not None}
-        return self.request("GET", f"{path}?{urlencode(given)}" if given else path)
+        return self.request("GET", f"{path}?{urlencode(given)}" if given else path, timeout_s=timeout_s)
 
-    def post(self, path: str, body: object) -> Any:
+    def post(self, path: str, body: object, *, timeout_s: float = TIMEOUT_S) -> Any:
         """The JSON that a route answers to a JSON body."""
-        return self.request("POST", path, msgspec.json.encode(body))
+        return self.request("POST", path, msgspec.json.encode(body), timeout_s=timeout_s)
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> Any:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> Any:
         """One request; an error of the node is raised with its own class."""
-        connection = UnixConnection(f"{self.data}/run/ops.sock")
+        connection = UnixConnection(f"{self.data}/run/ops.sock", timeout_s)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             connection.request(method, path, body, headers)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from headwater.cli import show
-from headwater.cli.client import Node, data_option, json_option, segment
+from headwater.cli.client import Node, data_option, data_words, json_option, segment
 
 
 @click.group()
 def destination() -> None:
-    """Decisions about a destination that only a person can take."""
+    """Decisions about a destination that only a person can take. `headwater status` lists the destinations."""
 
 
 @destination.command()
@@ -38,6 +38,51 @@ def adopt(name: str, begin: str, data: str, as_json: bool) -> None:
         show.as_json(told)
     else:
         show.fields(told)
+
+
+@destination.command()
+@click.argument("name")
+@click.option(
+    "--reason", default="", metavar="TEXT", help="Why, for whoever looks at `headwater status` later."
+)
+@data_option
+@json_option
+def pause(name: str, reason: str, data: str, as_json: bool) -> None:
+    """Load nothing into a destination until `headwater destination resume`, restarts of the node included.
+
+    The step under way ends first. The destination still answers SQL; events are accepted and processed, other
+    destinations go on, and what this one lacks waits in the logs. So a pause costs room: when the raw log is full
+    (`data_bytes_max`), new events are refused. `headwater status` shows the pause and how much waits.
+
+    \b
+    headwater destination pause warehouse --reason "copying the file until noon"
+    """
+    told = Node(data).post(f"/api/destinations/{segment(name)}/pause", {"reason": reason})
+    if as_json:
+        show.as_json(told)
+    else:
+        because = f": {told['reason']}" if told["reason"] else ""
+        click.echo(f"{name} is paused since {told['since']}{because}")
+        click.echo(f"go on with: headwater destination resume {name}{data_words(data)}")
+
+
+@destination.command()
+@click.argument("name")
+@data_option
+@json_option
+def resume(name: str, data: str, as_json: bool) -> None:
+    """End the pause of `headwater destination pause`: what has waited is loaded, each event once.
+
+    A pause that the node made itself ends when its cause does; `headwater status` names the command that mends it.
+
+    \b
+    headwater destination resume warehouse
+    """
+    told = Node(data).post(f"/api/destinations/{segment(name)}/resume", {})
+    if as_json:
+        show.as_json(told)
+    else:
+        click.echo(f"{name} goes on; it was paused since {told['since']}")
 
 
 @destination.command("write-off")

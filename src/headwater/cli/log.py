@@ -21,7 +21,9 @@ def log() -> None:
 @json_option
 @click.option("--problems", is_flag=True, help="Only segments with a problem.")
 def inspect(data: str, as_json: bool, problems: bool) -> None:
-    """Read every segment and verify every block. Exit code 1 when something is wrong.
+    """Read every segment, compressed ones too, and verify every block. Exit code 1 when something is wrong.
+
+    `used bytes` are those of its blocks as they were written, `on disk` is what the file takes.
 
     \b
     headwater log inspect
@@ -43,7 +45,7 @@ def inspect(data: str, as_json: bool, problems: bool) -> None:
     elif not shown:
         click.echo(f"no problems in {counted(len(found), 'segment')}" if problems else "no segments")
     else:
-        columns = ("segment", "holds", "blocks", "used bytes", "problems")
+        columns = ("segment", "holds", "blocks", "used bytes", "on disk", "problems")
         show.as_table(
             columns,
             (
@@ -52,6 +54,7 @@ def inspect(data: str, as_json: bool, problems: bool) -> None:
                     held(os.path.relpath(one.path, folder.path), one.first_seq, one.next_seq),
                     one.blocks,
                     one.used_bytes,
+                    f"{one.bytes}, compressed" if one.compressed else one.bytes,
                     "; ".join(one.problems),
                 ]
                 for one in shown

@@ -20,6 +20,7 @@ COMMANDS = {
     "status": ("headwater.cli.status", "status"),
     "where": ("headwater.cli.status", "where"),
     "reconcile": ("headwater.cli.reconcile", "reconcile"),
+    "explain": ("headwater.cli.explain", "explain"),
     "check": ("headwater.cli.check", "check"),
     "config": ("headwater.cli.config", "config"),
     "keys": ("headwater.cli.keys", "keys"),
@@ -27,6 +28,9 @@ COMMANDS = {
     "replay": ("headwater.cli.replay", "replay"),
     "destination": ("headwater.cli.destination", "destination"),
     "log": ("headwater.cli.log", "log"),
+    "completion": ("headwater.cli.completion", "completion"),
+    "backup": ("headwater.cli.backup", "backup"),
+    "restore": ("headwater.cli.restore", "restore"),
     "version": ("headwater.cli.version", "version"),
 }
 """In the order in which a new user meets them."""

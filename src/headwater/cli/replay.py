@@ -9,45 +9,16 @@ import click
 
 from headwater.cli import show
 from headwater.cli.client import Node, data_option, data_words, json_option, segment
-from headwater.kit.clock import SystemClock
-
-TIME_HELP = "ISO 8601 (UTC unless it says otherwise), `now`, or a time ago: 90s, 15m, 3h, 2d."
-AGO = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+from headwater.cli.when import HELP, WHEN
 
 destination_option = click.option(
     "--destination", metavar="NAME", help="Which destination; the first one when it is not named."
 )
 
 
-class Moment(click.ParamType[int]):
-    """A time, as nanoseconds since 1970."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        text = str(value).strip()
-        if text == "now":
-            return SystemClock().wall_ns()
-        if text[-1:] in AGO and text[:-1].isdigit():
-            return SystemClock().wall_ns() - int(text[:-1]) * AGO[text[-1]] * 1_000_000_000
-        try:
-            found = datetime.datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"{text!r} is no time: expected {TIME_HELP}", param, ctx)
-        return nanoseconds(found if found.tzinfo else found.replace(tzinfo=datetime.UTC))
-
-
-def nanoseconds(moment: datetime.datetime) -> int:
-    """Since 1970."""
-    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-    return (moment - epoch) // datetime.timedelta(microseconds=1) * 1000
-
-
 @click.group(invoke_without_command=True)
-@click.option("--from", "begin", type=Moment(), metavar="TIME", help=f"Received after this. {TIME_HELP}")
-@click.option("--to", "end", type=Moment(), metavar="TIME", help="Received up to this.")
+@click.option("--from", "begin", type=WHEN, metavar="TIME", help=f"Received after this: {HELP}.")
+@click.option("--to", "end", type=WHEN, metavar="TIME", help="Received up to this.")
 @click.option("--into", metavar="SUFFIX", default="", help="Into a new table events_SUFFIX.")
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), metavar="N",

@@ -103,3 +103,8 @@ def fields(value: Mapping[str, Any]) -> None:
     width = max((len(name) for name in value), default=0)
     for name, one in value.items():
         click.echo(f"{name:<{width}}  {cell(one)}")
+
+
+def safe(text: str) -> str:
+    """Text on one line, without what a terminal would obey."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

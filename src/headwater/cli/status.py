@@ -9,6 +9,8 @@ import click
 from headwater.cli import show
 from headwater.cli.client import Node, data_option, data_words, json_option
 from headwater.cli.show import answer_no
+from headwater.kit.plural import counted
+from headwater.ops.standing import state_text
 
 UNMAPPED_SHOWN = 20
 
@@ -51,17 +53,28 @@ def page(told: dict[str, Any], data: str) -> None:
     show.as_table(*destination_table(told["destinations"]))
     if raw := told.get("raw"):
         held, used, quota = (show.size(raw[name]) for name in ("held_bytes", "bytes", "bytes_max"))
-        click.echo(f"raw log: {used} of {quota}, {held} of it still needed")
+        click.echo(f"raw log: {used} of {quota}, {held} of it still needed{compressed_words(raw)}")
     for name, one in told["destinations"].items():
         if one["command"]:
-            click.echo(
-                f"{name} is {one['state']}: {one['reason']}\n  mend it with: {one['command']}{data_words(data)}"
-            )
+            click.echo(f"{name} is {state_text(one['state'], one['reason'])}")
+            click.echo(f"  mend it with: {one['command']}{data_words(data)}")
     show.as_table(*ledger_table(told["streams"]))
+    if told.get("refused"):
+        reasons = ", ".join(f"{reason} {count}" for reason, count in told["refused"].items())
+        click.echo(f"refused at the door (since the collectors began): {reasons}")
     if told.get("unmapped"):
         click.echo("values without a column, kept in _unmapped (since the process began):")
         names = ("where", "name", "count", "example")
         show.as_table(names, ([one[name] for name in names] for one in told["unmapped"][:UNMAPPED_SHOWN]))
+
+
+def compressed_words(raw: dict[str, Any]) -> str:
+    """What compression saves, as the end of a line; empty where nothing is compressed."""
+    told = raw.get("compressed") or {}
+    if not told.get("segments"):
+        return ""
+    plain, disk = show.size(told["plain_bytes"]), show.size(told["disk_bytes"])
+    return f"; {counted(told['segments'], 'segment')} compressed from {plain} to {disk}"
 
 
 def destination_table(destinations: dict[str, dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:

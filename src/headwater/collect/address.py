@@ -20,10 +20,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAPPED = bytes(10) + b"\xff\xff"
 CACHE_MAX = 4096
 ELEMENT = re.compile(r'\s*([A-Za-z-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*)\s*')
-PROXY_LINE_BYTES_MAX = 107
-PROXY_LINE = re.compile(
-    rb"PROXY (?:UNKNOWN[^\r\n]*|(TCP[46]) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) (\d{1,5}) (\d{1,5}))\r\n"
-)
 
 
 class Address(NamedTuple):
@@ -35,7 +31,7 @@ class Address(NamedTuple):
 
 NO_ADDRESS = Address(bytes(16), ADDRESS_NONE)
 Addresses = dict[str, Address]
-"""By policy: full, truncated, none."""
+"""By policy: full, truncated, none. What is hashed is made from the full one (address_hash.py)."""
 
 
 def parse(text: str) -> IP | None:
@@ -145,31 +141,3 @@ def elements(header: str) -> list[str]:
 
 def parameters(element: str) -> dict[str, str]:
     return {name.lower(): value.strip('"') for name, value in ELEMENT.findall(element)}
-
-
-def proxy_line(data: bytes) -> tuple[int, IP | None] | None:
-    """The length of a PROXY v1 line at the start of ``data`` and the client it names (None: unknown, keep the peer).
-
-    None while the line is not complete; ValueError when there is none.
-    """
-    end = data.find(b"\r\n", 0, PROXY_LINE_BYTES_MAX)
-    if end < 0:
-        if len(data) >= PROXY_LINE_BYTES_MAX or not b"PROXY ".startswith(data[:6]):
-            raise ValueError("expected a PROXY v1 line")
-        return None
-    match = PROXY_LINE.fullmatch(data, 0, end + 2)
-    if match is None:
-        raise ValueError("expected a PROXY v1 line")
-    if match[1] is None:
-        return end + 2, None
-    address = parse_exact(match[2].decode("ascii"))
-    if address is None or (address.version == 4) != (match[1] == b"TCP4"):
-        raise ValueError("expected an address of the family that the PROXY line names")
-    return end + 2, address
-
-
-def parse_exact(text: str) -> IP | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None

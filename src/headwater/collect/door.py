@@ -15,6 +15,7 @@ from typing import Protocol
 from headwater.collect import body as encodings
 from headwater.collect import replies
 from headwater.collect.address import Address, Proxies
+from headwater.collect.address_hash import AddressHashes
 from headwater.collect.admission import Admission
 from headwater.collect.heads import Entry, Heads
 from headwater.collect.keys import KeyTable
@@ -98,6 +99,7 @@ class Door:
         self.planner.use(keys)
         self.heads: Heads[Plan] = Heads(self.planner.plan, bytes_max=settings.head_cache_bytes_max)
         self.proxies = Proxies(settings.trusted_proxies, settings.forwarded_headers)
+        self.hashes = AddressHashes(None)
         self.header_bytes_max = settings.header_bytes_max
         self.body_bytes_max = settings.body_bytes_max
         self.header_deadline_ns = int(settings.header_deadline_s * 1e9)
@@ -122,6 +124,11 @@ class Door:
         """Go on with other keys; requests that have begun keep the old ones."""
         self.planner.use(keys)
         self.heads.clear()
+
+    def hash_with(self, salt: bytes | None) -> None:
+        """Hash addresses with this salt from now on; None: keep none where a hash is wanted."""
+        if salt != self.hashes.salt:
+            self.hashes = AddressHashes(salt)
 
     def release(self, waiters: Iterable[Waiter], error: HeadwaterError | None) -> None:
         """The log's word on a block. Connections guard their own writes, so that the commit goes on."""

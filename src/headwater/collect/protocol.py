@@ -13,12 +13,13 @@ import asyncio
 from typing import cast
 
 from headwater.collect import replies
-from headwater.collect.address import IP, Address, Addresses, by_policy, parse, proxy_line
+from headwater.collect.address import IP, Address, Addresses, by_policy, parse
 from headwater.collect.answers import Answers
 from headwater.collect.chunked import Chunks
 from headwater.collect.door import Door
 from headwater.collect.heads import Entry
 from headwater.collect.plan import Plan
+from headwater.collect.proxy_protocol import READERS
 from headwater.kit.errors import Busy, Rejected
 
 END = b"\r\n\r\n"
@@ -89,7 +90,7 @@ class Connection(Answers, asyncio.Protocol):
         if len(self.connections) > door.settings.connections_max:
             door.stats.connections_refused += 1
             self.end(replies.unavailable(FULL))
-        elif door.settings.proxy_protocol == "v1":
+        elif door.settings.proxy_protocol != "off":
             self.phase = PROXY
 
     def identify(self, peer: IP | None) -> None:
@@ -150,7 +151,7 @@ class Connection(Answers, asyncio.Protocol):
         elif phase == HEAD:
             self.run(self.rest + data)
         elif phase == PROXY:
-            self.read_proxy_line(self.rest + data)
+            self.read_proxy_header(self.rest + data)
         elif phase == HELD:
             self.rest += data
 
@@ -270,20 +271,21 @@ class Connection(Answers, asyncio.Protocol):
         if rest and not self.phase:
             self.run(rest)
 
-    def read_proxy_line(self, data: bytes) -> None:
-        """The PROXY line with which a proxy begins each connection."""
+    def read_proxy_header(self, data: bytes) -> None:
+        """What a trusted proxy says before anything else (proxy_protocol.py)."""
         try:
-            if self.door.proxies.networks and not self.trusted:
-                raise ValueError("expected a trusted proxy at the other end")
-            found = proxy_line(data)
+            if not self.trusted:
+                raise ValueError("expected a trusted proxy at the other end (collect.trusted_proxies)")
+            found = READERS[self.door.settings.proxy_protocol](data)
         except ValueError as error:
             return self.refuse(400, "proxy_protocol", str(error))
         self.rest = data
         if found is None:
-            return
+            return self.account(len(data))
         length, client = found
         self.rest = b""
         self.phase = READY
+        self.account(0)
         if client is not None:
             self.identify(client)
         if len(data) > length:
@@ -293,9 +295,11 @@ class Connection(Answers, asyncio.Protocol):
 
     def address(self, policy: str, entry: Entry[Plan]) -> Address:
         """The client's address under a policy."""
-        if entry.forwarded is None or self.peer is None:
-            return self.addresses[policy]
-        return self.door.proxies.addresses(self.peer, entry.forwarded)[policy]
+        addresses = self.addresses
+        if entry.forwarded is not None and self.peer is not None:
+            addresses = self.door.proxies.addresses(self.peer, entry.forwarded)
+        found = addresses.get(policy)
+        return found if found is not None else self.door.hashes.of(addresses["full"])
 
     def settle(self) -> None:
         """Answers have gone: go on reading, or end."""

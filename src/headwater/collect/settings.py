@@ -69,10 +69,16 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     forwarded_headers: tuple[ForwardedHeader, ...] = ("x-forwarded-for", "forwarded", "x-real-ip")
     """Which headers of trusted proxies tell the client's address; the first that is there counts. Name only what your
     proxy writes itself: one that it passes on unread could be the client's invention."""
-    proxy_protocol: Literal["off", "v1"] = "off"
-    """`v1`: every connection begins with a PROXY line (HAProxy, AWS load balancers), sent by a trusted proxy."""
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    """`v2` (HAProxy `send-proxy-v2`, AWS network load balancers) or `v1` (`send-proxy`): every connection begins with
+    such a header, which tells the client's address. It must come from a proxy in `trusted_proxies`, complete within
+    `header_deadline_s`; a connection from elsewhere, or without it, is answered 400 and counted as `proxy_protocol`."""
     client_address: AddressPolicy = "full"
-    """What is kept of client addresses: `full`, `truncated` (/24 and /48), `none`. Keys may say otherwise."""
+    """What is kept of client addresses: `full`, `truncated` (/24 and /48), `hashed` (with a salt that rotates: the same
+    visitor has the same 32 hex digits until then, no place is found from it), `none`. Keys may say otherwise."""
+    address_salt_rotation_s: int = 86_400
+    """How long the salt of `hashed` addresses lives, seconds, counted in UTC: by default from midnight to midnight. It
+    is destroyed then, and nobody can find an address from its hash any more."""
     preflight_max_age_s: int = 7_200
     """How long browsers may remember a preflight; Chromium honours no more than 7,200 s."""
     head_cache_bytes_max: int = 16 * MIB
@@ -91,7 +97,13 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
                 raise wrong(
                     "collect.trusted_proxies", "addresses or networks like 10.0.0.0/8", network
                 ) from None
-        not_hashed("collect.client_address", self.client_address)
+        if self.proxy_protocol != "off" and not self.trusted_proxies:
+            raise wrong(
+                "collect.trusted_proxies",
+                f"the addresses of the proxies, since proxy_protocol is {self.proxy_protocol}",
+                self.trusted_proxies,
+                help="whoever may send this header names the client; that must not be everybody",
+            )
 
 
 COLLECT_BOUNDS: tuple[tuple[str, float, float], ...] = (
@@ -110,6 +122,7 @@ COLLECT_BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("event_bytes_max", 128, RECORD_BYTES_MAX - 1),
     ("id_length_max", 16, 4_096),
     ("pending_bytes_max", 65_536, 1_073_741_824),
+    ("address_salt_rotation_s", 60, 31_622_400),
     ("preflight_max_age_s", 0, 86_400),
     ("head_cache_bytes_max", 0, 1_073_741_824),
 )
@@ -166,8 +179,6 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             )
         if self.events_per_s_max < 0 or self.burst_events < 0:
             raise wrong(f"{at}.events_per_s_max", "0 or more", min(self.events_per_s_max, self.burst_events))
-        if self.client_address is not None:
-            not_hashed(f"{at}.client_address", self.client_address)
 
     def check_secrets(self, at: str) -> None:
         if bool(self.secrets) == bool(self.secret_file):
@@ -207,14 +218,6 @@ def host_and_port(listen: str) -> tuple[str, int]:
     if not bare or not port.isdecimal() or int(port) > 65_535 or (":" in bare and bare == host):
         raise wrong("collect.listen", "host:port, like 127.0.0.1:8420 or [::]:8420", listen)
     return bare, int(port)
-
-
-def not_hashed(field: str, policy: str) -> None:
-    """Salted hashes need a salt that all nodes share and rotate, which is not there yet."""
-    if policy == "hashed":
-        raise wrong(
-            field, "`full`, `truncated` or `none`", policy, help="`hashed` comes with a later version"
-        )
 
 
 def wrong(field: str, expected: str, got: object, *, help: str = "") -> Misconfigured:

@@ -67,8 +67,10 @@ class CollectWorker:
         control: Control,
         clock: Clock,
         publish: Publish,
+        salt: bytes | None = None,
     ) -> None:
-        """``submit`` is the commit thread; ``publish`` takes the counters, at most five times a second."""
+        """``submit`` is the commit thread; ``publish`` takes the counters, at most five times a second; ``salt`` is of
+        address hashes."""
         self.settings = settings
         self.blocks = blocks
         self.submit = submit
@@ -76,6 +78,7 @@ class CollectWorker:
         self.clock = clock
         self.publish = publish
         self.door = Door(settings, keys, boot_ns=clock.boot_ns, files=tag_files())
+        self.door.hash_with(salt)
         self.connections: set[Connection] = set()
         self.servers: list[asyncio.Server] = []
         self.polls = 0
@@ -114,8 +117,9 @@ class CollectWorker:
         """A client has come."""
         return Connection(self.door, self.connections)
 
-    def reload(self, keys: KeyTable) -> None:
-        """Go on with these keys, from the next request."""
+    def reload(self, keys: KeyTable, salt: bytes | None = None) -> None:
+        """Go on with these keys, and this salt of address hashes, from the next request."""
+        self.door.hash_with(salt)
         self.door.use(keys)
 
     async def drain(self, deadline_s: float) -> bool:

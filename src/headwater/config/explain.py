@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +11,9 @@ import msgspec
 from headwater.config import docs
 from headwater.config.load import Document, Path, key_text
 from headwater.kit.errors import Rejected
+
+NEAR = 0.75
+"""How alike two names must be, of 1, before one is proposed for the other."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,13 +33,27 @@ def explain(settings: msgspec.Struct, document: Document, key: str) -> list[Expl
     found = [e for e in everything(settings, document) if parse(e.key)[: len(path)] == path]
     if not found:
         known = [e.key for e in everything(settings, document)]
-        near = difflib.get_close_matches(key, known, 1, 0.5)
+        near = nearest(key, known)
         raise Rejected(
             f"there is no setting `{key}`",
             code="unknown_key",
-            help=f"did you mean `{near[0]}`?" if near else "",
+            help=f"did you mean `{near}`?" if near else "without a key, every setting is listed",
         )
     return found
+
+
+def nearest(key: str, known: Sequence[str]) -> str | None:
+    """The setting or block that was probably meant, by its whole name or by its last part; None rather than a guess
+    that has little to do with the key."""
+    names: dict[str, str] = {}
+    for whole in known:
+        parts = whole.split(".")
+        for length in range(len(parts), 0, -1):
+            path = ".".join(parts[:length])
+            names.setdefault(path, path)
+            names.setdefault(parts[length - 1], path)
+    close = difflib.get_close_matches(key, names, 1, NEAR)
+    return names[close[0]] if close else None
 
 
 def everything(settings: msgspec.Struct, document: Document, below: Path = ()) -> list[Explanation]:

@@ -98,7 +98,9 @@ class CatchUp:
             if not commits:
                 raise error
             self.coming = SimpleQueue()
-            self.coming.put(Prepared([], error))  # a run that broke off is never asked again: it has read ahead
+            self.coming.put(
+                Prepared([], error)
+            )  # a run that broke off is never asked again: it has read ahead
         elif not run.ended:
             self._prepare(run)
         return commits

@@ -23,6 +23,7 @@ import pyarrow as pa
 from headwater.destinations import load, plan, refused, stand
 from headwater.destinations.catchup import CatchUp, Tell
 from headwater.destinations.chain import Chain
+from headwater.destinations.pause import Held, Pause
 from headwater.destinations.plan import Load, Private, Wait
 from headwater.destinations.port import (
     NOWHERE,
@@ -52,6 +53,8 @@ SAVE_INTERVAL_S = 1.0
 LATE_S, STILL_S, FEW_ROWS = 2.0, 0.3, 2000
 """Behind: the newest row waiting is older than LATE_S, FEW_ROWS wait, and the latest came within STILL_S."""
 BEYOND_S = 1.0
+HELD_TELL_S = 1.0
+"""How often a pause tells for how long rows have waited."""
 OWN_TROUBLE = ("ready_unreadable", "dead_letters")
 """Errors that are not the destination's: it stays open, and answers readers."""
 
@@ -89,9 +92,12 @@ class Deliverer:
         open_private: OpenPrivate | None = None,
         processed: Callable[[], ProcessedAt] = lambda: NOWHERE,
         tell: Tell = lambda name, fields: None,
+        pause: Pause | None = None,
         submit: Submit = inline,
     ) -> None:
         self.name = name
+        self.pause = pause
+        """An operator's; None: there is nowhere to keep one."""
         self.destination = destination
         self.opens = chains
         self.chains = {key: Chain(open_chain, settings.ahead_bytes_max) for key, open_chain in chains.items()}
@@ -161,14 +167,22 @@ class Deliverer:
             if self.trouble is not None:
                 self.tell("destination_resumed", {"destination": self.name})
             self.trouble, self.failures = None, 0
-            self.look()
+            if self.held is None:
+                self.look()
             return wait_s
+
+    @property
+    def held(self) -> Held | None:
+        """The operator's pause, while there is one."""
+        return self.pause.held if self.pause is not None else None
 
     def advance(self) -> float:
         """One decision of the plan, carried out; seconds to wait."""
         if self.rows is None:
             self.catch_up.end()
             self.attach()
+        if self.held is not None:
+            return self.hold()
         if self.catch_up.run is not None:
             return self.run_on(self.catch_up.run)
         beside_s = self.replays.turn() if self.replays is not None else self.settings.retry_interval_s
@@ -183,6 +197,17 @@ class Deliverer:
                 return min(beside_s, self.look_beyond())
             case Private():
                 return self.off(decision)
+
+    def hold(self) -> float:
+        """Paused by an operator: open for readers, and seen where it stands; since when rows wait is not touched."""
+        if self.moved:
+            waiting_ns = self.waiting_ns
+            self.look()
+            self.waiting_ns = waiting_ns
+        age_s = (self.clock.boot_ns() - self.waiting_ns) / 1e9
+        if age_s - self.seen.age_s > HELD_TELL_S:
+            self.seen = replace(self.seen, age_s=age_s)
+        return self.settings.poll_interval_ms / 1000
 
     def links(self) -> list[list[plan.Link]]:
         """What is read ahead, as the plan sees it."""

@@ -7,9 +7,15 @@ A slow or broken destination holds up its own thread only (INV-DST-3). The socke
 op             request                                                reply
 =============  =====================================================  ==========================================
 ``sql``        query, rows_max?, time_max_s?, format? (json | arrow)  columns, rows, truncated, ms; the rows
+``export``     query, rows_max?                                       rows, truncated, ms; before it, pieces of an
+                                                                      Arrow IPC stream, as they are made
+``deep``       time_max_s?                                            streams: rows counted, and what is said of them
 ``positions``  –                                                      partitions: vector (hex), counters per stream
 ``status``     –                                                      what the report holds
 ``adopt``      from (now | here | beginning), passed?                 partitions, skipped_events
+``pause``      reason?                                                since, reason
+``resume``     –                                                      since, reason of the pause that ended
+``copy``       folder: below ``run/backup``                           files, held_ms: delivery waited so long
 ``write_off``  –                                                      written_off
 ``replay``     do (start | list | cancel | resume | drop), …          see replay.py
 ``retry``      origins (writer-log-seq, …), or all                    retried, refused_again: see retry.py
@@ -19,27 +25,36 @@ op             request                                                reply
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 import pyarrow as pa
 
-from headwater.destinations import replay, retry
-from headwater.destinations.deliver import Deliverer
+from headwater.destinations import copying, pause, replay, retry
+from headwater.destinations.deliver import LAYOUT, Deliverer
+from headwater.destinations.pause import Held, Pause
 from headwater.event.position import Vector
 from headwater.kit.clock import Clock
-from headwater.kit.errors import Rejected
+from headwater.kit.errors import Busy, HeadwaterError, Rejected, Unavailable
+
+if TYPE_CHECKING:
+    from headwater.destinations.duckdb.sql import Sql
 
 IDLE_WAIT_S = 0.5
 LOOK_INTERVAL_S = 0.05
 """How soon after a step the report has it; ``report`` bounds how often it is written."""
 REQUESTS_MAX = 16
+DEEP_S, DEEP_S_MAX = 600.0, 24 * 3600.0
+"""How long counting may take where the request does not say, and at most."""
 OPEN_WAIT_S = 5.0
 """How long a query waits for a destination that is starting; a large write-ahead log is read first."""
 
-Handler = Callable[[dict[str, Any]], Awaitable[tuple[dict[str, Any], bytes]]]
+Reply = tuple[dict[str, Any], bytes | AsyncGenerator[bytes, None]]
+Handler = Callable[[dict[str, Any]], Awaitable[Reply]]
 
 
 class Server(Protocol):
@@ -64,7 +79,13 @@ class DeliverWorker:
         self.clock = clock
         self.socket = socket
         self.stopping = threading.Event()
+        self.going = threading.Event()
+        """Clear while somebody waits for the end of a round: rounds follow each other so closely that nobody else
+        would get their lock."""
+        self.going.set()
         self.broken: BaseException | None = None
+        self.counting = threading.Lock()
+        self.stop_counting: Callable[[], None] = lambda: None
         self.pool = ThreadPoolExecutor(REQUESTS_MAX, thread_name_prefix="deliver-ask")
 
     async def run(self, serve: Serve) -> None:
@@ -82,7 +103,7 @@ class DeliverWorker:
                 thread.start()
             told: list[object] = []
             while self.broken is None:
-                now = [(d.seen, d.trouble) for d in self.deliverers.values()]
+                now = [(d.seen, d.trouble, d.held) for d in self.deliverers.values()]
                 if now != told:
                     told = list(now)
                     self.report(self.status())
@@ -98,6 +119,7 @@ class DeliverWorker:
 
     def close(self) -> None:
         """Let go of every destination; the threads have ended."""
+        self.stop_counting()
         self.pool.shutdown(wait=True, cancel_futures=True)
         for deliverer in self.deliverers.values():
             deliverer.close()
@@ -106,6 +128,7 @@ class DeliverWorker:
         """The thread of one destination."""
         try:
             while not self.stopping.is_set():
+                self.going.wait()
                 wait_s = deliverer.round()
                 if wait_s > 0:
                     self.stopping.wait(min(wait_s, IDLE_WAIT_S))
@@ -115,13 +138,18 @@ class DeliverWorker:
 
     # -- answering
 
-    async def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    async def answer(self, request: dict[str, Any]) -> Reply:
         """One request of the socket."""
-        operations = {
+        operations: dict[str, Callable[[dict[str, Any]], Reply]] = {
+            "export": self.export,
             "sql": self.sql,
+            "deep": self.deep,
             "positions": self.positions,
             "status": self.tell_status,
             "adopt": self.adopt,
+            "copy": self.copy,
+            "pause": self.pause,
+            "resume": self.resume,
             "write_off": self.write_off,
             "replay": self.replay,
             "retry": self.retry,
@@ -144,18 +172,33 @@ class DeliverWorker:
             )
         return deliverer
 
-    def sql(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Rows of a reading statement."""
-        from headwater.destinations.duckdb import sql
+    def reader(self, request: Mapping[str, Any]) -> Sql:
+        """What answers SQL at the destination that a request is about."""
         from headwater.destinations.duckdb.write import DuckDbDestination
 
         deliverer = self.chosen(request)
         destination = deliverer.destination
         if not isinstance(destination, DuckDbDestination):
             raise Rejected("this destination answers no SQL", code="sql_none")
-        began_ns = self.clock.boot_ns()
         self.await_open(deliverer)
-        answer = destination.sql.query(
+        return destination.sql
+
+    def export(self, request: dict[str, Any]) -> Reply:
+        """All rows of a reading statement; what is told stands after them."""
+        from headwater.destinations.duckdb import export
+
+        told: dict[str, Any] = {}
+        made = export.pieces(
+            self.reader(request), str(request.get("query", "")), request.get("rows_max"), self.clock, told
+        )
+        return told, export.in_threads(made, self.pool)
+
+    def sql(self, request: dict[str, Any]) -> Reply:
+        """Rows of a reading statement."""
+        from headwater.destinations.duckdb import sql
+
+        began_ns = self.clock.boot_ns()
+        answer = self.reader(request).query(
             str(request.get("query", "")),
             rows_max=request.get("rows_max"),
             time_max_s=request.get("time_max_s"),
@@ -168,6 +211,28 @@ class DeliverWorker:
             "ms": (self.clock.boot_ns() - began_ns) / 1e6,
         }
         return told, body
+
+    def deep(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """The rows of each stream, counted in the destination; one count at a time."""
+        from headwater.destinations.duckdb import deep
+        from headwater.destinations.duckdb.write import DuckDbDestination
+
+        deliverer = self.chosen(request)
+        destination = deliverer.destination
+        if not isinstance(destination, DuckDbDestination):
+            raise Rejected("this destination cannot be counted", code="deep_none")
+        if not self.counting.acquire(blocking=False):
+            raise Busy("its rows are being counted for somebody else", code="deep_busy")
+        try:
+            self.await_open(deliverer)
+            time_max_s = min(float(request.get("time_max_s") or DEEP_S), DEEP_S_MAX)
+            cursor, pipeline = destination.cursor(), deliverer.memory.pipeline
+            self.stop_counting = cursor.interrupt
+            found = deep.count(cursor, destination.path, pipeline, LAYOUT, time_max_s)
+        finally:
+            self.stop_counting = lambda: None
+            self.counting.release()
+        return {"streams": msgspec.to_builtins(found)}, b""
 
     def await_open(self, deliverer: Deliverer) -> None:
         """Let a destination that is only just starting open first; its trouble, or the time, ends the wait."""
@@ -207,6 +272,37 @@ class DeliverWorker:
             )
         return deliverer.adopt(str(request.get("from", "")), known, at or None), b""
 
+    def copy(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """A copy of the destination's file for a backup, between two rounds."""
+        deliverer, folder = self.chosen(request), os.path.realpath(str(request.get("folder", "")))
+        if not folder.startswith(os.path.realpath(os.path.dirname(self.socket)) + "/backup/"):
+            raise Rejected(f"folder {folder}: expected one below run/backup", code="copy_folder")
+        self.await_open(deliverer)
+        self.going.clear()
+        try:
+            return copying.copy(deliverer, folder, self.check_going_on), b""
+        finally:
+            self.going.set()
+
+    def check_going_on(self) -> None:
+        """Unavailable when the process is about to end."""
+        if self.stopping.is_set():
+            raise Unavailable("the node is stopping", code="stopping")
+
+    def pause(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """An operator's pause; durable on return."""
+        deliverer = self.chosen(request)
+        held = pause_of(deliverer).begin(str(request.get("reason") or ""), self.clock.wall_ns())
+        deliverer.tell("destination_held", {"destination": deliverer.name, "reason": held.reason})
+        return {"destination": deliverer.name, "since": held.since, "reason": held.reason}, b""
+
+    def resume(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """The end of an operator's pause; durable on return."""
+        deliverer = self.chosen(request)
+        held = pause_of(deliverer).end()
+        deliverer.tell("destination_resumed", {"destination": deliverer.name})
+        return {"destination": deliverer.name, "since": held.since, "reason": held.reason}, b""
+
     def write_off(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """An operator's decision; see Deliverer.write_off."""
         return self.chosen(request).write_off(), b""
@@ -230,6 +326,13 @@ class DeliverWorker:
         return {"group": self.group, "destinations": {n: status_of(d) for n, d in self.deliverers.items()}}
 
 
+def pause_of(deliverer: Deliverer) -> Pause:
+    """Where a destination's pause is kept."""
+    if deliverer.pause is None:
+        raise Rejected(f"destination {deliverer.name} cannot be paused here", code="no_pause")
+    return deliverer.pause
+
+
 def arrow_bytes(rows: pa.Table) -> bytes:
     """An Arrow IPC stream."""
     sink = pa.BufferOutputStream()
@@ -240,7 +343,7 @@ def arrow_bytes(rows: pa.Table) -> bytes:
 
 def state_of(deliverer: Deliverer) -> str:
     """In one word; ``catching_up``: a private run is under way."""
-    if deliverer.trouble is not None:
+    if deliverer.trouble is not None or deliverer.held is not None:
         return "paused"
     if deliverer.catch_up.run is not None:
         return "catching_up"
@@ -250,16 +353,13 @@ def state_of(deliverer: Deliverer) -> str:
 def status_of(deliverer: Deliverer) -> dict[str, Any]:
     """Where a destination stands, as others read it; all its numbers are of one moment or an older one."""
     seen = deliverer.seen
-    trouble = deliverer.trouble
-    age_s = seen.age_s  # as of the last round; in trouble nobody looks at what waits, and the wait goes on
-    if trouble is not None:
+    trouble, held = deliverer.trouble, deliverer.held
+    age_s = seen.age_s  # as of the last round; in a pause nobody looks at what waits, and the wait goes on
+    if trouble is not None or held is not None:
         age_s = (deliverer.clock.boot_ns() - deliverer.waiting_ns) / 1e9
     return {
         "state": state_of(deliverer),
-        "reason": None if trouble is None else trouble.message,
-        "code": None if trouble is None else trouble.code,
-        "help": None if trouble is None else trouble.help,
-        "command": None if trouble is None else trouble.fields.get("command"),
+        **why_paused(deliverer.name, trouble, held),
         "vectors": vectors_of(seen.vectors),
         "remembered": {} if seen.vectors else vectors_of(deliverer.memory.vectors),
         "streams": {stream: counts._asdict() for stream, counts in seen.streams.items()},
@@ -275,6 +375,17 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
             {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift
         ],
     }
+
+
+def why_paused(name: str, trouble: HeadwaterError | None, held: Held | None) -> dict[str, Any]:
+    """Reason and remedy; trouble comes first, since resuming would not mend it."""
+    if trouble is not None:
+        command = trouble.fields.get("command")
+        return {"reason": trouble.message, "code": trouble.code, "help": trouble.help, "command": command}
+    if held is not None:
+        command = pause.command(name)
+        return {"reason": held.text(), "code": pause.CODE, "help": command, "command": command}
+    return dict.fromkeys(("reason", "code", "help", "command"))
 
 
 def vectors_of(vectors: Mapping[int, Vector]) -> dict[str, list[int]]:

@@ -143,6 +143,16 @@ def explain(error: BaseException) -> tuple[str, str]:
     return QUOTED.sub(lambda word: WORDS.get(word[1], word[1]), text[:1].lower() + text[1:]), field
 
 
+def placed(error: BaseException, body: bytes) -> BaseException:
+    """The error about text that is no UTF-8 with its place in the whole body: msgspec counts from the value's start."""
+    if isinstance(error, UnicodeDecodeError):
+        try:
+            body.decode()
+        except UnicodeDecodeError as whole:
+            return whole
+    return error
+
+
 ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises on a bad body."""
 
@@ -192,7 +202,7 @@ class Readers:
             if not body.isascii():
                 body.decode()
         except ERRORS as error:
-            return refuse_body(body, *explain(error))
+            return refuse_body(body, *explain(placed(error, body)))
         if event.event is None or event.type is None:
             lack = shortfall(event, default)
         else:
@@ -225,7 +235,7 @@ class Readers:
             try:
                 event: Event = self.event(data)
             except ERRORS as error:
-                refused.append(Refusal(index, *explain(error)))
+                refused.append(Refusal(index, *explain(placed(error, data))))
                 continue
             lack = shortfall(event, default)
             if len(data) > self.limits.event_bytes_max:

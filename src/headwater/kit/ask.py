@@ -4,6 +4,9 @@
 
     {"op": "sql", "query": "select 1", "bytes": 0}\\n<bytes>      →      {"columns": 1, "bytes": 812}\\n<bytes>
 
+A reply too large for memory comes in pieces: frames with ``"more": true`` and bytes, then the reply itself without any.
+An error can end them at any place, in place of the reply.
+
 One request per connection: a process that dies in the middle costs one connection, and nothing has to be resumed.
 The socket has mode 0600, and belongs to the user that runs the node: who may open it is trusted. Sizes, connections
 and waits are bounded. An error of the handler travels as ``{"error": {...}}`` and is raised again on the asking side
@@ -18,7 +21,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -33,8 +36,13 @@ CONNECT_WAIT_S = 2.0
 READ_WAIT_S = 10.0
 """How long a server waits for the rest of a request that has begun."""
 
-Handler = Callable[[dict[str, Any]], Awaitable[tuple[dict[str, Any], bytes]]]
-"""Answers one request. Its bytes, when it has any, stand under ``body``."""
+WRITE_WAIT_S = 30.0
+"""How long a piece of a reply may wait for the asking side to read."""
+
+Body = bytes | AsyncGenerator[bytes, None]
+Handler = Callable[[dict[str, Any]], Awaitable[tuple[dict[str, Any], Body]]]
+"""Answers one request. Its bytes, when it has any, stand under ``body``. A reply that comes in pieces is read after the
+last of them; their generator is closed, whatever happens."""
 
 KINDS: dict[str, type[errors.HeadwaterError]] = {
     kind.__name__: kind
@@ -77,15 +85,17 @@ class Server:
         self.connections.add(task)
         try:
             reply, body = await self.answer(reader)
+            if not isinstance(body, bytes):
+                reply, body = await send_pieces(writer, reply, body), b""
             writer.write(frame(reply, body))
             await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the asking side is gone: nobody is left to tell
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+            writer.transport.abort()  # the asking side is gone: nobody is left to tell
         finally:
             self.connections.discard(task)
             writer.close()
 
-    async def answer(self, reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]:
+    async def answer(self, reader: asyncio.StreamReader) -> tuple[dict[str, Any], Body]:
         """The handler's reply, or its error as one."""
         try:
             if len(self.connections) > CONNECTIONS_MAX:
@@ -134,6 +144,48 @@ def ask(
     except OSError as error:
         raise unanswered(path) from error
     return raised(reply), data
+
+
+def ask_pieces(
+    path: str, request: Mapping[str, Any], timeout_s: float, told: dict[str, Any]
+) -> Generator[bytes, None, None]:
+    """The pieces of a reply as they come, each within ``timeout_s``; ``told`` has the reply after the last. Raises as
+    ``ask`` does, also between two pieces."""
+    try:
+        with short_path(path) as short, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(min(timeout_s, CONNECT_WAIT_S))
+            connection.connect(short)
+            connection.settimeout(timeout_s)
+            connection.sendall(frame(request, b""))
+            with connection.makefile("rb") as stream:
+                while True:
+                    reply = parse_line(stream.readline(LINE_BYTES_MAX + 1))
+                    length = reply.pop("bytes")
+                    if not reply.get("more"):
+                        break
+                    data = stream.read(length)
+                    if len(data) < length:
+                        raise ConnectionResetError("the connection ended in the middle of a piece")
+                    yield data
+    except OSError as error:
+        raise unanswered(path) from error
+    told |= raised(reply)
+
+
+async def send_pieces(
+    writer: asyncio.StreamWriter, reply: dict[str, Any], pieces: AsyncGenerator[bytes, None]
+) -> dict[str, Any]:
+    """Send the pieces no quicker than they are read. What is to be said after them: ``reply``, or what ended them."""
+    try:
+        async for piece in pieces:
+            writer.write(frame({"more": True}, piece))
+            async with asyncio.timeout(WRITE_WAIT_S):
+                await writer.drain()
+    except errors.HeadwaterError as error:
+        return {"error": describe(error)}
+    finally:
+        await pieces.aclose()
+    return reply
 
 
 async def ask_async(

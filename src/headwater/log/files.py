@@ -1,6 +1,7 @@
 """The names of a writer's files, and the small file that says where a log ends.
 
-``<log>-<first seq>.seg`` segments · ``<log>.wm`` durable next seq, a mapped u64 · ``<log>.end`` JSON, written once
+``<log>-<first seq>.seg`` segments, ``….segz`` the same compressed, ``….segz.new`` about to take their place
+(log/compress) · ``<log>.wm`` durable next seq, a mapped u64 · ``<log>.end`` JSON, written once
 (INV-LOG-4) · ``next.seg``, ``next-2.seg`` prepared ahead · ``spare-<n>.seg`` passed segments waiting to be recycled.
 """
 
@@ -15,7 +16,10 @@ import msgspec
 from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken
 
-SEGMENT = re.compile(r"^([0-9a-f]{16})-([0-9a-f]{16})\.seg$")
+SEGMENT = re.compile(r"^([0-9a-f]{16})-([0-9a-f]{16})\.segz?$")
+PLAIN, COMPRESSED, FINISHED = ".seg", ".segz", ".segz.new"
+DRAFT = "compress.tmp"
+"""A compressed segment that is being made; there is one at a time."""
 SPARE = re.compile(r"^spare-(\d+)\.seg$")
 NEXT = ("next.seg", "next-2.seg")
 """Names of prepared segments; as many as can be prepared ahead."""
@@ -27,6 +31,12 @@ class Segment(NamedTuple):
     log: int
     first: int
     path: str
+    """Of the form that it had when the folder was listed (log/segment opens the one that it has)."""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether its plain form was gone."""
+        return self.path.endswith(COMPRESSED)
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -64,12 +74,24 @@ def end_path(folder: str, log: int) -> str:
     return f"{folder}/{log:016x}.end"
 
 
+def forms(segment: Segment) -> tuple[str, str]:
+    """The paths of a segment's plain and of its compressed form."""
+    stem = segment.path.rpartition(".")[0]
+    return stem + PLAIN, stem + COMPRESSED
+
+
 def segments(disk: Disk, folder: str) -> list[Segment]:
-    """All segments of a writer in order; none when the folder is missing."""
+    """All segments of a writer in order, each once, by its plain form while it is there; none when the folder is
+    missing."""
     if not disk.exists(folder):
         return []
     found = [m for m in map(SEGMENT.match, disk.listdir(folder)) if m]
-    return sorted(Segment(int(m[1], 16), int(m[2], 16), f"{folder}/{m[0]}") for m in found)
+    listed = sorted(Segment(int(m[1], 16), int(m[2], 16), f"{folder}/{m[0]}") for m in found)
+    return [
+        one
+        for one, before in zip(listed, [None, *listed], strict=False)
+        if one[:2] != (before and before[:2])
+    ]
 
 
 def spares(disk: Disk, folder: str) -> list[str]:

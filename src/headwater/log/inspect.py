@@ -7,8 +7,10 @@ import msgspec
 from headwater.kit.disk import Disk
 from headwater.log import block, files
 from headwater.log.block import Secret
+from headwater.log.compressed import CompressedFile
 from headwater.log.files import Segment
 from headwater.log.recover import block_at, later_blocks
+from headwater.log.segment import open_segment
 
 
 class SegmentState(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +23,10 @@ class SegmentState(msgspec.Struct, frozen=True, kw_only=True):
     blocks: int
     records: int
     bytes: int
+    """What its file takes."""
     used_bytes: int
+    """Of its blocks, as they were written."""
+    compressed: bool
     first_node_time_ns: int | None
     last_node_time_ns: int | None
     problems: list[str]
@@ -47,15 +52,16 @@ def inspect(disk: Disk, folder: str, secret: Secret) -> list[SegmentState]:
 
 
 def _segment(disk: Disk, segment: Segment, claimed: int | None, secret: Secret) -> SegmentState:
-    file = disk.open(segment.path)
+    file = open_segment(disk, segment, secret)
     try:
         headers: list[block.Header] = []
-        problems: list[str] = []
+        compressed = isinstance(file, CompressedFile)
+        problems = list(file.problems) if isinstance(file, CompressedFile) else []
         offset, seq = 0, segment.first
         while claimed is None or seq < claimed:
-            found = block_at(disk, file, offset, segment.log, secret)
+            found = block_at(file, offset, segment.log, secret)
             if found is None or found[0].first_seq != seq:
-                later = next(later_blocks(disk, file, offset, segment.log, seq + 1, secret), None)
+                later = next(later_blocks(file, offset, segment.log, seq + 1, secret), None)
                 if later is None:
                     if claimed is not None:
                         problems.append(
@@ -76,11 +82,12 @@ def _segment(disk: Disk, segment: Segment, claimed: int | None, secret: Secret) 
             next_seq=seq,
             blocks=len(headers),
             records=sum(h.records for h in headers),
-            bytes=disk.size(file),
+            bytes=file.disk_bytes,
             used_bytes=offset,
+            compressed=compressed,
             first_node_time_ns=headers[0].node_time_ns if headers else None,
             last_node_time_ns=headers[-1].node_time_ns if headers else None,
             problems=problems,
         )
     finally:
-        disk.close(file)
+        file.close()

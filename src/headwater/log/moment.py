@@ -30,7 +30,7 @@ class Oldest(NamedTuple):
     """Whether it is known to be the first that there ever was."""
 
 
-def oldest(disk: Disk, folder: str) -> Oldest | None:
+def oldest(disk: Disk, folder: str, secret: Secret) -> Oldest | None:
     """Where what is kept of a writer begins; None where nothing is."""
     held = files.segments(disk, folder)
     if not held:
@@ -38,7 +38,7 @@ def oldest(disk: Disk, folder: str) -> Oldest | None:
     begin = held[0]
     before = [log for log in files.logs(disk, folder) if log < begin.log]
     emptied = any(end.seq for log in before if (end := files.read_end(disk, folder, log)) is not None)
-    closed_ns = retain.node_time_ns(disk, begin)
+    closed_ns = retain.node_time_ns(disk, begin, secret)
     return Oldest(Position(begin.log, begin.first), closed_ns, not begin.first and not emptied)
 
 
@@ -50,7 +50,7 @@ def at(
     held = [s for s in files.segments(disk, folder) if Position(s.log, s.first) < limit]
     if not held:
         return limit
-    segment = last_before(disk, held, moment_ns)
+    segment = last_before(disk, held, moment_ns, secret)
     reader = LogReader(disk, folder, writer, Position(segment.log, segment.first), limit, secret=secret)
     found = reader.at
     try:
@@ -67,10 +67,10 @@ def at(
         reader.close()
 
 
-def last_before(disk: Disk, held: list[Segment], moment_ns: int) -> Segment:
+def last_before(disk: Disk, held: list[Segment], moment_ns: int, secret: Secret) -> Segment:
     """The segment in which the moment lies: the one before the first that begins after it."""
     for before, segment in zip([held[0], *held], held, strict=False):
-        if retain.node_time_ns(disk, segment) > moment_ns:
+        if retain.node_time_ns(disk, segment, secret) > moment_ns:
             return before
     return held[-1]
 

@@ -15,8 +15,9 @@ from headwater.event.position import ZERO, Position, WriterId
 from headwater.kit.disk import Cell, Disk
 from headwater.log import block, files
 from headwater.log.block import Secret
-from headwater.log.files import End, Segment
+from headwater.log.files import End
 from headwater.log.recover import block_at, later_blocks
+from headwater.log.segment import SegmentFile, open_segment
 
 CHUNK_BYTES = block.BLOCK_BYTES_MAX
 
@@ -61,11 +62,11 @@ class LogReader:
         self.more = False
         """True when ``fill`` stopped because it had read enough, not because there was nothing more."""
         self._read = at
-        self._segments: list[Segment] = []
         self._end: End | None = None
         self._cell: Cell | None = None
-        self._file: int | None = None
-        self._path = ""
+        self._file: SegmentFile | None = None
+        self._first = -1
+        """The first number of the segment that is open."""
         self._offset = 0
         self._closed = (0, 0)
 
@@ -136,9 +137,13 @@ class LogReader:
     def _release(self) -> None:
         if self._cell is not None:
             self._cell.close()
+        self._close_file()
+        self._end, self._cell = None, None
+
+    def _close_file(self) -> None:
         if self._file is not None:
-            self.disk.close(self._file)
-        self._end, self._cell, self._file, self._path = None, None, None, ""
+            self._file.close()
+        self._file, self._first = None, -1
 
     def _open(self) -> bool:
         """Stand at the block that begins at ``_read``; False when no segment holds it."""
@@ -147,15 +152,15 @@ class LogReader:
         if not fitting:
             return False
         segment = fitting[-1]
-        if segment.path == self._path and self._file is not None:
+        if segment.first == self._first and self._file is not None:
             return True
-        if self._file is not None:
-            self.disk.close(self._file)
-        self._file, self._path, self._offset = self.disk.open(segment.path), segment.path, 0
+        self._close_file()
+        self._file = open_segment(self.disk, segment, self.secret)
+        self._first, self._offset = segment.first, 0
         expected = segment.first
         offset = 0
         while True:  # by headers alone; where one of them lies, the next reading finds no block, and searches
-            header = block.read_header(self.disk.pread(self._file, block.PAGE_BYTES, offset), segment.log)
+            header = block.read_header(self._file.pread(block.PAGE_BYTES, offset), segment.log)
             if header is None or header.first_seq != expected:
                 return True
             self._offset, expected = offset, header.next_seq
@@ -173,10 +178,10 @@ class LogReader:
             return
         assert self._file is not None
         length = min(CHUNK_BYTES, max(bytes_max, block.PAGE_BYTES))
-        data = memoryview(self.disk.pread(self._file, length, self._offset))
+        data = memoryview(self._file.pread(length, self._offset))
         header = block.read_header(data, self._read.log)
         if header is not None and header.disk_bytes > len(data):
-            data = memoryview(self.disk.pread(self._file, header.disk_bytes, self._offset))
+            data = memoryview(self._file.pread(header.disk_bytes, self._offset))
         at = 0
         while self._read.seq < limit:
             header = block.read_header(data[at:], self._read.log)
@@ -198,26 +203,23 @@ class LogReader:
     def _around(self, limit: int) -> Iterator[Block]:
         """The expected block is not here: it begins the next segment, or it is damaged."""
         own = [s for s in files.segments(self.disk, self.folder) if s.log == self._read.log]
-        if any(s.first == self._read.seq and s.path != self._path for s in own):
-            assert self._file is not None
-            self.disk.close(self._file)
-            self._file = None
+        if any(s.first == self._read.seq != self._first for s in own):
+            self._close_file()
             return
         assert self._file is not None
-        again = block_at(self.disk, self._file, self._offset, self._read.log, self.secret)
+        again = block_at(self._file, self._offset, self._read.log, self.secret)
         if again is not None and again[0].first_seq == self._read.seq and again[0].next_seq <= limit:
             return  # whole after all: it was being written while we read
         log, seq = (
             self._read
         )  # from the beginning: a wrong length in a header may have led beyond the next block
-        for offset, header, _ in later_blocks(self.disk, self._file, 0, log, seq, self.secret):
+        for offset, header, _ in later_blocks(self._file, 0, log, seq, self.secret):
             self._offset = offset
             if header.first_seq > self._read.seq:
                 yield self._damage(min(header.first_seq, limit))
             return
         after = [s.first for s in own if s.first > self._read.seq]
-        self.disk.close(self._file)
-        self._file = None
+        self._close_file()
         yield self._damage(min([*after, limit]))
 
     def _damage(self, until: int) -> Block:

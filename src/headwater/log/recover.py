@@ -20,6 +20,7 @@ from headwater.kit.disk import Disk
 from headwater.log import block, files
 from headwater.log.block import Secret
 from headwater.log.files import Damage, End, Segment
+from headwater.log.segment import SegmentFile, open_segment
 
 READ_BYTES = block.BLOCK_BYTES_MAX
 LOST_EVENTS_MAX = 1 << 40
@@ -40,15 +41,15 @@ def no_streams(_payload: memoryview) -> Mapping[str, int]:
 
 
 def block_at(
-    disk: Disk, file: int, offset: int, log_id: int, secret: Secret
+    file: SegmentFile, offset: int, log_id: int, secret: Secret
 ) -> tuple[block.Header, memoryview] | None:
     """The whole, right block of this log at an offset, with its payload; None where there is none."""
-    data = disk.pread(file, block.PAGE_BYTES, offset)
+    data = file.pread(block.PAGE_BYTES, offset)
     header = block.read_header(data, log_id)
     if header is None:
         return None
     if header.disk_bytes > len(data):
-        data = disk.pread(file, header.disk_bytes, offset)
+        data = file.pread(header.disk_bytes, offset)
     if not block.hash_agrees(data, secret):
         return None
     view = memoryview(data)
@@ -56,16 +57,16 @@ def block_at(
 
 
 def later_blocks(
-    disk: Disk, file: int, offset: int, log_id: int, above: int, secret: Secret
+    file: SegmentFile, offset: int, log_id: int, above: int, secret: Secret
 ) -> Iterator[tuple[int, block.Header, memoryview]]:
     """Blocks of this log with a first number at or above ``above``, found at any page from ``offset`` on."""
-    size = disk.size(file)
+    size = file.size()
     while offset < size:
-        chunk = disk.pread(file, READ_BYTES, offset)
+        chunk = file.pread(READ_BYTES, offset)
         for page in range(0, len(chunk), block.PAGE_BYTES):
             header = block.read_header(memoryview(chunk)[page : page + block.HEADER_BYTES], log_id)
             if header is not None and header.first_seq >= above:
-                found = block_at(disk, file, offset + page, log_id, secret)
+                found = block_at(file, offset + page, log_id, secret)
                 if found is not None:
                     yield offset + page, *found
         if not chunk:
@@ -91,17 +92,15 @@ class Recovery:
 
     def read(self, segment: Segment) -> int:
         """Read a segment; the offset behind its last good block."""
-        file = self.disk.open(segment.path, direct=True)
+        file = open_segment(self.disk, segment, self.secret, direct=True)
         try:
             offset = 0
             while True:
-                found = block_at(self.disk, file, offset, self.log_id, self.secret)
+                found = block_at(file, offset, self.log_id, self.secret)
                 if found is not None and found[0].first_seq == self.seq:
                     header, payload = found
                 else:
-                    later = next(
-                        later_blocks(self.disk, file, offset, self.log_id, self.seq + 1, self.secret), None
-                    )
+                    later = next(later_blocks(file, offset, self.log_id, self.seq + 1, self.secret), None)
                     if later is None:
                         return offset
                     offset, header, payload = later
@@ -110,7 +109,7 @@ class Recovery:
                 self.seq = self.counted = header.next_seq
                 offset += header.disk_bytes
         finally:
-            self.disk.close(file)
+            file.close()
 
     def lose_up_to(self, watermark: int) -> bool:
         """Whether events below the watermark are gone from the end; they are damage, and nobody's numbers again."""
@@ -127,13 +126,14 @@ def last_streams(
 ) -> tuple[dict[str, int], int]:
     """Counts per stream from the last block of whole segments that can be read, and the next number behind it."""
     for segment in reversed(segments):
-        file = disk.open(segment.path, direct=True)
+        file = open_segment(disk, segment, secret, direct=True)
         try:
-            found = deque(later_blocks(disk, file, 0, log_id, segment.first, secret), maxlen=1)
+            found = deque(later_blocks(file, 0, log_id, segment.first, secret), maxlen=1)
         finally:
-            disk.close(file)
+            file.close()
         for _, header, payload in found:
-            _keep(disk, segment.path)
+            if not segment.compressed:
+                _keep(disk, segment.path)
             return dict(streams_of(payload)), header.next_seq
     return {}, 0
 
@@ -154,7 +154,7 @@ def recover(disk: Disk, folder: str, log_id: int, secret: Secret, streams_of: St
     if lost:  # decided again, after a crash before the end was durable, it must be the same end
         _keep(disk, files.watermark_path(folder, log_id))
         disk.sync_dir(folder)
-    if segments:
+    if segments and not segments[-1].compressed:
         _keep(disk, segments[-1].path, None if lost else used)
     if reading.counted < reading.seq:
         reading.streams[""] = reading.seq - reading.counted

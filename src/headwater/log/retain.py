@@ -14,7 +14,9 @@ from typing import NamedTuple
 from headwater.event.position import Position
 from headwater.kit.disk import Disk
 from headwater.log import block, files
+from headwater.log.block import Secret
 from headwater.log.files import Segment
+from headwater.log.segment import open_segment
 
 
 class Retired(NamedTuple):
@@ -37,30 +39,34 @@ def ends(disk: Disk, folder: str) -> list[tuple[Segment, Position]]:
 
 
 def folder_bytes(disk: Disk, folder: str) -> int:
-    """What the segments of a folder take, spares and the prepared one counted."""
-    total = 0
-    for name in disk.listdir(folder):
-        if name.endswith(".seg"):
-            file = disk.open(f"{folder}/{name}")
-            try:
-                total += disk.size(file)
-            finally:
-                disk.close(file)
-    return total
+    """What the segments of a folder take in either form; spares, prepared ones and those being compressed counted."""
+    counted = (files.PLAIN, files.COMPRESSED, files.FINISHED, files.DRAFT)
+    return sum(size_of(disk, f"{folder}/{name}") for name in disk.listdir(folder) if name.endswith(counted))
+
+
+def size_of(disk: Disk, path: str) -> int:
+    """The size of a file; 0 where it is gone by now: segments are recycled, compressed and finished beside us."""
+    return size_and_names(disk, path)[0]
+
+
+def size_and_names(disk: Disk, path: str) -> tuple[int, int]:
+    """The size of a file and how many names it has; zeros where it is gone by now."""
+    try:
+        file = disk.open(path)
+    except FileNotFoundError:
+        return 0, 0
+    try:
+        return disk.size(file), disk.names(file)
+    finally:
+        disk.close(file)
 
 
 def held_bytes(disk: Disk, folder: str, safe: Position) -> int:
     """What the folder would take if everything below ``safe`` were given back."""
     below = {segment.path for segment, after in ends(disk, folder) if after <= safe}
-    total = 0
-    for segment in files.segments(disk, folder):
-        if segment.path not in below:
-            file = disk.open(segment.path)
-            try:
-                total += disk.size(file)
-            finally:
-                disk.close(file)
-    return total
+    return sum(
+        size_of(disk, segment.path) for segment in files.segments(disk, folder) if segment.path not in below
+    )
 
 
 def retire(
@@ -68,14 +74,16 @@ def retire(
     folder: str,
     safe: Position,
     *,
-    wanted: Callable[[Segment], bool],
+    wanted: Callable[[Segment, int], bool],
     segment_bytes: int,
     spares_max: int,
 ) -> Retired:
-    """Recycle or remove the segments below ``safe`` that nobody ``wanted`` to keep longer.
+    """Recycle or remove the segments below ``safe``, oldest first, up to the first that is ``wanted`` longer (asked
+    with what it takes on disk): nothing goes that is newer than what stays. Compressed ones are removed.
 
     A segment is known to be full by the name of the one behind it. That name is made durable first: its writer may
     have died before it did so, and after a crash of the machine nothing would be left of a log without an end.
+    What a backup still reads, under a name of its own, is removed and not recycled: nobody may write over it.
     """
     count = size = 0
     spares = len(files.spares(disk, folder))
@@ -83,14 +91,10 @@ def retire(
     if passed:
         disk.sync_dir(folder)
     for segment in passed:
-        if wanted(segment):
-            continue
-        file = disk.open(segment.path)
-        try:
-            length = disk.size(file)
-        finally:
-            disk.close(file)
-        if length == segment_bytes and spares < spares_max:
+        length, names = size_and_names(disk, segment.path)
+        if wanted(segment, length):
+            break
+        if not segment.compressed and length == segment_bytes and names == 1 and spares < spares_max:
             disk.rename(segment.path, f"{folder}/spare-{segment.first:016d}.seg")
             spares += 1
         else:
@@ -99,21 +103,21 @@ def retire(
     return Retired(count, size)
 
 
-def node_time_ns(disk: Disk, segment: Segment) -> int:
+def node_time_ns(disk: Disk, segment: Segment, secret: Secret) -> int:
     """Node time (ns) of the first block of a segment, as its age; 0 when it has none."""
-    file = disk.open(segment.path)
+    file = open_segment(disk, segment, secret)
     try:
-        header = block.read_header(disk.pread(file, block.PAGE_BYTES, 0), segment.log)
+        header = block.read_header(file.pread(block.PAGE_BYTES, 0), segment.log)
     finally:
-        disk.close(file)
+        file.close()
     return header.node_time_ns if header else 0
 
 
-def oldest_ns(disk: Disk, raw: str) -> int:
+def oldest_ns(disk: Disk, raw: str, secret: Secret) -> int:
     """Node time (ns) of the oldest block of all writers below ``raw``; 0 where there is none."""
     found = []
     for name in disk.listdir(raw):
         for segment in files.segments(disk, f"{raw}/{name}")[:1]:
             with suppress(FileNotFoundError):  # it is being given back
-                found.append(node_time_ns(disk, segment))
+                found.append(node_time_ns(disk, segment, secret))
     return min(found, default=0)

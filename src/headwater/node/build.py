@@ -11,6 +11,7 @@ role          module                      from → to
 ``process``   roles/process.py            raw → ready
 ``deliver``   roles/deliver.py            ready → one destination; SQL
 ``ops``       roles/ops.py                reports → health, metrics, status, API, demo page
+``upkeep``    roles/upkeep.py             raw → raw, compressed
 ============  ==========================  ====================================================
 """
 
@@ -85,9 +86,17 @@ def ops(context: Context) -> Role:
     return OpsRole(context)
 
 
+def upkeep(context: Context) -> Role:
+    """Compression of raw segments, at the lowest priority."""
+    from headwater.node.roles.upkeep import UpkeepRole
+
+    return UpkeepRole(context)
+
+
 ROLES: Mapping[str, Callable[[Context], Role]] = {
     "collect": collect,
     "process": process,
     "deliver": deliver,
     "ops": ops,
+    "upkeep": upkeep,
 }

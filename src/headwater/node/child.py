@@ -67,6 +67,8 @@ class Child:
         self.module = module
         self.state = "starting"
         self.process: asyncio.subprocess.Process | None = None
+        self.began_ns = 0
+        """When the process was started that is there now."""
         self.failures = 0
         self.restarts = 0
         self.deaths: deque[int] = deque(maxlen=OFTEN)
@@ -93,7 +95,7 @@ class Child:
             return
         if self.stopping.is_set():
             return
-        began_ns = self.clock.boot_ns()
+        self.began_ns = self.clock.boot_ns()
         self.process = await asyncio.create_subprocess_exec(
             *self.command(log_id),
             pass_fds=() if self.lock_file is None else (self.lock_file,),
@@ -109,7 +111,7 @@ class Child:
         now_ns = self.clock.boot_ns()
         self.deaths.append(now_ns)
         self.restarts += 1
-        if now_ns - began_ns > STABLE_S * 1e9:
+        if now_ns - self.began_ns > STABLE_S * 1e9:
             self.failures = 0
         wait_s = self.wait_s()
         self.happenings.emit(RoleEnded(role=self.spec.name, exit_code=code, again_in_s=round(wait_s, 3)))

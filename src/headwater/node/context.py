@@ -17,6 +17,7 @@ from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng, SystemRng
 from headwater.log.block import Secret
 from headwater.node.folder import read_identity, secret_of
+from headwater.node.heartbeat import own_cell
 from headwater.node.settings import Settings
 
 
@@ -53,6 +54,7 @@ class Context:
         self.counters = Counters()
         self.happenings = Happenings(self.name, clock, self.counters, sys.stderr)
         self.publisher = Publisher(disk, clock, f"{data}/run/reports", self.name)
+        self.heartbeat = own_cell(disk, data, self.name)
 
     @property
     def number(self) -> int:
@@ -79,7 +81,9 @@ class Context:
     def publish(
         self, state: str, reasons: list[str], detail: dict[str, Any] | None = None, *, at_once: bool = False
     ) -> None:
-        """Write this role's report, if it is its time."""
+        """Write this role's report, if it is its time; in any case it is alive."""
+        if self.heartbeat is not None:
+            self.heartbeat.set(self.clock.boot_ns())
         report = Report(
             role=self.name,
             pid=os.getpid(),

@@ -27,6 +27,10 @@ from headwater.kit.rng import Rng
 from headwater.log.block import Secret
 
 FORMAT = 2
+FORMAT_COMPRESSED = 3
+"""As 2, and raw may hold compressed segments, which older versions would take for lost ones. A folder gets it with
+its first such segment, so that one without can still be opened by them."""
+FORMATS = (FORMAT, FORMAT_COMPRESSED)
 NAME = "headwater.json"
 FOLDERS = ("keys", "raw", "ready", "state", "run", "run/reports")
 LOCK_WAIT_S = 5.0
@@ -91,7 +95,7 @@ class Folder:
         future did (protocol-why.md L2).
         """
         draw = rng.below(1 << LOG_RANDOM_BITS)
-        by_time = (clock.wall_ns() // 1_000_000 << LOG_RANDOM_BITS) + draw
+        by_time = log_id_at(clock.wall_ns()) + draw
         with self.saving:
             log_id = max(int(self.identity.log_id, 16) + 1 + draw, by_time)
             self.save(log_id=f"{log_id:016x}")
@@ -103,10 +107,21 @@ class Folder:
             if log_id > int(self.identity.log_id, 16):
                 self.save(log_id=f"{log_id:016x}")
 
+    def know_format(self, number: int) -> None:
+        """The folder is about to hold what only this format allows; durable on return."""
+        with self.saving:
+            if self.identity.format < number:
+                self.save(format=number)
+
     def save(self, **changes: Any) -> None:
         """Change the identity durably."""
         self.identity = msgspec.structs.replace(self.identity, **changes)
         write_whole(self.disk, f"{self.path}/{NAME}", msgspec.json.encode(self.identity), private=True)
+
+
+def log_id_at(wall_ns: int) -> int:
+    """The least log id of a moment: ids follow the clock where it goes forward."""
+    return wall_ns // 1_000_000 << LOG_RANDOM_BITS
 
 
 def make_folder(path: str, disk: Disk, rng: Rng) -> Folder:
@@ -159,9 +174,9 @@ def read_identity(path: str, disk: Disk) -> Identity:
         ) from None
     try:
         told = msgspec.json.decode(data, type=dict[str, Any])
-        if (version := told.get("format")) != FORMAT:
+        if (version := told.get("format")) not in FORMATS:
             raise Misconfigured(
-                f"{path} has format {version}; this version of Headwater reads {FORMAT}",
+                f"{path} has format {version}; this version of Headwater reads {' and '.join(map(str, FORMATS))}",
                 code="folder_format",
                 help="start it with the version that wrote it, or give another folder with --data",
             )

@@ -74,6 +74,22 @@ class LogDamaged(Happening):
     next: int
 
 
+class RoleSilent(Happening):
+    """A collector is there, but stands still: what reaches it is not answered. systemd's watchdog is told no more that
+    the node is alive, and starts it again; without one, end that process (SIGKILL), and the node starts another."""
+
+    level: ClassVar[Level] = "error"
+    role: str
+    pid: int
+    silent_s: float
+
+
+class RoleHeard(Happening):
+    """A collector that stood still goes on."""
+
+    role: str
+
+
 class RoleEnded(Happening):
     """A process of the node ended unasked; it is started again."""
 
@@ -125,6 +141,22 @@ class RawWrittenOff(Happening):
     segments: int
 
 
+class SegmentNotCompressed(Happening):
+    """The upkeep process read a raw segment and leaves it as it is: `damaged`, its blocks cannot all be believed, and
+    `headwater log inspect` says which; `different`, the disk gives back other bytes than were written."""
+
+    level: ClassVar[Level] = "warning"
+    path: str
+    reason: str
+
+
+class CompressionFailed(Happening):
+    """The disk refused while a raw segment was being compressed; nothing is changed, and it is tried again."""
+
+    level: ClassVar[Level] = "warning"
+    reason: str
+
+
 class RoleFailed(Happening):
     """A process of the node cannot go on."""
 
@@ -146,6 +178,13 @@ class DestinationPaused(Happening):
     level: ClassVar[Level] = "error"
     destination: str
     code: str
+    reason: str
+
+
+class DestinationHeld(Happening):
+    """An operator paused a destination (`headwater destination pause`), until `headwater destination resume`."""
+
+    destination: str
     reason: str
 
 
@@ -225,6 +264,7 @@ OF_DESTINATIONS = {
     kind.name(): kind
     for kind in (
         DestinationPaused,
+        DestinationHeld,
         DestinationResumed,
         DestinationAdopted,
         DestinationBehind,

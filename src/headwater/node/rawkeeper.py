@@ -18,6 +18,7 @@ from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
 from headwater.kit.happenings import Happenings
 from headwater.log import retain
+from headwater.log.block import Secret
 from headwater.node import retention
 from headwater.node.happenings import HorizonShortened, RawFillsUp, RawWrittenOff
 from headwater.node.settings import Settings
@@ -44,6 +45,7 @@ class RawKeeper:
         happenings: Happenings,
         data: str,
         partitions: int,
+        secret: Secret,
     ) -> None:
         self.disk = disk
         self.clock = clock
@@ -52,6 +54,7 @@ class RawKeeper:
         self.data = data
         self.raw = f"{data}/raw"
         self.partitions = partitions
+        self.secret = secret
         self.samples: deque[tuple[int, int]] = deque(maxlen=SAMPLES_MAX)
         """Boot time (ns), and the bytes that could not be given back then."""
         self.told: dict[str, Any] = {}
@@ -67,6 +70,7 @@ class RawKeeper:
             self.disk,
             self.raw,
             safe,
+            self.secret,
             retention.safe_vector(reports, self.partitions, needed),
             now_ns=self.clock.boot_ns() + self.control.offset_ns,
             retain_s=settings.log.retain_s,

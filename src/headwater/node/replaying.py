@@ -77,7 +77,7 @@ class NodeRaw:
             ends[writer] = moment.at(disk, folder, writer, to_ns, stop, secret=secret)
             begins[writer] = min(moment.at(disk, folder, writer, from_ns, stop, secret=secret), ends[writer])
             events += private.between(disk, folder, begins[writer], ends[writer])
-            begin = moment.oldest(disk, folder)
+            begin = moment.oldest(disk, folder, secret)
             if begin is not None and not begin.first and begin.closed_ns > from_ns and begin.position < stop:
                 late_ns = max(late_ns, begin.closed_ns)
         missing = f"the raw log no longer holds all of it: it is whole from {text_of(late_ns)} on"

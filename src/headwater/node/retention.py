@@ -12,7 +12,8 @@ from typing import NamedTuple
 from headwater.config.report import Report
 from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit.disk import Disk
-from headwater.log import retain
+from headwater.log import compress, retain
+from headwater.log.block import Secret
 from headwater.log.files import Segment
 from headwater.ops import standing
 
@@ -45,6 +46,7 @@ def keep(
     disk: Disk,
     raw: str,
     safe: Vector,
+    secret: Secret,
     given_up: Vector = EMPTY,
     *,
     now_ns: int,
@@ -56,27 +58,34 @@ def keep(
 ) -> Kept:
     """Give back what is safe and old, and what is safe where less than ``headroom_bytes`` of the quota are left: a
     full log whose events are all delivered must not keep new ones out. Where that is not enough, what lies below
-    ``given_up`` goes too: some destination lacks it. ``now_ns`` is node time."""
+    ``given_up`` goes too: some destination lacks it. ``now_ns`` is node time.
+
+    Compressed segments are put in their places first (log/compress), so that nothing else changes names beside it.
+    """
     folders = [(WriterId(int(name, 16)), f"{raw}/{name}") for name in disk.listdir(raw)]
+    for _, folder in folders:
+        compress.switch(disk, folder)
     size = sum(retain.folder_bytes(disk, folder) for _, folder in folders)
     excess = size + headroom_bytes - raw_bytes_max
     oldest_ns = now_ns - int(retain_s * 1e9)
     shortened = False
 
-    def wanted(segment: Segment) -> bool:
+    def wanted(segment: Segment, disk_bytes: int) -> bool:
         nonlocal excess, shortened
-        if retain.node_time_ns(disk, segment) < oldest_ns:
+        if retain.node_time_ns(disk, segment, secret) < oldest_ns:
             return False
         if excess <= 0:
             return True
-        excess -= segment_bytes
+        excess -= disk_bytes
         shortened = True
         return False
 
-    def too_much(segment: Segment) -> bool:
+    def too_much(_segment: Segment, disk_bytes: int) -> bool:
         nonlocal excess
-        excess -= segment_bytes
-        return excess <= -segment_bytes
+        if excess <= 0:
+            return True
+        excess -= disk_bytes
+        return False
 
     count = freed = given = 0
     for writer, folder in folders:
@@ -92,6 +101,11 @@ def keep(
         given, freed = given + retired.segments, freed + retired.bytes
     size = sum(retain.folder_bytes(disk, folder) for _, folder in folders)
     return Kept(size, count + given, freed, shortened, given)
+
+
+def compressed(disk: Disk, raw: str) -> bool:
+    """Whether ``keep`` would put a compressed segment in its place."""
+    return any(compress.finished(disk, f"{raw}/{name}") for name in disk.listdir(raw))
 
 
 def headroom_bytes(segment_bytes: int, workers: int) -> int:

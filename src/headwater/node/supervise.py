@@ -24,10 +24,12 @@ from headwater.kit.errors import HeadwaterError
 from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
+from headwater.log import compress
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import former, logids, nodetime, reload, rotation
+from headwater.node import former, hold, logids, nodetime, reload, retention, rotation, salt, snapshot
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
+from headwater.node.folder import FORMAT_COMPRESSED
 from headwater.node.happenings import (
     KeyRotated,
     LogDamaged,
@@ -37,9 +39,13 @@ from headwater.node.happenings import (
     ProcessorRetired,
     Reloaded,
     ReloadRefused,
+    RoleHeard,
+    RoleSilent,
     TickFailed,
 )
+from headwater.node.heartbeat import Heartbeats
 from headwater.node.rawkeeper import RawKeeper
+from headwater.node.service_manager import ServiceManager
 from headwater.node.settings import with_size
 from headwater.node.start import Prepared
 
@@ -49,6 +55,8 @@ FORMER_INTERVAL_S = 2.0
 CLOSE_MARGIN_S = 2.0
 """What a process gets beyond the time that a setting gives its work."""
 FAST_STOP_S = 2.0
+SILENT_S = 10.0
+"""A collector says that it lives five times a second; one that has not for so long stands still."""
 
 
 class Supervisor:
@@ -65,6 +73,7 @@ class Supervisor:
         *,
         on_ready: Callable[[], None] = lambda: None,
         on_drain: Callable[[], None] = lambda: None,
+        manager: ServiceManager | None = None,
         module: str = MODULE,
     ) -> None:
         self.prepared = prepared
@@ -78,7 +87,10 @@ class Supervisor:
         self.happenings = happenings
         self.on_ready = on_ready
         self.on_drain = on_drain
+        self.manager = manager or ServiceManager()
         self.module = module
+        self.heartbeats = Heartbeats(disk, self.data)
+        self.silent: set[str] = set()
         self.children: dict[Spec, Child] = {}
         self.state = "starting"
         self.generation = 0
@@ -90,7 +102,7 @@ class Supervisor:
             f"{self.data}/run/control", offset_ns=nodetime.first_offset_ns(clock), start=prepared.info.start
         )
         self.raw_keeper = RawKeeper(
-            disk, clock, self.control, happenings, self.data, prepared.info.partitions
+            disk, clock, self.control, happenings, self.data, prepared.info.partitions, prepared.folder.secret
         )
         self.group: asyncio.TaskGroup
 
@@ -100,13 +112,16 @@ class Supervisor:
         """Until a signal ends it; the exit code."""
         try:
             with Signals() as signals:
+                self.manager.tell("STATUS=recovering what the last start left")
                 await asyncio.to_thread(self.recover)
                 self.tell_who_runs()
                 async with asyncio.TaskGroup() as self.group:
                     self.start_children(self.wanted())
                     ticking = self.group.create_task(self.tick_forever())
+                    watching = self.group.create_task(self.watch_forever())
                     in_order = await self.serve(signals)
                     ticking.cancel()
+                    watching.cancel()
         finally:
             self.kill_all()
         self.publish(at_once=True)
@@ -116,6 +131,8 @@ class Supervisor:
     def recover(self) -> None:
         """Give every log of a former start its end; no new one comes before any log that is known."""
         former.finish(self.disk, self.data)
+        for name in self.disk.listdir(f"{self.data}/raw"):
+            compress.remove_draft(self.disk, f"{self.data}/raw/{name}")
         self.recover_raw()
         self.recover_ready()
         self.folder.know_log_id(logids.greatest(self.data, self.disk))
@@ -144,6 +161,7 @@ class Supervisor:
             self.disk.unlink(f"{self.data}/run/reports/{name}")
         write_private(config_path(self.data), self.settings)
         write_private(node_path(self.data), self.prepared.info)
+        self.keep_salt()
         self.control.set_alive_boot_ns(self.clock.boot_ns())
         self.keep_raw()
         self.happenings.emit(
@@ -155,6 +173,7 @@ class Supervisor:
         settings = self.settings
         return [
             Spec("ops", "0"),
+            *([Spec("upkeep", "0")] if settings.log.compress_after_s else []),
             *(Spec("deliver", name) for name in settings.destinations),
             *(Spec("process", str(n)) for n in range(settings.process.workers)),
             *(Spec("collect", str(n)) for n in range(settings.collect.workers)),
@@ -178,6 +197,7 @@ class Supervisor:
 
     def prepare(self, spec: Spec) -> str:
         """What must be done while a process is not there; the id of its new log, in hex."""
+        self.heartbeats.expect(spec.name)
         if spec.role == "collect":
             self.recover_logs(self.folder.raw(int(spec.instance)), raw_streams)
         elif spec.role == "process":
@@ -207,6 +227,8 @@ class Supervisor:
                     await asyncio.to_thread(self.keep_raw)
                     await asyncio.to_thread(self.keep_former)
                     await self.keep_secrets()
+                    if await asyncio.to_thread(self.keep_salt):
+                        self.next_generation()
                 except (OSError, HeadwaterError) as error:
                     self.happenings.emit(TickFailed(reason=str(error)))
             await self.clock.sleep(TICK_S)
@@ -222,8 +244,38 @@ class Supervisor:
         self.ticked_ns = now_ns
         if self.state == "starting" and self.accepts():
             self.state = "running"
+            self.manager.tell("READY=1", f"STATUS=accepting events on {self.prepared.info.collector}")
             self.on_ready()
         self.publish()
+
+    async def watch_forever(self) -> None:
+        """Beside ``tick_forever``, which waits for the disk: a slow disk is no reason to take the node for dead."""
+        while True:
+            self.watch()
+            await self.clock.sleep(TICK_S)
+
+    def watch(self) -> None:
+        """Say that the node is alive while every collector is, or while it ends."""
+        now_ns = self.clock.boot_ns()
+        for spec in self.of_role("collect"):
+            child = self.children[spec]
+            silent_s = self.heartbeats.silent_s(spec.name, child.began_ns, now_ns)
+            self.hear(child, silent_s if child.state == "running" else 0.0)
+        alive = self.state == "draining" or (self.state == "running" and not self.silent)
+        self.manager.look(now_ns, alive=alive)
+
+    def hear(self, child: Child, silent_s: float) -> None:
+        """Say it once when a collector stands still, and when it goes on."""
+        name = child.spec.name
+        if silent_s > SILENT_S and name not in self.silent:
+            self.silent.add(name)
+            pid = child.process.pid if child.process is not None else 0
+            self.happenings.emit(RoleSilent(role=name, pid=pid, silent_s=round(silent_s, 1)))
+            self.manager.tell(f"STATUS={name} (process {pid}) stands still: no more signs of life")
+        elif silent_s <= SILENT_S and name in self.silent:
+            self.silent.discard(name)
+            self.happenings.emit(RoleHeard(role=name))
+            self.manager.tell(f"STATUS=accepting events on {self.prepared.info.collector}")
 
     def accepts(self) -> bool:
         """Whether every collector and the ops process say that they run."""
@@ -237,7 +289,11 @@ class Supervisor:
 
     def keep_raw(self) -> None:
         """Retire what is safe, and tell the collectors how much room is left. In a thread."""
-        self.raw_keeper.keep(self.settings, self.reports())
+        with hold.retiring(self.data) as may:
+            if may:
+                if retention.compressed(self.disk, f"{self.data}/raw"):
+                    self.folder.know_format(FORMAT_COMPRESSED)
+                self.raw_keeper.keep(self.settings, self.reports())
 
     def keep_former(self) -> None:
         """Retire what processors left that no longer run. In a thread."""
@@ -245,15 +301,21 @@ class Supervisor:
             return
         self.former_ns = self.clock.boot_ns()
         settings = self.settings
-        for number in former.retire(
-            self.disk,
-            self.data,
-            self.reports(),
-            settings.process.workers,
-            settings.destinations,
-            self.folder.secret,
-        ):
-            self.happenings.emit(ProcessorRetired(number=number))
+        snapshot.sweep(self.data)
+        with hold.retiring(self.data) as may:
+            for number in (
+                former.retire(
+                    self.disk,
+                    self.data,
+                    self.reports(),
+                    settings.process.workers,
+                    settings.destinations,
+                    self.folder.secret,
+                )
+                if may
+                else ()
+            ):
+                self.happenings.emit(ProcessorRetired(number=number))
 
     async def keep_secrets(self) -> None:
         """End the secrets whose time has come; who reads the files of secrets reads them again."""
@@ -262,6 +324,10 @@ class Supervisor:
         ):
             self.next_generation()
             self.happenings.emit(KeyRotated(key=key))
+
+    def keep_salt(self) -> bool:
+        """Give address hashes a new salt when it is time; whether it changed."""
+        return salt.keep(self.disk, self.data, self.settings, self.clock.wall_ns(), self.rng)
 
     def next_generation(self) -> None:
         """Have every process take over what reloads."""
@@ -274,7 +340,7 @@ class Supervisor:
             child.spec.name: {"state": child.state, "restarts": child.restarts}
             for child in self.children.values()
         }
-        often = [c.spec.name for c in self.children.values() if c.ends_often()]
+        often = [c.spec.name for c in self.children.values() if c.spec.role != "upkeep" and c.ends_often()]
         reasons = [f"{name} ended 3 times within 10 minutes, see the log" for name in often]
         report = Report(
             role="node",
@@ -311,6 +377,7 @@ class Supervisor:
             return
         self.settings = new
         write_private(config_path(self.data), new)
+        self.keep_salt()
         self.next_generation()
         await self.stop_children([Spec("deliver", name) for name in change.stopped], CLOSE_MARGIN_S)
         self.start_children(Spec("deliver", name) for name in change.started)
@@ -323,6 +390,7 @@ class Supervisor:
         self.happenings.emit(
             NodeDraining(by_signal=number.name, shutdown_delay_s=self.settings.shutdown_delay)
         )
+        self.manager.tell("STOPPING=1", "STATUS=draining: what was accepted is being delivered")
         self.on_drain()
         draining = self.group.create_task(self.drain())
         while not draining.done():
@@ -346,6 +414,7 @@ class Supervisor:
             left_s = max(0.0, (until_ns - self.clock.boot_ns()) / 1e9)
             await self.stop_children(self.of_role(role), left_s + CLOSE_MARGIN_S)
         await asyncio.to_thread(self.recover_ready)
+        await self.stop_children(self.of_role("upkeep"), CLOSE_MARGIN_S)
         await self.stop_children(self.of_role("ops"), CLOSE_MARGIN_S)
         self.state = "stopped"
 

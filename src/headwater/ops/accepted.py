@@ -16,6 +16,7 @@ from headwater.log import block, files
 from headwater.log.block import Secret
 from headwater.log.files import End, Segment
 from headwater.log.recover import block_at
+from headwater.log.segment import open_segment
 
 
 @dataclass(slots=True)
@@ -89,23 +90,23 @@ class AcceptedCounter:
 
     def read_on(self, tail: Tail, watermark: int) -> None:
         """Walk the headers to the watermark; only the last block is read whole."""
-        file = self.disk.open(tail.segment.path)
+        file = open_segment(self.disk, tail.segment, self.secret)
         try:
             last: int | None = None
             offset, seq = tail.offset, tail.seq
             while seq < watermark:
-                data = self.disk.pread(file, block.HEADER_BYTES, offset)
+                data = file.pread(block.HEADER_BYTES, offset)
                 header = block.read_header(data, tail.segment.log)
                 if header is None or header.first_seq != seq:
                     break  # damaged: the recovery of this log will say what it held
                 last, offset, seq = offset, offset + header.disk_bytes, header.next_seq
             if last is None:
                 return
-            found = block_at(self.disk, file, last, tail.segment.log, self.secret)
+            found = block_at(file, last, tail.segment.log, self.secret)
             if found is not None:
                 tail.offset, tail.seq, tail.streams = offset, seq, so_far(found[1])
         finally:
-            self.disk.close(file)
+            file.close()
 
 
 def so_far(payload: memoryview) -> dict[str, int]:

@@ -8,11 +8,15 @@ GET /ready                                200 while events are accepted, else 50
 GET /metrics                              Prometheus text
 GET /api/status                           everything on one page
 GET /api/where?receipt=                   how far a request has come
-GET /api/reconcile                        the conservation ledger, one object per stream
+GET /api/reconcile[?deep=1&timeout=]      the conservation ledger, one object per stream; deep: rows counted too
+GET /api/explain?id=[&search_s=]          where an event is and why, as a story
+POST /api/explain/known {message_ids, places}  what the node knows of events besides the raw log
 GET /api/dead, /api/dead/ORIGIN           what could not be processed or delivered
+POST /api/dead/retry {letters}            dead letters once more (unix socket or token only)
 GET /api/keys                             write keys, without secrets
 POST /api/sql {query, limit, destination} rows as JSON
 POST /api/destinations/NAME/adopt {from}  an operator's decision (unix socket or token only)
+POST /api/destinations/NAME/pause {reason}, …/resume  an operator's pause (unix socket or token only)
 POST /api/destinations/NAME/write-off     the raw log need not be kept for it (unix socket or token only)
 POST /api/destinations/NAME/replay {do}   the raw log processed again: start, list, cancel, … (as adopt)
 POST /api/destinations/NAME/retry {…}     rows that it refused, tried again (as adopt)
@@ -25,7 +29,7 @@ Errors are ``{"error": {kind, code, message, help}}``; the status follows from t
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -45,10 +49,13 @@ from headwater.kit.errors import (
     Rejected,
     Unavailable,
 )
-from headwater.ops import demo, reconcile, standing
+from headwater.ops import deep, demo, known, reconcile, standing
 from headwater.ops.guard import TRUSTED
 from headwater.ops.look import Look
 from headwater.ops.settings import OpsSettings
+
+if TYPE_CHECKING:
+    from headwater.ops.retry import Retrier
 
 STATUS: dict[type[HeadwaterError], int] = {
     Rejected: 400,
@@ -60,6 +67,12 @@ STATUS: dict[type[HeadwaterError], int] = {
 }
 DEAD_LIMIT_MAX = 10_000
 ADOPT_TIMEOUT_S = 60.0
+DEEP_S, DEEP_S_MAX = 600.0, 24 * 3600.0
+SEARCH_S = 20.0
+RETRY_BYTES_MAX = 64 * 1024 * 1024
+"""Of a request to retry, with corrected bodies."""
+ANSWER_S = 10.0
+"""What an answer may take beyond the time that was allowed for the work."""
 
 
 PATHS = (
@@ -70,11 +83,24 @@ PATHS = (
     ("/demo", "a page that sends events and shows their way"),
     ("/api/status", "everything on one page"),
     ("/api/where?receipt=", "how far a request has come"),
-    ("/api/reconcile", "the conservation ledger, one object per stream"),
+    (
+        "/api/reconcile",
+        "the conservation ledger, one object per stream; ?deep=1 counts rows in the destinations too",
+    ),
+    ("/api/explain?id=", "where an event is and why, by message id, receipt or position"),
+    ("/api/explain/known", "POST {message_ids, places}: what is known of events besides the raw log"),
     ("/api/dead, /api/dead/ORIGIN", "what could not be processed or delivered"),
+    (
+        "/api/dead/retry",
+        "POST {letters, again, dry_run, wait_s}: dead letters once more (unix socket or token only)",
+    ),
     ("/api/keys", "write keys, without secrets"),
     ("/api/sql", "POST {query, limit, destination}: rows as JSON"),
     ("/api/destinations/NAME/adopt", "POST {from}: an operator's decision (unix socket or token only)"),
+    (
+        "/api/destinations/NAME/pause",
+        "POST {reason}, and …/resume: an operator's pause (unix socket or token only)",
+    ),
     (
         "/api/destinations/NAME/write-off",
         "POST: the raw log need not be kept for it (unix socket or token only)",
@@ -102,11 +128,16 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/status", routes.status),
             Route("/api/where", routes.where),
             Route("/api/reconcile", routes.reconcile),
+            Route("/api/explain", routes.explain),
+            Route("/api/explain/known", routes.explain_known, methods=["POST"]),
             Route("/api/dead", routes.dead_list),
+            Route("/api/dead/retry", routes.dead_retry, methods=["POST"]),
             Route("/api/dead/{origin:path}", routes.dead_show),
             Route("/api/keys", routes.keys),
             Route("/api/sql", routes.sql, methods=["POST"]),
             Route("/api/destinations/{name}/adopt", routes.adopt, methods=["POST"]),
+            Route("/api/destinations/{name}/pause", routes.pause, methods=["POST"]),
+            Route("/api/destinations/{name}/resume", routes.resume, methods=["POST"]),
             Route("/api/destinations/{name}/write-off", routes.write_off, methods=["POST"]),
             Route("/api/destinations/{name}/replay", routes.replay, methods=["POST"]),
             Route("/api/destinations/{name}/retry", routes.retry, methods=["POST"]),
@@ -122,6 +153,7 @@ class Routes:
     def __init__(self, look: Look, settings: OpsSettings) -> None:
         self.look = look
         self.settings = settings
+        self.retrier: Retrier | None = None
 
     async def root(self, request: Request) -> Response:
         """What this listener has, for whoever opens it in a browser."""
@@ -164,7 +196,63 @@ class Routes:
         return JSONResponse(told)
 
     async def reconcile(self, request: Request) -> Response:
-        return JSONResponse(reconcile.as_json(await asyncio.to_thread(self.look.ledgers)))
+        deep_s = seconds(request, "timeout", DEEP_S) if request.query_params.get("deep") == "1" else 0.0
+        found = await self.counts(deep_s) if deep_s else {}
+        ledgers = reconcile.as_json(await asyncio.to_thread(self.look.ledgers))
+        return JSONResponse(deep.with_counts(ledgers, found) if deep_s else ledgers)
+
+    async def counts(self, time_max_s: float) -> dict[str, dict[str, Any]]:
+        """What each destination holds, counted in its process; or why it could not be counted."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in self.look.parts().destinations:
+            asked = {"op": "deep", "destination": name, "time_max_s": time_max_s}
+            try:
+                found[name], _ = await ask.ask_async(self.socket(name), asked, time_max_s + ANSWER_S)
+            except HeadwaterError as error:
+                found[name] = {"error": str(error)}
+        return found
+
+    async def dead_retry(self, request: Request) -> Response:
+        from headwater.ops import retry
+
+        if not request.scope.get(TRUSTED):
+            return not_trusted()
+        asked = await json_body(request, RETRY_BYTES_MAX)
+        try:
+            asking = msgspec.convert(asked, retry.Asking)
+        except msgspec.ValidationError as error:
+            raise Rejected(f"the body is not what was expected: {error}", code="body_format") from error
+        self.retrier = self.retrier or retry.Retrier(self.look, self.ask_sql)
+        return Response(msgspec.json.encode(await self.retrier.retry(asking)), media_type="application/json")
+
+    async def explain(self, request: Request) -> Response:
+        """The story of an event. The raw log is searched for a message id as long as `search_s` allows; the command
+        searches it by itself, without a limit."""
+        from headwater.ops import explain, find
+
+        asked = request.query_params.get("id", "")
+        if not 0 < len(asked) <= find.ID_CHARS_MAX:
+            raise Rejected(
+                "`id` is missing or too long: expected a message id, a receipt or a position", code="id"
+            )
+        end_ns = self.look.clock.boot_ns() + int(seconds(request, "search_s", SEARCH_S) * 1e9)
+        raw = find.RawLog(self.look.disk, f"{self.look.data}/raw", self.look.secret)
+        looked = await asyncio.to_thread(
+            find.look, raw, asked, progress=lambda done, total: self.look.clock.boot_ns() < end_ns
+        )
+        told = await known.ask(self.look, self.ask_sql, looked.message_ids, [*(looked.places or ())])
+        story = explain.tell(asked, looked.found, told, looked.searched, looked.damaged, looked.places)
+        return Response(msgspec.json.encode(story), media_type="application/json")
+
+    async def explain_known(self, request: Request) -> Response:
+        asked = await json_body(request, self.settings.request_bytes_max)
+        try:
+            ids = msgspec.convert(asked.get("message_ids", []), list[str])
+            places = msgspec.convert(asked.get("places", []), list[known.Place])
+        except msgspec.ValidationError as error:
+            raise Rejected(f"`message_ids` and `places`: {error}", code="places") from error
+        told = await known.ask(self.look, self.ask_sql, ids[: known.IDS_MAX], places[: known.PLACES_MAX])
+        return Response(msgspec.json.encode(told), media_type="application/json")
 
     async def keys(self, request: Request) -> Response:
         return JSONResponse(list(self.look.parts().keys))
@@ -172,7 +260,8 @@ class Routes:
     async def dead_list(self, request: Request) -> Response:
         limit = number(request.query_params.get("limit", "100"), DEAD_LIMIT_MAX)
         stream = request.query_params.get("stream")
-        return JSONResponse(await asyncio.to_thread(self.look.dead.list, limit, stream))
+        reason = request.query_params.get("reason")
+        return JSONResponse(await asyncio.to_thread(self.look.dead.list, limit, stream, reason))
 
     async def dead_show(self, request: Request) -> Response:
         origin = request.path_params["origin"]
@@ -230,6 +319,12 @@ class Routes:
     async def retry(self, request: Request) -> Response:
         return await self.decide(request, "retry", {})
 
+    async def pause(self, request: Request) -> Response:
+        return await self.decide(request, "pause", {})
+
+    async def resume(self, request: Request) -> Response:
+        return await self.decide(request, "resume", {})
+
     def destination(self, name: object) -> str:
         """A destination of the configuration; the first one when none is named."""
         known = list(self.look.parts().destinations)
@@ -248,7 +343,7 @@ class Routes:
 
 
 def not_trusted() -> Response:
-    """The answer to who may not decide."""
+    """The answer to a decision that does not come from an operator."""
     error = Rejected("only over the unix socket, or with a token", code="not_trusted")
     return JSONResponse({"error": ask.describe(error)}, 403)
 
@@ -277,6 +372,14 @@ async def json_body(request: Request, bytes_max: int) -> dict[str, Any]:
         return msgspec.json.decode(bytes(data) or b"{}", type=dict[str, Any])
     except msgspec.MsgspecError as error:
         raise Rejected(f"the body is not a JSON object: {error}", code="body_format") from error
+
+
+def seconds(request: Request, name: str, default: float) -> float:
+    """A number of seconds out of the query string."""
+    text = request.query_params.get(name, str(default))
+    if not text.replace(".", "", 1).isdecimal() or not 0 < float(text) <= DEEP_S_MAX:
+        raise Rejected(f"`{name}`: expected seconds, at most {DEEP_S_MAX:g}, got {text!r}", code=name)
+    return float(text)
 
 
 def number(text: str, most: int) -> int:

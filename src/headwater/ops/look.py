@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -21,18 +21,27 @@ from headwater.ops import where as journey
 from headwater.ops.accepted import AcceptedCounter
 from headwater.ops.ready import ALIVE_S, Readiness
 from headwater.ops.reconcile import Ledger
+from headwater.ops.retried import Retried
 from headwater.ops.standing import Delivered
 
 
 class DeadLetters(Protocol):
     """What could not be processed or delivered, as it can be listed."""
 
-    def list(self, limit: int, stream: str | None) -> list[dict[str, Any]]:
+    retried: Retried
+
+    def list(self, limit: int, stream: str | None, reason: str | None) -> Sequence[dict[str, Any]]:
         """The newest, without their bodies."""
         ...
 
-    def show(self, origin: str) -> dict[str, Any] | None:
+    def show(self, wanted: str) -> dict[str, Any] | None:
         """One with its body, by origin (``writer-log-seq``) or message id."""
+        ...
+
+    def find(
+        self, message_ids: Sequence[str], places: Iterable[tuple[str, str, int]], origins: Sequence[str] = ()
+    ) -> Sequence[dict[str, Any]]:
+        """All letters with one of these message ids or at one of these places, with their bytes as ``body``."""
         ...
 
 
@@ -68,6 +77,7 @@ class Look:
         self.control = control
         self.parts = parts
         self.dead = dead
+        self.secret = secret
         self.counter = AcceptedCounter(disk, f"{data}/raw", secret)
         self.counting = threading.Lock()
 
@@ -115,6 +125,7 @@ class Look:
         reports, now_ns = self.reports(), self.clock.boot_ns()
         samples = [
             *metrics.from_reports(reports, now_ns),
+            *metrics.from_compressed(standing.compressed(reports)),
             *metrics.from_destinations(standing.delivered(reports)),
             *metrics.from_ledgers(self.ledgers()),
             *metrics.from_unmapped(standing.unmapped(reports)),
@@ -140,8 +151,9 @@ class Look:
                 name: self.destination(standing.delivered(reports).get(name, Delivered(name)), ledgers)
                 for name in self.parts().destinations
             },
-            "raw": node.detail.get("raw") if node else None,
+            "raw": standing.raw(reports),
             "streams": reconcile.as_json(ledgers),
+            "refused": standing.refused(reports),
             "unmapped": standing.unmapped(reports),
         }
 

@@ -30,6 +30,9 @@ HELP = {
     "headwater_raw_held_bytes": "Of them, what cannot be given back, since somebody lacks it.",
     "headwater_raw_full_in_seconds": "When it will be full of that, while a destination is behind.",
     "headwater_destination_lag_rows": "Rows read ahead that wait for a destination.",
+    "headwater_raw_compressed_segments": "Raw segments that are compressed.",
+    "headwater_raw_compressed_bytes": "What the compressed raw segments take on disk.",
+    "headwater_raw_compressed_plain_bytes": "What the compressed raw segments would take uncompressed.",
     "headwater_collect_accepted_events_total": "Events taken by a collect worker since its start.",
     "headwater_collect_refused_events_total": "Events refused alone in batches that were taken.",
     "headwater_collect_dropped_events_total": "Events answered 2xx and dropped, as a key's privacy setting asks.",
@@ -87,6 +90,13 @@ RAW = {
 """What the node says of the raw log → the metric."""
 
 
+COMPRESSED = {
+    "segments": "headwater_raw_compressed_segments",
+    "disk_bytes": "headwater_raw_compressed_bytes",
+    "plain_bytes": "headwater_raw_compressed_plain_bytes",
+}
+
+
 def from_detail(role: str, detail: Mapping[str, Any]) -> Iterable[Sample]:
     """The numbers of a role's detail."""
     labels = {"role": role}
@@ -116,6 +126,12 @@ def from_reports(reports: Mapping[str, Report], now_ns: int) -> Iterable[Sample]
         for name, value in node.detail.get("raw", {}).items():
             if metric := RAW.get(name):
                 yield from () if value is None else (Sample(metric, {}, value),)
+
+
+def from_compressed(told: Mapping[str, int]) -> Iterable[Sample]:
+    """What the compressed raw segments take (standing.compressed)."""
+    for name, value in told.items():
+        yield Sample(COMPRESSED[name], {}, value)
 
 
 def from_destinations(destinations: Mapping[str, Delivered]) -> Iterable[Sample]:

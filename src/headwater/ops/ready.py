@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headwater.config.report import STALE_S, Report
-from headwater.ops.standing import Delivered
+from headwater.ops.standing import Delivered, state_text
 
 ALIVE_S = 10.0
 
@@ -44,7 +44,7 @@ def readiness(
         reasons += node.reasons
         warnings += node.detail.get("warnings", [])
     warnings += [
-        f"destination {one.name} is paused: {one.reason}"
+        f"destination {one.name} is {state_text(one.state, one.reason)}"
         for one in destinations.values()
         if one.state == "paused"
     ]

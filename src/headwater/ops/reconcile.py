@@ -70,7 +70,32 @@ def reconcile(
     streams = {*accepted.streams, *processed.streams}
     for told in destinations.values():
         streams |= set(told.streams)
-    return [ledger(stream, accepted, processed, destinations) for stream in sorted(streams)]
+    return explained(
+        [ledger(stream, accepted, processed, destinations) for stream in sorted(streams)], processed
+    )
+
+
+def explained(ledgers: list[Ledger], processed: Processed) -> list[Ledger]:
+    """The same, with what a mismatch means where that can be told: events that rotted in the raw log after they were
+    processed count as accepted under no stream, and as processed under their own."""
+    surplus = {
+        one.stream: more
+        for one in ledgers
+        if one.stream and (more := processed.streams.get(one.stream, NOTHING).get("in", 0) - one.accepted) > 0
+    }
+    rotten = next((one for one in ledgers if not one.stream), None)
+    if rotten is None or not surplus or sum(surplus.values()) != rotten.accepted:
+        return ledgers
+    why = (
+        "these were processed before the raw log could no longer be read where they stand, so they are missing nowhere "
+        "else: `headwater log inspect` names the place; the mismatch stays"
+    )
+    return [
+        msgspec.structs.replace(one, problems=[*one.problems, why])
+        if one.problems and (one is rotten or one.stream in surplus)
+        else one
+        for one in ledgers
+    ]
 
 
 def ledger(

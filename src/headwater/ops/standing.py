@@ -141,6 +141,13 @@ def without_state(name: str, reason: str | None) -> str | None:
     return reason and reason.removeprefix(f"destination {name} is paused: ")
 
 
+def state_text(state: str, reason: str | None) -> str:
+    """``paused: why``, or ``paused by operator since …``."""
+    if not reason:
+        return state
+    return f"{state} {reason}" if reason.startswith("by operator ") else f"{state}: {reason}"
+
+
 def least(vectors: Vectors) -> Vector:
     """The vector that every partition has passed; EMPTY when nothing is known."""
     found = list(vectors.values())
@@ -164,6 +171,26 @@ def unmapped(reports: Mapping[str, Report]) -> list[dict[str, Any]]:
                 kept = {"name": drift["column"], "count": drift["count"], "example": drift["example"]}
                 found.append({"where": destination_name, **kept})
     return sorted(found, key=lambda one: (-one["count"], one["where"], one["name"]))
+
+
+def refused(reports: Mapping[str, Report]) -> dict[str, int]:
+    """What the collectors refused since they began, by reason, the most frequent first."""
+    total: dict[str, int] = {}
+    for report in reports.values():
+        for reason, count in report.detail.get("refused", {}).items():
+            total[reason] = total.get(reason, 0) + count
+    return dict(sorted(total.items(), key=lambda one: (-one[1], one[0])))
+
+
+def raw(reports: Mapping[str, Report]) -> dict[str, Any] | None:
+    """What the raw log takes, of what it may, and its compressed segments; None before the supervisor has said."""
+    told = reports["node"].detail.get("raw") if "node" in reports else None
+    return {**told, "compressed": compressed(reports)} if told else None
+
+
+def compressed(reports: Mapping[str, Report]) -> dict[str, int]:
+    """What the compressed raw segments take; empty where no upkeep process says so."""
+    return dict(reports["upkeep-0"].detail.get("compressed", {})) if "upkeep-0" in reports else {}
 
 
 def covers(vectors: Vectors, other: Vectors) -> bool:

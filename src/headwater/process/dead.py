@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from headwater.kit.errors import Rejected, Unavailable
+from headwater.kit.errors import Unavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,27 +134,3 @@ def read(path: str, *, limit: int = 100, stream: str | None = None) -> list[dict
         return [{**dict(zip(COLUMNS, r, strict=False)), "bytes": r[-1]} for r in cursor]
     finally:
         connection.close()
-
-
-def show(path: str, origin: str) -> dict[str, Any] | None:
-    """One letter with its body, by origin ``writer-log-seq`` or by message id."""
-    parts = origin.split("-")
-    by_origin = f"select {NAMES}, body from dead where writer=? and log=? and seq=?"  # noqa: S608
-    by_id = f"select {NAMES}, body from dead where message_id=?"  # noqa: S608
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        row = None
-        if len(parts) == 3 and parts[2].isdigit():
-            row = connection.execute(by_origin, (parts[0], parts[1], int(parts[2]))).fetchone()
-        if row is None:
-            row = connection.execute(by_id, (origin,)).fetchone()
-    except sqlite3.Error as error:
-        raise Rejected(f"cannot read dead letters: {error}", code="dead_letters") from error
-    finally:
-        connection.close()
-    if row is None:
-        return None
-    return {
-        **dict(zip(COLUMNS, row, strict=False)),
-        "body": bytes(row[-1]).decode("utf-8", "backslashreplace"),
-    }

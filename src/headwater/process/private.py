@@ -174,7 +174,7 @@ class PrivateRun:
         """The ids of one writer in [begin, end) from the block on that stands at ``edge_ns``."""
         folder = f"{self.raw}/{writer:016x}"
         below = [s for s in files.segments(self.disk, folder) if Position(s.log, s.first) < end]
-        begins = [retain.node_time_ns(self.disk, segment) for segment in below]
+        begins = [retain.node_time_ns(self.disk, segment, self.secret) for segment in below]
         inside = [n for n, ns in enumerate(begins) if ns <= edge_ns]
         oldest = inside[-1] if inside else 0
         if not inside and gone(self.disk, folder, begin, end):

@@ -161,8 +161,8 @@ class Shaper:
         done["user_agent"] = pc.if_else(pc.equal(agent, ""), None, agent)
         own = address_column(events)
         told = pc.if_else(heads("from_page"), None, get("context.ip"))
-        hidden = pa.array((events.address_flags & ADDRESS_NONE) != 0)
-        done["ip"] = pc.if_else(hidden, None, pc.coalesce(told, own))
+        hidden = pa.array((events.address_flags & (ADDRESS_NONE | ADDRESS_HASH)) != 0)
+        done["ip"] = pc.if_else(hidden, own, pc.coalesce(told, own))
         places = self.geo.apply(done["ip"], now_s)
         done |= {column: places[name] for name, column in GEO_NAMES.items()}
         done["geo_latitude"], done["geo_longitude"] = places["latitude"], places["longitude"]

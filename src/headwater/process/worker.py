@@ -207,7 +207,7 @@ class ProcessWorker:
             self.expired_minute = last
             self.seen.expire(last)
             window = self.seen.window_minutes + EXPIRE_MINUTES
-            oldest = min(last, retain.oldest_ns(self.disk, f"{self.data}/raw") // MINUTE_NS)
+            oldest = min(last, retain.oldest_ns(self.disk, f"{self.data}/raw", self.secret) // MINUTE_NS)
             self.store.forget_ids(oldest - window, last - window, self.ids_bytes_max)
 
     def _append(self, entry: Commit) -> Position:

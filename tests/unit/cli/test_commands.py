@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from headwater.cli.main import COMMANDS, main
 
+HEAVY = ("pyarrow", "duckdb", "numpy", "uvicorn", "starlette", "rich", "yaml")
 STREAM = dict.fromkeys(
     ("accepted", "delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged"), 0
 )
@@ -70,15 +71,29 @@ def node(tmp_path):
 
 
 def test_help_names_every_command_and_imports_nothing_heavy():
-    heavy = ("pyarrow", "duckdb", "numpy", "uvicorn", "starlette", "rich")
     code = (
         "import sys\nfrom headwater.cli.main import main\n"
         "main(['--help'], standalone_mode=False)\n"
-        f"print([name for name in {heavy!r} if name in sys.modules])"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+
+
+def test_completing_every_command_and_option_imports_nothing_heavy():
+    code = (
+        "import os, sys\nfrom headwater.cli.main import main\nfrom click.shell_completion import BashComplete\n"
+        "asked = BashComplete(main, {}, 'headwater', 'X')\n"
+        "for words in ([], ['sql'], ['run'], ['keys', 'rotate'], ['log', 'inspect']):\n"
+        "    print(*(item.value for begun in ('', '--') for item in asked.get_completions(words, begun)))\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *told, heavy = done.stdout.splitlines()
+    assert heavy == "[]"
+    assert told[0].split()[: len(COMMANDS)] == list(COMMANDS)
+    assert all("--data" in line for line in told[1:])
 
 
 def test_the_version_is_an_option_and_a_command():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.collect.address import Forwarded, Proxies, by_policy, forwarded_proto, parse, proxy_line
+from headwater.collect.address import Forwarded, Proxies, by_policy, forwarded_proto, parse
 from headwater.event.record import ADDRESS_NONE, ADDRESS_V6
 
 PEER = ipaddress.ip_address("10.0.0.1")
@@ -73,41 +73,3 @@ def test_mapped_address_of_a_dual_stack_listener_is_ipv4() -> None:
 
 def test_forwarded_proto_is_the_first_hops() -> None:
     assert forwarded_proto('for="a,b";proto=HTTPS, proto=http') == "https"
-
-
-@pytest.mark.parametrize(
-    ("data", "found"),
-    [
-        (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET", (32, "1.2.3.4")),
-        (b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n", (32, "2001:db8::1")),
-        (b"PROXY UNKNOWN\r\n", (15, None)),
-        (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", (35, None)),
-    ],
-)
-def test_proxy_line_names_the_client(data: bytes, found: tuple[int, str | None]) -> None:
-    length, client = found
-    assert proxy_line(data) == (length, ipaddress.ip_address(client) if client else None)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"PRO", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r"]
-)
-def test_proxy_line_may_come_in_pieces(data: bytes) -> None:
-    assert proxy_line(data) is None
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET / HTTP/1.1\r\n",
-        b"PROXY TCP4 2001:db8::1 ::1 1 2\r\n",
-        b"PROXY TCP6 1.2.3.4 5.6.7.8 1 2\r\n",
-        b"PROXY TCP4 1.2.3.400 5.6.7.8 1 2\r\n",
-        b"PROXY  TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
-        b"PROXY " + b"x" * 200,
-        b"PROXX",
-    ],
-)
-def test_anything_else_is_no_proxy_line(data: bytes) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        proxy_line(data)

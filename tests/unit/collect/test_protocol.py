@@ -362,20 +362,91 @@ def test_other_expectation_is_417() -> None:
 
 # -- PROXY protocol
 
+LINE = b"PROXY TCP4 198.51.100.1 10.0.0.1 1 2\r\n"
+HEADER = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f" + bytes([198, 51, 100, 1]) + bytes(8) + b"\4\0\0"
+LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
 
-def test_proxy_line_tells_the_client_however_it_is_cut() -> None:
-    line = b"PROXY TCP4 198.51.100.1 10.0.0.1 1 2\r\n"
-    for at in range(len(line) + 20):
-        bench = Bench(proxy_protocol="v1")
-        client = bench.client()
-        data = line + post()
+
+def behind(version: str) -> Bench:
+    """A door that believes 10.0.0.0/8."""
+    return Bench(proxy_protocol=version, trusted_proxies=["10.0.0.0/8"])
+
+
+def ask_from(bench: Bench, peer: str, data: bytes) -> Answer:
+    """One request behind whatever stands before it."""
+    client = bench.client(peer)
+    client.send(data)
+    bench.log.commit()
+    (answer,) = client.answers()
+    return answer
+
+
+@pytest.mark.parametrize(("version", "told"), [("v1", LINE), ("v2", HEADER)])
+def test_proxy_header_tells_the_client_however_it_is_cut(version: str, told: bytes) -> None:
+    data = told + post()
+    for at in range(len(told) + 20):
+        bench = behind(version)
+        client = bench.client("10.0.0.7")
         client.send(data[:at], data[at:]) if at else client.send(data)
         assert bench.log.records[0].address[-4:] == bytes([198, 51, 100, 1])
+        assert bench.door.held_bytes == 0
 
 
-def test_connection_without_proxy_line_or_from_elsewhere_is_refused() -> None:
-    bench = Bench(proxy_protocol="v1")
-    assert bench.ask(post()).status == 400
-    bench = Bench(proxy_protocol="v1", trusted_proxies=["10.0.0.0/8"])
-    assert bench.ask(b"PROXY TCP4 198.51.100.1 10.0.0.1 1 2\r\n" + post(), peer="203.0.113.7").status == 400
-    assert bench.ask(b"PROXY TCP4 198.51.100.1 10.0.0.1 1 2\r\n" + post(), peer="10.0.0.7").status == 200
+def test_proxy_header_counts_once_and_for_all_requests_of_its_connection() -> None:
+    bench = behind("v2")
+    client = bench.client("10.0.0.7")
+    client.send(*(bytes([byte]) for byte in HEADER))
+    assert bench.door.held_bytes == 0
+    client.send(post(), post("/v1/track", GOOD, "X-Forwarded-For: 1.2.3.4"))
+    assert {record.address[-4:] for record in bench.log.records} == {bytes([198, 51, 100, 1])}
+    client.send(HEADER)
+    bench.log.commit()
+    assert [answer.status for answer in client.answers()] == [200, 200, 400]
+
+
+def test_proxy_that_speaks_for_itself_is_the_client_and_believed() -> None:
+    bench = behind("v2")
+    ask_from(bench, "10.0.0.7", LOCAL + post())
+    ask_from(bench, "10.0.0.7", LOCAL + post("/v1/track", GOOD, "X-Forwarded-For: 1.2.3.4"))
+    assert [tuple(one.address[-4:]) for one in bench.log.records] == [(10, 0, 0, 7), (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("version", "peer", "data", "reason"),
+    [
+        ("v1", "10.0.0.7", post(), "expected a PROXY v1 line"),
+        ("v1", "203.0.113.7", LINE + post(), "expected a trusted proxy"),
+        ("v1", "10.0.0.7", HEADER + post(), "expected a PROXY v1 line"),
+        ("v2", "10.0.0.7", post(), "expected a PROXY v2 header"),
+        ("v2", "203.0.113.7", HEADER + post(), "expected a trusted proxy"),
+        ("v2", "10.0.0.7", LINE + post(), "expected a PROXY v2 header"),
+        ("v2", "10.0.0.7", HEADER[:14] + b"\0\x0b" + HEADER[16:] + post(), "at least 28 bytes"),
+    ],
+)
+def test_connection_without_the_header_or_from_elsewhere_is_refused_and_counted(
+    version: str, peer: str, data: bytes, reason: str
+) -> None:
+    bench = behind(version)
+    answer = ask_from(bench, peer, data)
+    assert (answer.status, answer.json["error"]) == (400, "proxy_protocol")
+    assert reason in answer.json["reason"]
+    assert bench.log.records == []
+    assert bench.door.stats.refused == {"proxy_protocol": 1}
+
+
+@pytest.mark.parametrize("told", [LINE, HEADER])
+def test_proxy_header_where_none_is_expected_is_400(told: bytes) -> None:
+    bench = behind("off")
+    assert ask_from(bench, "10.0.0.7", told + post()).status == 400
+    assert bench.log.records == []
+
+
+def test_proxy_header_that_does_not_come_to_its_end_is_408_and_holds_nothing() -> None:
+    bench = behind("v2")
+    client = bench.client("10.0.0.7")
+    client.send(HEADER[:20])
+    assert bench.door.held_bytes == 20
+    bench.now += 11 * SECOND
+    client.connection.check(bench.now)
+    assert [answer.status for answer in client.answers()] == [408]
+    assert bench.door.held_bytes == 0

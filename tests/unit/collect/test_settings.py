@@ -21,7 +21,7 @@ def test_defaults_are_valid() -> None:
         ("listen", "8420"),
         ("listen", "::1:8420"),
         ("listen", "localhost:99999"),
-        ("client_address", "hashed"),
+        ("address_salt_rotation_s", 59),
     ],
 )
 def test_bad_collect_setting_names_field_and_expected(field: str, value: object) -> None:
@@ -29,6 +29,13 @@ def test_bad_collect_setting_names_field_and_expected(field: str, value: object)
         CollectSettings(**{field: value})  # type: ignore[arg-type]
     assert caught.value.fields["field"] == f"collect.{field}"
     assert "expected" in caught.value.message and "got" in caught.value.message
+
+
+def test_proxy_protocol_asks_who_the_proxies_are() -> None:
+    with pytest.raises(Misconfigured, match="since proxy_protocol is v2") as caught:
+        CollectSettings(proxy_protocol="v2")
+    assert caught.value.fields["field"] == "collect.trusted_proxies"
+    CollectSettings(proxy_protocol="v2", trusted_proxies=["10.0.0.0/8"])
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,6 @@ def test_bad_collect_setting_names_field_and_expected(field: str, value: object)
         ({"id": "a", "secret": "long-enough", "origins": ["https://a.*.b"]}, "keys[a].origins"),
         ({"id": "a", "secret": "long-enough", "kind": "server", "origins": ["*"]}, "keys[a].origins"),
         ({"id": "a", "secret": "long-enough", "kind": "browser"}, "keys[a].origins"),
-        ({"id": "a", "secret": "long-enough", "client_address": "hashed"}, "keys[a].client_address"),
         ({"id": "a", "secret": "long-enough", "events_per_s_max": -1}, "keys[a].events_per_s_max"),
     ],
 )

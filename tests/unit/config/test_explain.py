@@ -40,5 +40,19 @@ def test_an_unknown_key_names_the_nearest():
         told("collect.lisen")
 
 
+@pytest.mark.parametrize(
+    ("key", "help"),
+    [
+        ("lisen", "did you mean `collect.listen`"),
+        ("colect", "did you mean `collect`"),
+        ("nope", "without a key, every setting is listed"),
+    ],
+)
+def test_an_unknown_key_is_guessed_by_its_last_part_or_its_block_or_not_at_all(key, help):
+    with pytest.raises(Rejected) as wrong:
+        told(key)
+    assert help in wrong.value.help
+
+
 def test_fields_say_what_the_text_below_them_says():
     assert docs.meanings(Inner) == {"listen": "Where. On two lines.", "workers": "How many."}

@@ -14,6 +14,7 @@ import pytest
 
 from headwater.destinations import registry
 from headwater.destinations.deliver import Deliverer
+from headwater.destinations.duckdb.file import DuckDbFile
 from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.memory import MemorySettings
 from headwater.destinations.refused import DeadLetters
@@ -22,7 +23,7 @@ from headwater.destinations.settings import DestinationSettings
 from headwater.destinations.worker import DeliverWorker, Handler
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
-from headwater.kit.errors import Rejected
+from headwater.kit.errors import Rejected, Unavailable
 from tests.chains import ListChain, chain
 
 PARTITIONS = (0, 1, 2, 3)
@@ -54,7 +55,7 @@ class Place:
             [self.deliverer("warehouse", DuckDbSettings()), self.deliverer("other", MemorySettings())],
             self.reports.append,
             SystemClock(),
-            "all.sock",
+            str(folder / "run/all.sock"),
         )
 
     def deliverer(self, name: str, settings: DestinationSettings) -> Deliverer:
@@ -74,7 +75,10 @@ class Place:
         )
 
     async def ask(self, **request: Any) -> tuple[dict[str, Any], bytes]:
-        return await self.server.handler(request)
+        told, body = await self.server.handler(request)
+        if not isinstance(body, bytes):
+            body = b"".join([piece async for piece in body])
+        return told, body
 
     async def until(self, rows: int) -> dict[str, Any]:
         """The status once every destination has that many rows."""
@@ -115,6 +119,9 @@ async def test_it_delivers_answers_and_reports(tmp_path: Path) -> None:
         assert (told["rows"], told["truncated"]) == (1, "")
         _, body = await place.ask(op="sql", destination="warehouse", query=query, format="arrow")
         assert pa.ipc.open_stream(body).read_all().to_pylist() == [{"n": 12, "last": 11}]
+        told, body = await place.ask(op="export", destination="warehouse", query="from events", rows_max=5)
+        assert pa.ipc.open_stream(body).read_all().num_rows == 5
+        assert (told["rows"], told["truncated"]) == (5, "rows")
         told, _ = await place.ask(op="positions", destination="warehouse")
         assert set(told["partitions"]) == {"0", "1", "2", "3"}
         assert told["partitions"]["0"]["streams"]["app"]["rows"] >= 1
@@ -154,3 +161,39 @@ async def test_requests_that_make_no_sense_are_told_why(tmp_path: Path) -> None:
         ):
             with pytest.raises(Rejected):
                 await place.ask(**request)
+
+
+async def test_a_copy_for_a_backup_is_one_state_of_rows_and_positions(tmp_path: Path) -> None:
+    folder = tmp_path / "run/backup/1"
+    folder.mkdir(parents=True)
+    async with running(tmp_path) as place:
+        await place.until(8)
+        told, _ = await place.ask(op="copy", destination="warehouse", folder=str(folder))
+        assert (told["files"], told["held_ms"] > 0) == (["warehouse.duckdb"], True)
+        place.ready.entries += chain([4], PARTITIONS, 8)
+        await place.until(12)  # delivery goes on
+    copied = DuckDbFile(DuckDbSettings(), str(folder / "warehouse.duckdb"), str(tmp_path))
+    copied.open_file(create=False, first="select 1")
+    assert copied.write.execute("select count(*) from events").fetchall() == [(8,)]
+    assert copied.write.execute('select sum("rows")::int from headwater_positions').fetchall() == [(8,)]
+    copied.close_file()
+
+
+async def test_a_copy_goes_nowhere_but_into_a_snapshot(tmp_path: Path) -> None:
+    (tmp_path / "run/backup").mkdir(parents=True)
+    async with running(tmp_path) as place:
+        await place.until(8)
+        for folder in (tmp_path, tmp_path / "run/backup", tmp_path / "run/backup/../.."):
+            with pytest.raises(Rejected, match="expected one below run/backup"):
+                await place.ask(op="copy", destination="warehouse", folder=str(folder))
+        with pytest.raises(Rejected, match="keeps nothing in a file"):
+            await place.ask(op="copy", destination="other", folder=str(tmp_path / "run/backup/1"))
+
+
+async def test_a_file_that_is_not_open_is_not_copied(tmp_path: Path) -> None:
+    """Somebody else may be writing it."""
+    (tmp_path / "run/backup/1").mkdir(parents=True)
+    (tmp_path / "warehouse.duckdb").write_bytes(b"x" * 5000)
+    async with running(tmp_path) as place:
+        with pytest.raises(Unavailable, match="is not open"):
+            await place.ask(op="copy", destination="warehouse", folder=str(tmp_path / "run/backup/1"))

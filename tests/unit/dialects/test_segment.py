@@ -146,3 +146,9 @@ def test_numbers_that_are_not_read_alike_everywhere_are_no_ids(name: str, ident:
     (refusal,) = envelope(f'{{"event":"x","{name}":{ident}}}'.encode(), "/v1/track").refused
     assert refusal.field == name and "number" in refusal.reason
     assert not envelope(f'{{"event":"x","{name}":-9223372036854775808}}'.encode(), "/v1/track").refused
+
+
+def test_bytes_that_are_no_utf_8_are_named_by_their_place_in_the_whole_body() -> None:
+    for body, path in ((b'{"event":"a\xff"}', "/v1/track"), (b'{"batch":[{"event":"a\xff"}]}', "/v1/batch")):
+        place = body.index(b"\xff")
+        assert envelope(body, path).refused[0].reason == f"expected UTF-8: invalid start byte (byte {place})"

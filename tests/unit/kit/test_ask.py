@@ -92,3 +92,75 @@ async def test_a_stale_socket_file_is_replaced(tmp_path):
     assert (await ask.ask_async(second.path, {"say": 1}, 1.0))[0] == {"told": 1}
     await first.close()
     await second.close()
+
+
+async def pieces_of(*, fails=None, closed=None):
+    try:
+        for number in range(3):
+            yield bytes([number]) * 100_000
+        if fails:
+            raise fails
+    finally:
+        if closed is not None:
+            closed.set()
+
+
+async def test_a_reply_in_pieces_arrives_as_they_come_and_is_told_after_them(tmp_path):
+    async def handler(request):
+        return {"rows": 3}, pieces_of()
+
+    server = await ask.serve(f"{tmp_path}/a.sock", handler)
+    told: dict[str, object] = {}
+    found = await asyncio.to_thread(lambda: list(ask.ask_pieces(server.path, {}, 1.0, told)))
+    assert found == [bytes([number]) * 100_000 for number in range(3)]
+    assert told == {"rows": 3}
+    await server.close()
+
+
+async def test_an_error_behind_some_pieces_is_raised_with_its_own_class(tmp_path):
+    async def handler(request):
+        return {"rows": 3}, pieces_of(fails=Rejected("too long", code="sql_time"))
+
+    server = await ask.serve(f"{tmp_path}/a.sock", handler)
+    told: dict[str, object] = {}
+    found: list[bytes] = []
+
+    def read():
+        found.extend(ask.ask_pieces(server.path, {}, 1.0, told))
+
+    with pytest.raises(Rejected, match="too long"):
+        await asyncio.to_thread(read)
+    assert (len(found), told) == (3, {})
+    await server.close()
+
+
+async def test_pieces_that_stop_in_the_middle_are_no_whole_reply(tmp_path):
+    async def handler(request):
+        return {}, pieces_of(fails=ConnectionError("gone"))
+
+    server = await ask.serve(f"{tmp_path}/a.sock", handler)
+    with pytest.raises(Unavailable):
+        await asyncio.to_thread(lambda: list(ask.ask_pieces(server.path, {}, 1.0, {})))
+    await server.close()
+
+
+async def test_an_asker_that_leaves_closes_the_pieces(tmp_path):
+    closed = asyncio.Event()
+
+    async def endless():
+        try:
+            while True:
+                yield b"x" * 1_000_000
+        finally:
+            closed.set()
+
+    async def handler(request):
+        return {}, endless()
+
+    server = await ask.serve(f"{tmp_path}/a.sock", handler)
+    made = ask.ask_pieces(server.path, {}, 1.0, {})
+    assert len(await asyncio.to_thread(next, made)) == 1_000_000
+    made.close()
+    async with asyncio.timeout(5):
+        await closed.wait()
+    await server.close()

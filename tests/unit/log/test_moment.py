@@ -83,16 +83,16 @@ def test_it_never_lies_beyond_the_limit(logs: Logs) -> None:
 
 
 def test_what_is_the_oldest_says_whether_it_was_the_first(logs: Logs) -> None:
-    assert moment.oldest(logs.disk, logs.folder) == (Position(5, 0), 0, True)
+    assert moment.oldest(logs.disk, logs.folder, SECRET) == (Position(5, 0), 0, True)
     first = files.segments(logs.disk, logs.folder)[0]
     logs.disk.unlink(first.path)
-    oldest = moment.oldest(logs.disk, logs.folder)
+    oldest = moment.oldest(logs.disk, logs.folder, SECRET)
     assert oldest is not None and oldest.position.log == 5 and oldest.closed_ns >= SECOND and not oldest.first
     for segment in files.segments(logs.disk, logs.folder):
         if segment.log == 5:
             logs.disk.unlink(segment.path)
-    assert moment.oldest(logs.disk, logs.folder) == (Position(9, 0), 10 * SECOND, False)
-    assert moment.oldest(logs.disk, f"{logs.folder}/none") is None
+    assert moment.oldest(logs.disk, logs.folder, SECRET) == (Position(9, 0), 10 * SECOND, False)
+    assert moment.oldest(logs.disk, f"{logs.folder}/none", SECRET) is None
 
 
 def test_the_next_block_says_when_it_was_closed(logs: Logs) -> None:

@@ -211,7 +211,7 @@ def test_a_damaged_segment_is_given_back_once_readers_have_passed_the_damage() -
     for seq in (4, 5):
         retain.retire(
             disk.process("supervisor"), FOLDER, Position(LOG, seq),
-            wanted=lambda segment: False, segment_bytes=16 * PAGE, spares_max=0,
+            wanted=lambda *_: False, segment_bytes=16 * PAGE, spares_max=0,
         )  # fmt: skip
         kept.append(len(files.segments(disk.process("look"), FOLDER)))
     assert kept == [1, 0]

@@ -40,7 +40,7 @@ def retire(disk: SimDisk, safe: Position) -> int:
         disk.process("supervisor"),
         FOLDER,
         safe,
-        wanted=lambda segment: False,
+        wanted=lambda *_: False,
         segment_bytes=SEGMENT_BYTES,
         spares_max=1,
     ).segments

@@ -12,6 +12,7 @@ from headwater.kit.disk import SystemDisk
 from headwater.kit.happenings import Happenings
 from headwater.kit.rng import SystemRng
 from headwater.node import configuration, start
+from headwater.node.service_manager import ServiceManager
 from headwater.node.supervise import Supervisor
 
 
@@ -26,6 +27,7 @@ def main(config: str, data: str) -> int:
         rng,
         Happenings("node", clock, Counters(), sys.stderr),
         on_ready=lambda: print("ready", flush=True),
+        manager=ServiceManager.of(os.environ, os.getpid()),
         module="tests.unit.node.stub_role",
     )
     return asyncio.run(supervisor.run())

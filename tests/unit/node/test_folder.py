@@ -12,7 +12,7 @@ from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import SeededRng
 from headwater.kit.simulate.disk import SimDisk
 from headwater.node import first
-from headwater.node.folder import make_folder, open_folder, take_lock
+from headwater.node.folder import FORMAT_COMPRESSED, make_folder, open_folder, take_lock
 
 disk = SystemDisk()
 
@@ -169,3 +169,12 @@ def test_the_default_configuration_never_replaces_one(tmp_path):
     path.write_text("mine")
     first.write_configuration(str(path), disk)
     assert path.read_text() == "mine"
+
+
+def test_a_folder_gets_the_format_of_compressed_segments_only_when_it_holds_one(tmp_path):
+    made = make(tmp_path / "data")
+    path = tmp_path / "data/headwater.json"
+    assert json.loads(path.read_text())["format"] == 2
+    made.know_format(FORMAT_COMPRESSED)
+    assert json.loads(path.read_text())["format"] == 3
+    assert open_folder(str(tmp_path / "data"), SystemDisk()).id == made.id

@@ -14,6 +14,7 @@ from headwater.kit.happenings import Happening
 from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.log import retain
+from headwater.log.block import Secret
 from headwater.node.happenings import RawFillsUp
 from headwater.node.rawkeeper import RawKeeper, expendable, held_by, time_left_s
 from headwater.ops.standing import Delivered
@@ -63,7 +64,7 @@ def test_the_alarm_is_told_at_once_and_logged_once_an_hour(monkeypatch: pytest.M
     disk.mkdir("/raw/0000000000000007")
     clock = SimClock(time)
     happenings: Any = SimpleNamespace(emit=emitted.append)
-    keeper = RawKeeper(disk, clock, SimpleNamespace(), happenings, "", 4)  # type: ignore[arg-type]
+    keeper = RawKeeper(disk, clock, SimpleNamespace(), happenings, "", 4, Secret(0))  # type: ignore[arg-type]
     monkeypatch.setattr(retain, "held_bytes", lambda disk, folder, safe: held[0])
     reports = {"d": told(state="paused", lag={"age_s": 99.0})}
     for minute in range(260):

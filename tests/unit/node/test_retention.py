@@ -78,7 +78,7 @@ def test_delivered_events_never_keep_new_ones_out_of_a_full_log():
 
     def kept(safe):
         return keep(
-            disk, raw, Vector({W: Position(1, safe)}), now_ns=1, retain_s=86_400.0, raw_bytes_max=quota,
+            disk, raw, Vector({W: Position(1, safe)}), SECRET, now_ns=1, retain_s=86_400.0, raw_bytes_max=quota,
             headroom_bytes=headroom_bytes(SEGMENT, 1), segment_bytes=SEGMENT, spares_max=4,
         )  # fmt: skip
 
@@ -137,7 +137,7 @@ def test_the_quota_is_the_law_also_just_below_it_and_nothing_above_safe_goes(tmp
 
     def kept(safe, room):
         found = keep(
-            disk, str(tmp_path), at(safe), now_ns=2000, retain_s=86400, raw_bytes_max=4 * size + 100,
+            disk, str(tmp_path), at(safe), SECRET, now_ns=2000, retain_s=86400, raw_bytes_max=4 * size + 100,
             segment_bytes=size, spares_max=4, headroom_bytes=room,
         )  # fmt: skip
         return found.shortened, [s.first for s in files.segments(disk, str(folder))]
@@ -155,7 +155,7 @@ def test_what_is_written_off_goes_only_as_far_as_room_is_needed(tmp_path, safe, 
     disk, size = SystemDisk(), 64 * 1024
     folder = ten_in_each_of_four_segments(tmp_path, size)
     told = keep(
-        disk, str(tmp_path), at(safe), at(35), now_ns=2000, retain_s=86400, raw_bytes_max=4 * size,
+        disk, str(tmp_path), at(safe), SECRET, at(35), now_ns=2000, retain_s=86400, raw_bytes_max=4 * size,
         segment_bytes=size, spares_max=4, headroom_bytes=room * size,
     )  # fmt: skip
     assert [s.first for s in files.segments(disk, str(folder))] == left

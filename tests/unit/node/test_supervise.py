@@ -117,8 +117,14 @@ def alive(pid: str) -> bool:
 
 def test_every_role_is_started_and_named_in_its_command_line(stubs):
     stubs.start()
-    started = until(lambda: len(stubs.notes("starts")) == 4 and stubs.notes("starts"))
-    assert {name for name, _, _ in started} == {"ops-0", "deliver-warehouse", "process-0", "collect-0"}
+    started = until(lambda: len(stubs.notes("starts")) == 5 and stubs.notes("starts"))
+    assert {name for name, _, _ in started} == {
+        "ops-0",
+        "upkeep-0",
+        "deliver-warehouse",
+        "process-0",
+        "collect-0",
+    }
     for name, pid, _ in started:
         assert name.partition("-")[0].encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     node = json.loads((stubs.data / "run/node.json").read_text())
@@ -163,14 +169,14 @@ def test_log_ids_are_above_those_that_a_destination_remembers(stubs):
         json.dumps({"format": 1, "pipeline": "x/warehouse/main", "vectors": {vector: [0]}})
     )
     stubs.start()
-    given = until(lambda: len(stubs.notes("starts")) == 4 and stubs.notes("starts"))
-    assert sorted(int(log, 16) > known for _, _, log in given) == [False, False, True, True]
+    given = until(lambda: len(stubs.notes("starts")) == 5 and stubs.notes("starts"))
+    assert sorted(int(log, 16) > known for _, _, log in given) == [False, False, False, True, True]
 
 
 def test_log_ids_of_a_node_are_never_two_alike(stubs):
     stubs.start()
     given = [
-        int(note[2], 16) for note in until(lambda: len(stubs.notes("starts")) == 4 and stubs.notes("starts"))
+        int(note[2], 16) for note in until(lambda: len(stubs.notes("starts")) == 5 and stubs.notes("starts"))
     ]
     logs = [log for log in given if log]
     assert len(logs) == len(set(logs)) == 2
@@ -179,9 +185,8 @@ def test_log_ids_of_a_node_are_never_two_alike(stubs):
 def test_a_process_that_dies_again_and_again_is_started_ever_more_rarely_and_makes_the_node_unready(stubs):
     stubs.start()
     (stubs.data / "stub/process").write_text("die")
-    os.kill(
-        int(next(n for n in until(lambda: stubs.notes("starts")) if n[0] == "process-0")[1]), signal.SIGKILL
-    )
+    started = until(lambda: [note for note in stubs.notes("starts") if note[0] == "process-0"])
+    os.kill(int(started[0][1]), signal.SIGKILL)
     ended = until(lambda: len(stubs.said("role_ended")) >= 4 and stubs.said("role_ended"))
     waits = [line["again_in_s"] for line in ended]
     assert waits[3] > waits[0]
@@ -195,13 +200,14 @@ def test_a_process_that_dies_again_and_again_is_started_ever_more_rarely_and_mak
 
 def test_sigterm_drains_door_processing_delivery_ops_in_this_order(stubs):
     stubs.start()
-    until(lambda: len(stubs.notes("starts")) == 4)
+    until(lambda: len(stubs.notes("starts")) == 5)
     stubs.signal(signal.SIGTERM)
     assert stubs.wait() == 0
     assert [note[0] for note in stubs.notes("ends")] == [
         "collect-0",
         "process-0",
         "deliver-warehouse",
+        "upkeep-0",
         "ops-0",
     ]
     assert stubs.said("node_stopped")[0]["in_order"] is True
@@ -210,7 +216,7 @@ def test_sigterm_drains_door_processing_delivery_ops_in_this_order(stubs):
 def test_the_door_stays_open_for_the_shutdown_delay_while_draining_is_told(stubs):
     stubs.write("shutdown_delay: 0.8\n")
     stubs.start()
-    until(lambda: len(stubs.notes("starts")) == 4)
+    until(lambda: len(stubs.notes("starts")) == 5)
     control = stubs.control()
     began = now_s()
     stubs.signal(signal.SIGTERM)
@@ -242,21 +248,21 @@ def test_a_process_that_does_not_stop_in_its_time_is_killed(stubs):
 
 def test_nobody_outlives_a_killed_supervisor_and_the_next_start_takes_over(stubs):
     stubs.start()
-    pids = [note[1] for note in until(lambda: len(stubs.notes("starts")) == 4 and stubs.notes("starts"))]
+    pids = [note[1] for note in until(lambda: len(stubs.notes("starts")) == 5 and stubs.notes("starts"))]
     assert all(map(alive, pids))
     stubs.process.kill()
     stubs.process.wait()
     until(lambda: not any(map(alive, pids)), 5)
     stubs.close()
     stubs.start()
-    until(lambda: len(stubs.notes("starts")) == 8)
+    until(lambda: len(stubs.notes("starts")) == 10)
     assert stubs.control().start == 2
 
 
 def test_sighup_takes_keys_and_destinations_over(stubs):
     stubs.start()
     control = stubs.control()
-    until(lambda: len(stubs.notes("starts")) == 4)
+    until(lambda: len(stubs.notes("starts")) == 5)
     stubs.config.write_text(
         stubs.listen
         + KEYS.replace("web", "shop", 1)
@@ -268,7 +274,7 @@ def test_sighup_takes_keys_and_destinations_over(stubs):
     assert "shop" in (stubs.data / "run/config.json").read_text()
     until(lambda: [n for n in stubs.notes("starts") if n[0] == "deliver-lake"])
     assert [n[0] for n in stubs.notes("ends")] == ["deliver-warehouse"]
-    assert len(stubs.notes("starts")) == 5
+    assert len(stubs.notes("starts")) == 6
 
 
 @pytest.mark.parametrize(
@@ -309,3 +315,18 @@ def test_a_taken_port_is_told_before_anything_starts(tmp_path, stubs):
         )  # fmt: skip
     assert second.returncode == 2
     assert "collect.listen: cannot listen on" in second.stderr
+
+
+def test_a_node_without_compression_has_no_upkeep_process(stubs):
+    stubs.write("log: {compress_after_s: 0}\n")
+    stubs.start()
+    until(lambda: len(stubs.notes("starts")) == 4)
+    assert not [note for note in stubs.notes("starts") if note[0] == "upkeep-0"]
+
+
+def test_an_upkeep_process_that_dies_again_and_again_does_not_make_the_node_unready(stubs):
+    (stubs.data / "stub").mkdir(exist_ok=True)
+    (stubs.data / "stub/upkeep").write_text("die")
+    stubs.start()
+    until(lambda: len([one for one in stubs.said("role_ended") if one["role"] == "upkeep-0"]) >= 4)
+    assert json.loads((stubs.data / "run/reports/node.json").read_text())["reasons"] == []

@@ -17,6 +17,7 @@ from headwater.log.block import Secret
 from headwater.ops import app, demo
 from headwater.ops.guard import Guard
 from headwater.ops.look import Look, Parts
+from headwater.ops.retried import Retried
 from headwater.ops.settings import OpsSettings
 
 WRITER = WriterId(0xAB0000)
@@ -25,11 +26,17 @@ TOKEN = "t" * 20
 
 
 class NoLetters:
-    def list(self, limit, stream):
+    def __init__(self, path):
+        self.retried = Retried(SystemDisk(), path)
+
+    def list(self, limit, stream, reason):
         return [{"origin": "a-b-1", "stream": stream, "limit": limit}]
 
-    def show(self, origin):
-        return {"origin": origin} if origin == "a-b-1" else None
+    def show(self, wanted):
+        return {"origin": wanted} if wanted == "a-b-1" else None
+
+    def find(self, message_ids, places, origins=()):
+        return []
 
 
 class Node:
@@ -49,7 +56,14 @@ class Node:
         self.settings = OpsSettings(**settings)
         parts = Parts(roles=["collect-0"], destinations=["w"], keys=[{"id": "web"}], demo_key="wk")
         look = Look(
-            info, self.path, self.disk, self.clock, self.control, lambda: parts, NoLetters(), Secret(1)
+            info,
+            self.path,
+            self.disk,
+            self.clock,
+            self.control,
+            lambda: parts,
+            NoLetters(self.path),
+            Secret(1),
         )
         self.application = app.make(look, self.settings)
         self.say("collect-0")
@@ -346,3 +360,75 @@ def test_a_paused_destination_is_named_once():
     assert standing.destination("w", told).reason == "it is gone"
     assert standing.destination("w", {"reason": "the disk is full"}).reason == "the disk is full"
     assert standing.destination("w", {}).reason is None
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/destinations/w/pause", {"reason": "why"}),
+        ("/api/destinations/w/resume", {}),
+        ("/api/dead/retry", {"letters": [{"origin": "a-b-1"}]}),
+    ],
+)
+async def test_an_operators_decision_is_taken_from_an_operator_only(node, path, body):
+    status, _, text = await node.post(path, body)
+    assert (status, json.loads(text)["error"]["code"]) == (403, "not_trusted")
+
+
+async def test_a_pause_goes_to_its_deliverer(node):
+    asked = []
+
+    async def deliverer(request):
+        asked.append(request)
+        return {"since": "noon"}, b""
+
+    server = await ask.serve(f"{node.path}/run/deliver-w.sock", deliverer)
+    status, _, text = await node.post("/api/destinations/w/pause", {"reason": "why"}, trusted=True)
+    await server.close()
+    assert (status, json.loads(text)) == (200, {"since": "noon"})
+    assert [(one["op"], one["destination"], one["reason"]) for one in asked] == [("pause", "w", "why")]
+    assert (await node.post("/api/destinations/x/pause", {}, trusted=True))[0] == 400
+
+
+async def test_explain_finds_nothing_in_an_empty_node_and_says_what_it_asked(node):
+    async def deliverer(request):
+        assert "message_id in ('m''1')" in request["query"]
+        return {"columns": []}, b"[]"
+
+    server = await ask.serve(f"{node.path}/run/deliver-w.sock", deliverer)
+    status, _, text = await node.get("/api/explain?id=m'1")
+    await server.close()
+    told = json.loads(text)
+    assert (status, told["found"], told["searched"]["destinations"]) == (200, False, ["w"])
+    told = json.loads((await node.get("/api/explain?id=m1"))[2])
+    assert told["not_asked"][0].startswith("w: no answer")
+    assert (await node.get("/api/explain"))[0] == 400
+    assert (await node.post("/api/explain/known", {"places": [["x"]]}))[0] == 400
+
+
+async def test_reconcile_deep_asks_every_destination_and_tells_who_did_not_answer(node):
+    node.say("process-0", vectors=[], counters={"web": {"in": 1, "out": 1}})
+    stand = {"state": "delivering", "vectors": {}, "streams": {"web": {"out": 1, "rows": 1}}}
+    node.say("deliver-w", destinations={"w": stand})
+
+    async def deliverer(request):
+        assert (request["op"], request["time_max_s"]) == ("deep", 9.0)
+        counted = {
+            "counted": 1,
+            "said": 1,
+            "differences": [],
+            "doubled_rows": 0,
+            "doubled_examples": [],
+            "copies": 0,
+        }
+        return {"streams": {"web": counted}}, b""
+
+    server = await ask.serve(f"{node.path}/run/deliver-w.sock", deliverer)
+    (told,) = json.loads((await node.get("/api/reconcile?deep=1&timeout=9"))[2])
+    await server.close()
+    assert told["destinations"]["w"]["deep"]["counted"] == 1
+    (told,) = json.loads((await node.get("/api/reconcile?deep=1"))[2])
+    assert any("could not be counted: no answer" in problem for problem in told["problems"])
+    (told,) = json.loads((await node.get("/api/reconcile"))[2])
+    assert "deep" not in told["destinations"]["w"]
+    assert (await node.get("/api/reconcile?deep=1&timeout=-1"))[0] == 400

@@ -210,3 +210,15 @@ def test_what_an_operator_left_out_is_filtered_and_adds_up():
     assert ledger.holds
     assert ledger.destinations["a"].filtered == world.counts["out"]
     assert adds_up(ledger.destinations["a"]) == ledger.accepted
+
+
+def test_events_that_rotted_after_they_were_processed_are_explained():
+    accepted = Accepted({"web": 7, "": 3}, {W: Position(1, 10)})
+    processed = Processed(vectors(10), {"web": {"in": 10, "out": 10}})
+    rotten, web = reconcile(accepted, processed, {})
+    assert not rotten.holds and not web.holds, "a mismatch stays one"
+    for ledger in (rotten, web):
+        assert any("processed before the raw log could no longer be read" in one for one in ledger.problems)
+    more = Processed(vectors(10), {"web": {"in": 11, "out": 11}})
+    for ledger in reconcile(accepted, more, {}):
+        assert not any("could no longer be read" in one for one in ledger.problems), "that would be a guess"

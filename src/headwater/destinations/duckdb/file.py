@@ -108,6 +108,11 @@ class DuckDbFile:
             with contextlib.suppress(duckdb.Error):
                 self.base.execute("ROLLBACK")
 
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file, where nothing that runs just now prevents it."""
+        with contextlib.suppress(duckdb.Error):
+            self.write.execute("CHECKPOINT")
+
     def gone(self) -> Misconfigured:
         """The file is not where it was."""
         return Misconfigured(

@@ -8,6 +8,9 @@ import msgspec
 
 from headwater.destinations.settings import DestinationSettings
 
+WAL = ".wal"
+"""Behind the name of a file: its write-ahead log."""
+
 
 class SqlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Limits of readers' SQL. None of these reloads."""

@@ -53,14 +53,22 @@ class Sql:
 
     def query(self, text: str, *, rows_max: int | None = None, time_max_s: float | None = None) -> Answer:
         """Rejected: not one reading statement, wrong, or too long. Busy: no place. Unavailable: not open."""
-        statement = self.parsed(text)
         settings = self.settings
         rows_max = min(settings.rows_max if rows_max is None else max(0, rows_max), settings.rows_limit)
+        with self.stream(text, time_max_s) as rows:
+            return self.cut(rows, rows_max)
+
+    @contextlib.contextmanager
+    def stream(self, text: str, time_max_s: float | None = None) -> Iterator[pa.RecordBatchReader]:
+        """The rows of a query as DuckDB makes them; errors as ``query``, also while they are read."""
+        statement = self.parsed(text)
+        settings = self.settings
         time_max_s = min(settings.time_max_s, time_max_s or settings.time_max_s)
         if not self.places.acquire(timeout=settings.queue_wait_s):
             raise Busy(f"{settings.concurrent_max} queries are running", code="sql_busy")
         try:
-            return self.run(statement, rows_max, time_max_s)
+            with self.running_rows(statement, time_max_s) as rows:
+                yield rows
         finally:
             self.places.release()
 
@@ -84,13 +92,14 @@ class Sql:
             )
         return statements[0]
 
-    def run(self, statement: duckdb.Statement, rows_max: int, time_max_s: float) -> Answer:
-        """The answer, cut to its limits."""
+    @contextlib.contextmanager
+    def running_rows(self, statement: duckdb.Statement, time_max_s: float) -> Iterator[pa.RecordBatchReader]:
+        """A query under way, within its time."""
         with reading(self.cursor()) as cursor, interrupting(cursor, time_max_s) as late:
             self.running.add(cursor)
             try:
-                with cursor.sql(statement).to_arrow_reader(BATCH_ROWS) as stream:
-                    return self.cut(stream, rows_max)
+                with cursor.sql(statement).to_arrow_reader(BATCH_ROWS) as rows:
+                    yield rows
             except duckdb.InterruptException as error:
                 if not late.is_set():
                     raise Unavailable("the warehouse is being closed", code="destination_closed") from error
@@ -188,6 +197,11 @@ def distinct(names: list[str]) -> list[str]:
 
 def as_json(rows: pa.Table) -> bytes:
     """A JSON array of objects."""
+    return msgspec.json.encode(records(rows))
+
+
+def records(rows: pa.Table) -> list[dict[str, Any]]:
+    """Rows as objects of what JSON holds."""
     names = distinct(rows.column_names)
     columns = []
     for column in rows.columns:
@@ -195,8 +209,7 @@ def as_json(rows: pa.Table) -> bytes:
         columns.append(
             [None if v is None else encode(v) for v in column.cast(without_zone(column.type)).to_pylist()]
         )
-    records = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    return msgspec.json.encode(records)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def without_zone(kind: pa.DataType) -> pa.DataType:

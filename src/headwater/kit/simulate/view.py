@@ -206,6 +206,9 @@ class ProcessDisk:
     def size(self, file: int) -> int:
         return len(self.at(file).file.cache)
 
+    def names(self, file: int) -> int:
+        return 1
+
     def truncate(self, file: int, length: int) -> None:
         descriptor = self.at(file)
         dying = self.begin("truncate", descriptor.path, str(length))

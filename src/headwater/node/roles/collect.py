@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from headwater.collect.again import Again
 from headwater.collect.keys import KeyTable
 from headwater.collect.worker import CollectWorker
+from headwater.kit import ask
 from headwater.kit.errors import Unavailable
 from headwater.kit.threads import Thread
 from headwater.log.write import BlockWriter
+from headwater.node import salt
 from headwater.node.context import Context
 from headwater.node.settings import Settings, secret_reader
 
@@ -76,6 +79,7 @@ class CollectRole:
             control=context.control,
             clock=context.clock,
             publish=self.tell,
+            salt=salt.salt_bytes(context.disk, context.data),
         )
 
     def keys_of(self, settings: Settings, before: KeyTable | None) -> KeyTable:
@@ -94,6 +98,10 @@ class CollectRole:
         while segments.preparing and not segments.ready:  # nobody is turned away because the door was quicker
             await self.context.clock.sleep(0.01)
         await self.worker.start()
+        again = Again(
+            self.context.settings.collect, self.worker.door, self.worker.group, self.context.clock.boot_ns
+        )
+        self.again = await ask.serve(self.context.path("run", f"{self.context.name}.sock"), again.answer)
 
     def tell(self, told: dict[str, Any]) -> None:
         self.told = told
@@ -104,9 +112,10 @@ class CollectRole:
 
     async def reload(self, settings: Settings) -> None:
         self.keys = self.keys_of(settings, self.keys)
-        self.worker.reload(self.keys)
+        self.worker.reload(self.keys, salt.salt_bytes(self.context.disk, self.context.data))
 
     async def drain(self) -> None:
+        await self.again.close()
         await self.worker.drain(self.context.settings.shutdown_timeout)
 
     async def stop(self) -> None:

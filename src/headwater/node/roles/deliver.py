@@ -9,6 +9,7 @@ from typing import Any
 from headwater.config.report import read_reports
 from headwater.destinations import registry
 from headwater.destinations.deliver import Deliverer
+from headwater.destinations.pause import Pause
 from headwater.destinations.port import OpenPrivate, PrivateRun, ProcessedAt
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
@@ -63,6 +64,7 @@ class DeliverRole:
                 happenings.of_destination(happening, fields)
             ),
             layouts={"events": standard_schema()},
+            pause=Pause(context.disk, f"{folder}/paused.json"),
             submit=Thread("catch-up"),
         )
         book = Book(context.disk, f"{folder}/replays.json")

@@ -21,7 +21,7 @@ from headwater.kit.threads import Thread
 from headwater.log import retain
 from headwater.log.ready import ReadyWriter
 from headwater.log.write import BlockWriter
-from headwater.node import rawkeeper
+from headwater.node import hold, rawkeeper
 from headwater.node.context import Context
 from headwater.node.settings import Settings
 from headwater.ops import standing
@@ -159,14 +159,15 @@ class ProcessRole:
         )
         safe = min([Position(*self.told.get("folded", ZERO)), *attached.values()])
         self.detached = sorted(set(context.settings.destinations) - set(attached))
-        retain.retire(
-            context.disk,
-            self.folder,
-            safe,
-            wanted=lambda segment: False,
-            segment_bytes=context.settings.log.ready_segment_bytes,
-            spares_max=1,
-        )
+        with hold.retiring(context.data) as may:
+            retain.retire(
+                context.disk,
+                self.folder,
+                safe if may else ZERO,
+                wanted=lambda *_: False,
+                segment_bytes=context.settings.log.ready_segment_bytes,
+                spares_max=1,
+            )
 
     async def reload(self, settings: Settings) -> None:
         """Enrichment, from the next cut on."""
