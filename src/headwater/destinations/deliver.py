@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -56,6 +57,18 @@ HELD_TELL_S = 1.0
 """How often a pause tells for how long rows have waited."""
 OWN_TROUBLE = ("ready_unreadable", "dead_letters")
 """Errors that are not the destination's: it stays open, and answers readers."""
+
+
+class Beside(Protocol):
+    """Work beside delivery. Errors are the destination's own."""
+
+    def turn(self) -> float:
+        """One bounded piece, if it is due; seconds until the next is."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
 
 
 class Deliverer:
@@ -100,6 +113,8 @@ class Deliverer:
         self.unknown = unknown
         """Whether a vector names a log that this node has not given out."""
         self.catch_up = CatchUp(name, open_private, memory, settings, tell, submit)
+        self.replays: Beside | None = None
+        """What is done beside delivery, a piece per round (replay.py)."""
         self.processed = processed
         """Where processing says that it stands."""
         self.beyond_ns = self.reckoned_ns = 0
@@ -170,15 +185,16 @@ class Deliverer:
             return self.hold()
         if self.catch_up.run is not None:
             return self.run_on(self.catch_up.run)
+        beside_s = self.replays.turn() if self.replays is not None else self.settings.retry_interval_s
         self.read_ahead()
         if self.memory.skips or self.memory.written_off:
             self.reckon()
         decision = plan.plan(self.groups, self.links(), self.settings.load_rows)
         match decision:
             case Load():
-                return self.load_when_due(decision)
+                return min(beside_s, self.load_when_due(decision))
             case Wait():
-                return self.look_beyond()
+                return min(beside_s, self.look_beyond())
             case Private():
                 return self.off(decision)
 
@@ -503,6 +519,8 @@ class Deliverer:
                 self.memory.save(self.clock.boot_ns(), 0.0)
             finally:
                 self.catch_up.end()
+                if self.replays is not None:
+                    self.replays.close()
                 for chain in self.chains.values():
                     chain.close()
                 self.destination.close()

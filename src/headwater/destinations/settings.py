@@ -42,6 +42,8 @@ class DestinationSettings(
     """Commits read ahead, bytes of each ready log: a load is never larger."""
     retry_interval_s: float = 5.0
     """How often a paused or unreachable destination is tried again, seconds."""
+    replay_events_per_s: float = 5000.0
+    """How fast `headwater replay` goes, events per second, where it is not told (`--rate`); fresh events go first."""
     refused_tries_max: int = 4000
     """How many tries one load's refused rows may take before the destination is paused instead."""
 
@@ -50,6 +52,8 @@ class DestinationSettings(
             raise ValueError("load_interval_max_ms: expected at least load_interval_min_ms")
         if self.load_interval_behind_ms < self.load_interval_max_ms:
             raise ValueError("load_interval_behind_ms: expected at least load_interval_max_ms")
+        if not self.replay_events_per_s > 0:
+            raise ValueError("replay_events_per_s: expected more than 0")
         for name in ("load_rows", "poll_interval_ms", "ahead_bytes_max", "refused_tries_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1")

@@ -241,6 +241,24 @@ class DestinationWrittenOff(Happening):
     destination: str
 
 
+class ReplayEnded(Happening):
+    """A replay is done, or was cancelled."""
+
+    destination: str
+    id: str
+    state: str
+    events: int
+
+
+class ReplayFailed(Happening):
+    """A replay cannot go on; `headwater replay resume` tries again. Delivery goes on."""
+
+    level: ClassVar[Level] = "error"
+    destination: str
+    id: str
+    reason: str
+
+
 class DestinationAdvisory(Happening):
     """A destination does not stand where it was left: restored, emptied, or never begun."""
 
@@ -262,6 +280,8 @@ OF_DESTINATIONS = {
         DestinationSkipped,
         DestinationIdsIncomplete,
         DestinationWrittenOff,
+        ReplayEnded,
+        ReplayFailed,
     )
 }
 

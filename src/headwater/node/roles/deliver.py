@@ -13,6 +13,8 @@ from headwater.destinations.pause import Pause
 from headwater.destinations.port import OpenPrivate, PrivateRun, ProcessedAt
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
+from headwater.destinations.replay import Replays
+from headwater.destinations.replays import Book
 from headwater.destinations.worker import DeliverWorker
 from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
@@ -21,6 +23,7 @@ from headwater.kit.threads import Thread
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
+from headwater.node.replaying import NodeRaw
 from headwater.node.settings import Settings
 from headwater.ops import standing
 from headwater.process.columns import standard_schema
@@ -64,6 +67,9 @@ class DeliverRole:
             pause=Pause(context.disk, f"{folder}/paused.json"),
             submit=Thread("catch-up"),
         )
+        book = Book(context.disk, f"{folder}/replays.json")
+        raw = NodeRaw(context, private_opener(context))
+        self.deliverer.replays = Replays(self.deliverer, book, raw, settings.replay_events_per_s)
         socket = context.path("run", f"{context.name}.sock")
         self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)
 
