@@ -31,7 +31,7 @@ this destination holds, `dead` that it refused. `out` + `revived` = `rows` + `de
 
 class Counts(NamedTuple):
     """Counters of one stream in one partition. ``skipped``: what an operator's ``adopt`` left out. ``revived``: dead
-    letters of processing that a replay made rows of (docs/decisions/0005-replay.md)."""
+    letters of processing that a replay made rows of (docs/decisions/0006-replay.md)."""
 
     out: int = 0
     rows: int = 0
