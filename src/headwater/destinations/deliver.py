@@ -91,6 +91,7 @@ class Deliverer:
         unknown: Callable[[Vector], bool] = lambda vector: False,
         open_private: OpenPrivate | None = None,
         processed: Callable[[], ProcessedAt] = lambda: NOWHERE,
+        stood_when: Callable[[int, Vector], Vector] = lambda at_ns, limit: limit,
         tell: Tell = lambda name, fields: None,
         pause: Pause | None = None,
         submit: Submit = inline,
@@ -117,6 +118,8 @@ class Deliverer:
         """What is done beside delivery, a piece per round (replay.py)."""
         self.processed = processed
         """Where processing says that it stands."""
+        self.stood_when = stood_when
+        """Where the raw logs stood at a time (ns since 1970), at most at a vector."""
         self.beyond_ns = self.reckoned_ns = 0
         self.stood_at: dict[int, Vector] = {}
         self.tell = tell
@@ -247,13 +250,20 @@ class Deliverer:
     def begin(self) -> dict[int, PositionRow]:
         """The first position rows of a new destination. Unavailable: processing has not said where it stands."""
         rows = stand.first_rows({}, self.partitions, self.owner)
-        if self.settings.start == "now":
+        if self.settings.start != "beginning":
             at = self.processed()
             if len(at.vectors) < self.partitions:
                 raise Unavailable("processing has not said yet where it stands", code="processing_silent")
-            rows = stand.adopted(
-                "now", rows, (), self.partitions, at.outs, self.destination.empty, at.vectors
-            )
+            start_ns = self.settings.start_ns
+            if start_ns is None:
+                rows = stand.adopted(
+                    "now", rows, (), self.partitions, at.outs, self.destination.empty, at.vectors
+                )
+            else:
+                self.memory.begin_skipping(self.clock.boot_ns())
+                begins = {end: self.stood_when(start_ns, end) for end in set(at.vectors.values())}
+                starts = {p: begins[end] for p, end in at.vectors.items()}
+                rows = stand.first_rows(starts, self.partitions, self.owner)
         self.destination.place(self.memory.pipeline, rows)
         return rows
 

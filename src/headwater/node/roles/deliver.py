@@ -20,6 +20,7 @@ from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
 from headwater.kit.errors import Misconfigured
 from headwater.kit.threads import Thread
+from headwater.log import moment
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
@@ -60,6 +61,7 @@ class DeliverRole:
             unknown=logids.unknown_to(context.data, context.disk),
             open_private=private_opener(context),
             processed=lambda: processed_at(context),
+            stood_when=lambda at_ns, limit: stood_when(context, at_ns, limit),
             tell=lambda happening, fields: context.happenings.emit(
                 happenings.of_destination(happening, fields)
             ),
@@ -120,6 +122,17 @@ def processed_at(context: Context) -> ProcessedAt:
     told = standing.passed(reports)
     vectors = {int(p): Vector.decode(bytes.fromhex(text)) for p, text in told["vectors"].items()}
     return ProcessedAt(vectors, {int(p): dict(streams) for p, streams in told["passed"].items()})
+
+
+def stood_when(context: Context, at_ns: int, limit: Vector) -> Vector:
+    """Where the raw logs stood at a time, at most at ``limit``; where they begin, if they reach back less far."""
+    positions = {
+        writer: moment.at(
+            context.disk, context.path("raw", f"{writer:016x}"), writer, at_ns, end, secret=context.secret
+        )
+        for writer, end in limit.items()
+    }
+    return Vector(positions)
 
 
 def ready_folders(context: Context) -> list[int]:
