@@ -1,8 +1,8 @@
 """Deliverers that stop at a chosen moment of a step, and ones that compare too early: for the tests of INV-DST-1.
 
-A step is: BEGIN, compare, rows, position, COMMIT. ``Stopping`` calls a function between two of them (a thread that waits
-there is a process that was paused there; the whole process can stop itself too). The broken one compares outside of the
-transaction, which is what a lease or a lock held elsewhere comes to (protocol-why.md P3).
+A step is: BEGIN, compare, rows, position, COMMIT. ``Stopping`` calls a function between two of them (a thread that
+waits there is a process that was paused there; the whole process can stop itself too). The broken one compares
+outside of the transaction, which is what a lease or a lock held elsewhere comes to (protocol-why.md P3).
 """
 
 from __future__ import annotations

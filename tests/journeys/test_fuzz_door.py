@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import socket
 import time
 import zlib
@@ -20,16 +19,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.journeys.running import WEB_KEY, Running, wait_for
+from tests.fuzz import run as fuzz
+from tests.fuzz.draw import REFUSALS
+from tests.journeys.running import Running, wait_for
 from tests.journeys.wire import Wire, request
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SEED = int(os.environ.get("HEADWATER_SEED", "20261121"))
-FUZZ_S = 8.0
+FUZZ_CONNECTIONS = 300
 WORKER_KIB_MAX = 120 * 1024
-REFUSALS = {400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 417, 429, 431, 501, 505}
-"""What bad bytes may be answered. 5xx is never one of them, but for what HTTP itself reserves."""
 DEADLINES = "header_deadline_s: 1.0, body_deadline_s: 1.5, idle_deadline_s: 20.0"
 
 
@@ -334,78 +333,15 @@ def test_ten_thousand_properties_stay_within_the_columns(door: Running) -> None:
 # ---- chance
 
 
-def mutated(rng: random.Random, data: bytes) -> bytes:
-    """A request with a few things wrong."""
-    out = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 5, 20))):
-        at = rng.randrange(len(out) + 1)
-        match rng.randrange(5):
-            case 0 if at < len(out):
-                out[at] = rng.randrange(256)
-            case 1:
-                del out[at : at + rng.randrange(1, 30)]
-            case 2:
-                out[at:at] = rng.randbytes(rng.randrange(1, 10))
-            case 3:
-                out[at:at] = rng.choice(
-                    (b"\r\n", b"\n", b"\0", b":", b" ", b"chunked", b"\r\n\r\n", b"9" * 20)
-                )
-            case _:
-                end = at + rng.randrange(60)
-                out[at:at] = out[at:end]
-        if not out:
-            out += b"x"
-    return bytes(out)
-
-
-WELL_FORMED = [
-    request(b'{"event": "Fuzzed", "properties": {"a": [1, 2.5, "x", null, {"b": true}]}}'),
-    request(b'{"batch": [{"type": "track", "event": "Fuzzed"}, {"type": "page"}]}', path="/v1/batch"),
-    request(b'{"event": "Fuzzed"}\n{"event": "Fuzzed"}\n', "Content-Type: application/x-ndjson"),
-    request(b'14\r\n{"event": "Fuzzed"} \r\n0\r\n\r\n', "Transfer-Encoding: chunked", length=-1),
-    request(zlib.compress(b'{"event": "Fuzzed"}'), "Content-Encoding: deflate"),
-    request(b"", path=f"/pixel.gif?key={WEB_KEY}&event=Fuzzed&properties.a=%C3%BC", method="GET"),
-    request(b"", "Origin: https://a.example", "Access-Control-Request-Method: POST", method="OPTIONS"),
-    request(b"", path=f"/v1/projects/{WEB_KEY}/settings", method="GET"),
-]
-
-
-def test_random_bytes_and_broken_requests_never_end_a_worker(door: Running) -> None:
-    rng = random.Random(SEED)
-    statuses: dict[int, int] = {}
-    end = time.monotonic() + FUZZ_S
-    count = 0
-    while time.monotonic() < end:
-        count += 1
-        data = (
-            mutated(rng, rng.choice(WELL_FORMED))
-            if rng.random() < 0.8
-            else rng.randbytes(rng.randrange(1, 400))
-        )
-        with Wire(door.collect, timeout_s=3) as wire:
-            for piece in pieces(rng, data):
-                wire.send(piece)
-            if rng.random() < 0.1:
-                continue  # the client is gone
-            wire.half_close()
-            for answer in wire.answers():
-                statuses[answer.status] = statuses.get(answer.status, 0) + 1
-                assert answer.status in REFUSALS | {100, 200, 204, 304}, (SEED, count, data, answer)
-            assert wire.ended, f"seed {SEED}, number {count}: not closed after {data!r}"
-    assert count > 50, statuses
-    assert statuses.get(400, 0) > 10, statuses
-
-
-def pieces(rng: random.Random, data: bytes) -> Iterator[bytes]:
-    """Now and then the bytes come in small packets."""
-    if rng.random() < 0.7:
-        yield data
-        return
-    at = 0
-    while at < len(data):
-        step = rng.choice((1, 3, 17, 200))
-        yield data[at : at + step]
-        at += step
+def test_drawn_requests_get_only_the_answers_that_they_may(door: Running) -> None:
+    """The bounded share of `make fuzz` (tests/fuzz): any body, bombs, smuggling, random bytes, pipelined."""
+    tally = fuzz.Tally(SEED)
+    fuzz.run(door, tally, range(FUZZ_CONNECTIONS))
+    assert tally.checked > FUZZ_CONNECTIONS
+    assert {200, 400, 401, 404, 413, 431} <= tally.statuses.keys()
+    tally.owed.add("never-sent")  # it sees what is not there
+    with pytest.raises(fuzz.Wrong, match=r"1 of .* are no rows"):
+        fuzz.landed(door, tally, {"accepted": 0})
 
 
 JSON_VALUES = st.recursive(

@@ -1,8 +1,8 @@
 """A warehouse file that is full, locked, missing, or of something else: the destination pauses and says why, the door
 stays open, the others go on, and everything lands once when the file is right again.
 
-One node with a destination for each fault. The one that runs full stands on a small file system of its own (tmpfs, needs
-root). What `status` says is looked at from outside.
+One node with a destination for each fault. The one that runs full stands on a small file system of its own (tmpfs,
+needs root). What `status` says is looked at from outside.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Place:
         while count > 0:
             numbers = range(self.sent, self.sent + min(count, 50))
             batch = [
-                {"type": "track", "event": "E", "messageId": f"m{n}", "properties": {"p": self.random.randbytes(size).hex()}}
+                {"type": "track", "event": "E", "messageId": f"m{n}",
+                 "properties": {"p": self.random.randbytes(size).hex()}}
                 for n in numbers
             ]  # fmt: skip
             status, told = self.node.post("/v1/batch", {"batch": batch})
@@ -58,7 +59,7 @@ class Place:
         return dict(status["destinations"].get(name, {}))
 
     def waits(self, name: str, code: str, words: str, help_: str) -> None:
-        """Paused, with the reason in status and in the log, while the door is open and the warehouse gets its events."""
+        """Paused, with the reason in status and in the log, while the door is open and others get their events."""
 
         def said() -> bool:
             lines = [line for line in self.node.log_text().splitlines() if f'"destination":"{name}"' in line]
@@ -76,7 +77,15 @@ class Place:
         there: list[str] = []
 
         def all_there() -> bool:
-            query = ("sql", "--json", "--limit", "1000000", "--destination", name, "select message_id from events")
+            query = (
+                "sql",
+                "--json",
+                "--limit",
+                "1000000",
+                "--destination",
+                name,
+                "select message_id from events",
+            )
             done = self.node.command(*query)
             there[:] = [row["message_id"] for row in json.loads(done.stdout)] if done.returncode == 0 else []
             return len(there) >= self.sent
