@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz import run as fuzz
 from tests.fuzz.draw import REFUSALS
-from tests.journeys.running import Running, wait_for
+from tests.journeys.running import Running, unique, wait_for
 from tests.journeys.wire import Wire, request
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -197,6 +198,41 @@ def test_slow_connections_do_not_hold_up_others(door: Running) -> None:
     finally:
         for one in slow:
             one.close()
+
+
+def test_clients_that_leave_take_nothing_with_them(door: Running) -> None:
+    """Reset in the head, in the body, and before the answer: no commit is stuck, no descriptor is left (speed.md §1.7).
+    Half-closed clients get their answers, and others are served meanwhile."""
+    before = fuzz.resources(door)
+    owed: set[str] = set()
+    for number in range(60):
+        for kind in ("head", "body", "answer"):
+            data = request(json.dumps({"event": "Left", "messageId": f"{kind}-{number}"}).encode())
+            gone = socket.create_connection(("127.0.0.1", door.collect))
+            gone.sendall({"head": data[:30], "body": data[:-5], "answer": data}[kind])
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.close()
+        with Wire(door.collect) as half:
+            half.send(
+                b"".join(
+                    request(b'{"event": "Left", "messageId": "half-%d-%d"}' % (number, n)) for n in range(3)
+                )
+            )
+            half.half_close()
+            assert [answer.status for answer in half.answers()] == [200] * 3
+            assert half.ended
+            owed |= {f"half-{number}-{n}" for n in range(3)}
+    assert all(stream["holds"] for stream in door.wait_settled())
+    there = unique(
+        row["message_id"] for row in door.sql("select message_id from events where event = 'Left'")
+    )
+    assert owed <= there
+    assert not any(name.startswith(("head", "body")) for name in there)
+
+    def given_back() -> bool:
+        return all(now[0] <= before[pid][0] + 2 for pid, now in fuzz.resources(door).items())
+
+    wait_for(given_back, 10, lambda: f"{before} {fuzz.resources(door)}")
 
 
 def test_body_above_the_limit_is_refused_before_it_is_sent(door: Running) -> None:
