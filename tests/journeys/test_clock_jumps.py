@@ -1,7 +1,7 @@
 """The wall clock jumps by a day, while a node runs and between two of its starts: nothing is lost or given back.
 
-Node time is read once at the start and then only slewed (protocol-why.md L10); log ids grow whatever the clock says. The
-processes read a clock that the test moves (tests/journeys/jump); DuckDB's own is left alone.
+Node time is read once at the start and then only slewed (protocol-why.md L10); log ids grow whatever the clock says.
+The processes read a clock that the test moves (tests/journeys/jump); DuckDB's own is left alone.
 
 Duplicates are told by receive time: within one start no jump is felt, and after a start with a clock that went back
 they are still known. After a start with a clock that is further ahead than `process.dedupe_window_s`, ids count as that
