@@ -25,7 +25,7 @@ test: setup parts check ## the gates, then every test
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --durations=10 --durations-min=1 $(ARGS)
 
 simulate: setup ## 1,000 random histories on a disk that loses and lies; ARGS="--seed 17 --count 1", ARGS="--minutes 20 --report FILE"
-	@exec $(BIN)/python -m headwater.kit.simulate tests.simulation.test_log:any_fault --count 1000 $(ARGS)
+	@exec $(BIN)/python -m headwater.kit.simulate tests.simulation.test_log:any_weather --count 1000 $(ARGS)
 
 chaos: setup ## faults of every kind on real nodes under load, 200 kills, with the oracle outside; ARGS=--help
 	@exec $(BIN)/python -m tests.chaos $(ARGS)

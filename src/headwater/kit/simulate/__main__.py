@@ -1,4 +1,5 @@
-"""Replay a seed, or run many: ``python -m headwater.kit.simulate module:scenario --seed N [--count N | --minutes M]``."""
+"""Replay a seed, or run many: ``python -m headwater.kit.simulate module:scenario --seed N``, ``--count N``,
+``--minutes M``."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ def seeds(options: argparse.Namespace, report: Report) -> int:
         report.seconds = time.monotonic() - began
         if options.count == 1 and not options.minutes:
             write(f"seed {seed}: fine, {sim.disk.calls} calls, digest {sim.disk.digest}")
-        elif report.seeds % PROGRESS_SEEDS == 0 or report.seeds == options.count:
+        elif report.seeds % PROGRESS_SEEDS == 0 or (report.seeds == options.count and not options.minutes):
             write(f"{report.seeds} seeds from {options.seed}: fine")
         seed += 1
     return 0
