@@ -3,6 +3,7 @@ out. docs/faults.md says which finding is shown where."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from headwater.log.block import encode
 from headwater.log.ready import ReadyReader
 from headwater.node import nodetime
 from headwater.node.retention import keep
+from headwater.process.dedupe import Ids
 from tests.chains import chain
 from tests.unit.destinations.test_deliver import World
 from tests.unit.process.test_private import private, rows_of, run
@@ -117,6 +119,11 @@ def test_p1_a_crash_before_the_commit_leaves_nothing_behind(node: Node) -> None:
     assert node.ids() == ["m1"]
 
 
+def nothing() -> Iterator[Ids | None]:
+    """No ids at all."""
+    yield from ()
+
+
 def test_p2_a_private_run_that_does_not_know_the_ids_below_it_is_found(node: Node) -> None:
     """P2, INV-DEST, INV-STATE: the copy above the position of an id below it becomes a row again."""
     worker = node.processor()
@@ -127,7 +134,7 @@ def test_p2_a_private_run_that_does_not_know_the_ids_below_it_is_found(node: Nod
     drain(worker)
     end = node.commits()[-1].target
     as_it_is, broken = private(node, first.target, end), private(node, first.target, end)
-    broken._ids_below = lambda: (ids for ids in ())  # type: ignore[method-assign]
+    broken._ids_below = nothing  # type: ignore[method-assign]
     assert [row["message_id"] for row in rows_of(run(as_it_is))] == ["m2"]
     assert [row["message_id"] for row in rows_of(run(broken))] == ["m1", "m2"]
 
