@@ -50,7 +50,9 @@ def main() -> int:
             run(base, report, list(range(100_000)), kills=options.kills)
     except Exception:
         traceback.print_exc()
-        print(f"seed {options.seed}, round {report.rounds - 1}: {report.failure}\nkept: {base}")
+        print(
+            f"seed {options.seed}, round {report.rounds - 1}: {report.failure.splitlines()[0][:300]}\nkept: {base}"
+        )
         print(f"replay (the same faults, at other moments): {replay(options.seed, report.rounds - 1)}")
     finally:
         if options.report:

@@ -33,7 +33,8 @@ class Oracle:
     def check(self, load: Load, destinations: list[str], *, unknown: int = 0) -> None:
         """After a round, with the clients at rest. ``unknown``: delivered events of which the data folder, an older
         copy, does not know; its ledger has that many too few, and says so."""
-        wait_for(lambda: self.node.status_of(self.node.ops, "/ready") == 200, 60, self.node.log)
+        # not /ready: a process that was killed three times in ten minutes makes the node unready, as it should
+        wait_for(lambda: self.node.status_of(self.node.collect, "/ping") == 200, 60, self.node.log)
         streams = self.settled(unknown)
         counts = {name: self.one(load, name) for name in destinations}
         if len(set(counts.values())) != 1:

@@ -50,7 +50,7 @@ def main() -> int:
     except Exception as error:
         failure = str(error)
         traceback.print_exc()
-        print(f"seed {options.seed}: {failure}\nkept: {base}")
+        print(f"seed {options.seed}: {failure[:2000]}\nkept: {base}")
     told = document(tally, time.monotonic() - began, failure)
     if options.report:
         options.report.parent.mkdir(parents=True, exist_ok=True)
