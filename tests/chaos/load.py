@@ -21,8 +21,9 @@ SIZES = (1, 1, 1, 7, 40)
 class Load:
     """``sent`` and ``acknowledged`` are of the round that ``begin`` began."""
 
-    def __init__(self, node: Running) -> None:
+    def __init__(self, node: Running, clients: int = CLIENTS) -> None:
         self.node = node
+        self.clients = clients
         self.round = 0
         self.sent: dict[str, float] = {}
         self.acknowledged: set[str] = set()
@@ -33,7 +34,9 @@ class Load:
         """Clients for one round; their events are named after it."""
         self.round, self.sent, self.acknowledged = number, {}, set()
         self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self.client, args=(n,), daemon=True) for n in range(CLIENTS)]
+        self.threads = [
+            threading.Thread(target=self.client, args=(n,), daemon=True) for n in range(self.clients)
+        ]
         for thread in self.threads:
             thread.start()
 

@@ -109,7 +109,7 @@ def test_full_ready_log_makes_processing_wait_while_the_door_is_open(
     (deliverer,) = node.pids(" deliver ")
     os.kill(deliverer, signal.SIGSTOP)
     try:
-        for _ in range(90):  # 70 MB, where 38 have room
+        for _ in range(65):  # 52 MB, where 38 have room
             assert sender.send() == 200
         wait_for(lambda: "ready" in said(node, "process-0"), 20, lambda: said(node, "process-0"))
         used = sum(file.stat().st_size for file in (node.data / "ready").rglob("*.seg"))

@@ -28,7 +28,7 @@ from tests.journeys.wire import Wire, request
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SEED = int(os.environ.get("HEADWATER_SEED", "20261121"))
-FUZZ_CONNECTIONS = 300
+FUZZ_CONNECTIONS = 200
 WORKER_KIB_MAX = 120 * 1024
 DEADLINES = "header_deadline_s: 1.0, body_deadline_s: 1.5, idle_deadline_s: 20.0"
 
