@@ -207,8 +207,8 @@ def test_l9_what_everybody_has_does_not_keep_new_events_out_of_a_full_log(tmp_pa
         (folder / f"{1:016x}-{10 * number:016x}.seg").write_bytes(data.ljust(65536, b"\0"))
 
     def left(safe: Vector) -> int:
-        keep(disk, str(tmp_path), safe, secret=SECRET, now_ns=2, retain_s=86_400, raw_bytes_max=3 * 65536, headroom_bytes=65536,
-             segment_bytes=65536, spares_max=0)  # fmt: skip
+        keep(disk, str(tmp_path), safe, secret=SECRET, now_ns=2, retain_s=86_400, raw_bytes_max=3 * 65536,
+             headroom_bytes=65536, segment_bytes=65536, spares_max=0)  # fmt: skip
         return len(files.segments(disk, str(folder)))
 
     assert left(EMPTY) == 3
