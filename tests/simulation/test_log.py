@@ -62,6 +62,11 @@ def no_fault(sim: Simulation) -> None:
     story(sim, weather=CALM)
 
 
+def any_weather(sim: Simulation) -> None:
+    """`make simulate`: each of these in turn."""
+    (any_fault, restored_folder, spoiling_disk, no_fault)[sim.seed % 4](sim)
+
+
 @pytest.mark.slow
 def test_every_acknowledged_event_survives_any_fault() -> None:
     """INV-LOG-1, INV-LOG-2, INV-LOG-3, INV-LOG-4, INV-LOG-5, INV-ORD-1."""

@@ -290,6 +290,6 @@ def of_destination(name: str, fields: Mapping[str, object]) -> Happening:
     """What a deliverer tells (destinations/deliver.py), as a happening."""
     if kind := OF_DESTINATIONS.get(name):
         return msgspec.convert(dict(fields), kind)
-    partitions = fields.get("partitions", ())
-    count = len(partitions) if isinstance(partitions, Sized) else 0
+    told = fields.get("partitions", 0)
+    count = told if isinstance(told, int) else len(told) if isinstance(told, Sized) else 0
     return DestinationAdvisory(destination=str(fields.get("destination", "")), code=name, partitions=count)

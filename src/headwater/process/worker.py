@@ -292,6 +292,8 @@ class ProcessWorker:
         while entries := reader.read(FOLD_READ_BYTES):
             for entry, after in entries:
                 known = fold.vectors.get(entry.partitions[0], EMPTY)
+                if entry.origin != known and reader.damaged:
+                    continue  # it stands behind one that the disk spoilt; the raw log has all of it, and is run again
                 if entry.origin != known:
                     raise Broken(
                         f"ready/{number} does not go on where its state ends: {entry.origin!r} after {known!r}",

@@ -199,7 +199,9 @@ class DuckDbDestination(DuckDbFile):
             known = translated(error, self.path)
             if isinstance(known, Rejected):
                 raise known from error
-            raise OutcomeUnknown(f"{self.path}: the outcome of COMMIT is unknown: {known.message}") from error
+            raise OutcomeUnknown(
+                f"{self.path}: the outcome of COMMIT is unknown: {known.message}", help=known.help
+            ) from error
 
     def commit(self) -> None:
         """The one call whose failure leaves the outcome open; tests break it here."""
