@@ -11,7 +11,7 @@ import contextlib
 import errno
 import mmap
 import os
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 ALIGNMENT = 4096
 
@@ -22,6 +22,14 @@ class Cell(Protocol):
     def get(self) -> int: ...
     def set(self, value: int) -> None: ...
     def close(self) -> None: ...
+
+
+class About(NamedTuple):
+    """What a folder knows of a file."""
+
+    size: int
+    names: int
+    """Hard links that lead to it."""
 
 
 class Disk(Protocol):
@@ -46,8 +54,8 @@ class Disk(Protocol):
     def sync_dir(self, path: str) -> None: ...
     def size(self, file: int) -> int: ...
 
-    def names(self, file: int) -> int:
-        """How many names (hard links) lead to an open file."""
+    def about(self, path: str) -> About:
+        """Of a file, without opening it; zeros where it is gone."""
         ...
 
     def truncate(self, file: int, length: int) -> None: ...
@@ -140,8 +148,12 @@ class SystemDisk:
     def size(self, file: int) -> int:
         return os.fstat(file).st_size
 
-    def names(self, file: int) -> int:
-        return os.fstat(file).st_nlink
+    def about(self, path: str) -> About:
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return About(0, 0)
+        return About(found.st_size, found.st_nlink)
 
     def truncate(self, file: int, length: int) -> None:
         os.ftruncate(file, length)

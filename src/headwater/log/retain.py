@@ -41,31 +41,14 @@ def ends(disk: Disk, folder: str) -> list[tuple[Segment, Position]]:
 def folder_bytes(disk: Disk, folder: str) -> int:
     """What the segments of a folder take in either form; spares, prepared ones and those being compressed counted."""
     counted = (files.PLAIN, files.COMPRESSED, files.FINISHED, files.DRAFT)
-    return sum(size_of(disk, f"{folder}/{name}") for name in disk.listdir(folder) if name.endswith(counted))
-
-
-def size_of(disk: Disk, path: str) -> int:
-    """The size of a file; 0 where it is gone by now: segments are recycled, compressed and finished beside us."""
-    return size_and_names(disk, path)[0]
-
-
-def size_and_names(disk: Disk, path: str) -> tuple[int, int]:
-    """The size of a file and how many names it has; zeros where it is gone by now."""
-    try:
-        file = disk.open(path)
-    except FileNotFoundError:
-        return 0, 0
-    try:
-        return disk.size(file), disk.names(file)
-    finally:
-        disk.close(file)
+    return sum(disk.about(f"{folder}/{name}").size for name in disk.listdir(folder) if name.endswith(counted))
 
 
 def held_bytes(disk: Disk, folder: str, safe: Position) -> int:
     """What the folder would take if everything below ``safe`` were given back."""
     below = {segment.path for segment, after in ends(disk, folder) if after <= safe}
     return sum(
-        size_of(disk, segment.path) for segment in files.segments(disk, folder) if segment.path not in below
+        disk.about(segment.path).size for segment in files.segments(disk, folder) if segment.path not in below
     )
 
 
@@ -91,7 +74,7 @@ def retire(
     if passed:
         disk.sync_dir(folder)
     for segment in passed:
-        length, names = size_and_names(disk, segment.path)
+        length, names = disk.about(segment.path)
         if wanted(segment, length):
             break
         if not segment.compressed and length == segment_bytes and names == 1 and spares < spares_max:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64
 
+from headwater.kit.disk import About
 from headwater.kit.simulate.files import PAGE_BYTES, File
 from headwater.kit.simulate.names import FOLDER, ROOT
 
@@ -206,8 +207,10 @@ class ProcessDisk:
     def size(self, file: int) -> int:
         return len(self.at(file).file.cache)
 
-    def names(self, file: int) -> int:
-        return 1
+    def about(self, path: str) -> About:
+        if not self.exists(path):
+            return About(0, 0)
+        return About(len(self.find(normal(path)).cache), 1)
 
     def truncate(self, file: int, length: int) -> None:
         descriptor = self.at(file)
