@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,16 @@ def compressed(node: Running) -> list[str]:
     return sorted(file.name for file in (node.data / "raw").rglob("*.segz"))
 
 
+def hurried(node: Running) -> Running:
+    """The same node; upkeep no longer waits for an idle machine, which a machine that runs tests may never be."""
+    for pid in node.pids("upkeep"):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
+                os.setpriority(os.PRIO_PROCESS, int(task.name), 0)
+    return node
+
+
 @pytest.mark.slow
 def test_a_new_destination_gets_everything_from_compressed_segments(
     make_node: Callable[..., Running],
@@ -26,14 +39,14 @@ def test_a_new_destination_gets_everything_from_compressed_segments(
     node.start()
     stream = Stream(node)
     stream.send(9_000)
-    wait_for(lambda: bool(compressed(node)), 60, node.log)
+    wait_for(lambda: bool(compressed(hurried(node))), 90, node.log)
     node.kill_all()
     node.start()
     stream.send(9_000)
     holds(node, "warehouse", stream.ids(), 90)
-    wait_for(lambda: len(compressed(node)) >= 2, 60, node.log)
+    wait_for(lambda: len(compressed(hurried(node))) >= 2, 90, node.log)
     wait_for(
-        lambda: json.loads(node.command("status", "--json").stdout)["raw"]["compressed"]["segments"] >= 2, 20
+        lambda: json.loads(node.command("status", "--json").stdout)["raw"]["compressed"]["segments"] >= 2, 40
     )
     assert "compressed from" in node.command("status").stdout
     assert "headwater_raw_compressed_plain_bytes" in node.ask("GET", "/metrics", port=node.ops).body.decode()
