@@ -5,10 +5,11 @@ the reason where one is missing, and docs/parts.md is made from it. A part is fo
 test starts what it needs itself, on a port of its own.
 """
 
+import random
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,15 +121,32 @@ def free_port() -> int:
         return port
 
 
+PORT_FIRST, PORT_END = 12_000, 32_000
+
+
 @contextmanager
 def free_ports(count: int) -> Iterator[list[int]]:
     """`count` different ports, held bound (with SO_REUSEPORT, not listening) until the block is left, so that
-    no other caller gets them meanwhile."""
+    no other caller gets them meanwhile. They lie below those that the system gives to clients: a node that is
+    started again would find its port taken by somebody's connection."""
     with ExitStack() as held:
-        ports = []
-        for _ in range(count):
+        ports: list[int] = []
+        while len(ports) < count:
             holder = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            holder.bind(("127.0.0.1", 0))
-            ports.append(holder.getsockname()[1])
+            port = random.randrange(PORT_FIRST, PORT_END)
+            if port not in ports and nobody_listens(port):
+                with suppress(OSError):
+                    holder.bind(("127.0.0.1", port))
+                    ports.append(port)
         yield ports
+
+
+def nobody_listens(port: int) -> bool:
+    """Whether a plain bind succeeds: one with SO_REUSEPORT would, beside another one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as plain:
+        try:
+            plain.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
