@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -103,19 +104,25 @@ def state_words(one: dict[str, Any]) -> str:
 
 
 def ledger_table(streams: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:
-    """Streams as rows."""
-    names = (
-        "accepted",
-        "delivered",
-        "pending",
-        "dead",
-        "duplicate",
-        "filtered",
-        "erased",
-        "damaged",
-        "holds",
-    )
-    return ("stream", *names), [[one["stream"], *(one[name] for name in names)] for one in streams]
+    """Streams as rows; a row for each destination where they differ."""
+    names = ("delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged", "holds")
+    told = [(one, by_destination(one, names)) for one in streams]
+    if not any(apart for _, apart in told):
+        return ("stream", "accepted", *names), [
+            [one["stream"], one["accepted"], *(one[name] for name in names)] for one in streams
+        ]
+    rows = [
+        [one["stream"], name, one["accepted"], *(numbers[kind] for kind in names)]
+        for one, apart in told
+        for name, numbers in (apart or {"all": one}).items()
+    ]
+    return ("stream", "destination", "accepted", *names), rows
+
+
+def by_destination(ledger: dict[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The destinations of one stream; empty where all of them say the same."""
+    found = ledger.get("destinations") or {}
+    return found if len({tuple(one[name] for name in names) for one in found.values()}) > 1 else {}
 
 
 @click.command()

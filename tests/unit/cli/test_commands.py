@@ -216,6 +216,21 @@ def test_reconcile_says_no_with_1(node, holds, code):
     assert json.loads(run("reconcile", "--json", node.data).stdout)[0]["holds"] is holds
 
 
+def test_reconcile_tells_the_destinations_apart_only_where_they_differ(node):
+    whole = {**STREAM, "accepted": 9, "delivered": 9, "holds": True}
+    later = {**whole, "delivered": 2, "filtered": 7}
+    web = {"stream": "web", **whole, "problems": [], "destinations": {"full": whole, "later": later}}
+    app = {"stream": "app", **whole, "problems": [], "destinations": {"full": whole, "later": whole}}
+    node.answers["/api/reconcile"] = (200, [app, web])
+    rows = [line.split() for line in run("reconcile", node.data).stdout.splitlines()]
+    assert ["app", "all", *"9 9 0 0 0 0 0 0 yes".split()] in rows
+    assert ["web", "full", *"9 9 0 0 0 0 0 0 yes".split()] in rows
+    assert ["web", "later", *"9 2 0 0 0 7 0 0 yes".split()] in rows
+    node.answers["/api/reconcile"] = (200, [app])
+    rows = [line.split() for line in run("reconcile", node.data).stdout.splitlines()]
+    assert ["app", *"9 9 0 0 0 0 0 0 yes".split()] in rows
+
+
 @pytest.mark.parametrize(("arrived", "code"), [(True, 0), (False, 1)])
 def test_where_says_not_yet_with_1(node, arrived, code):
     told = {"receipt": "r", "acknowledged": True, "processed": True, "destinations": {"w": arrived}}
