@@ -96,11 +96,11 @@ def destination_table(destinations: dict[str, dict[str, Any]]) -> tuple[tuple[st
 
 
 def state_words(one: dict[str, Any]) -> str:
-    """The state of a destination; how far it is on its way back to the chain."""
-    if not (progress := one.get("catching_up")):
-        return str(one["state"]).replace("_", " ")
-    left, whole = progress["events_left"], progress["events"]
-    return f"catching up, {left} of {whole} events left"
+    """The state of a destination, how far it is on its way back to the chain, and whether it is written off."""
+    words = str(one["state"]).replace("_", " ")
+    if progress := one.get("catching_up"):
+        words = f"catching up, {progress['events_left']} of {progress['events']} events left"
+    return f"{words}, written off" if one.get("written_off") else words
 
 
 def ledger_table(streams: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:

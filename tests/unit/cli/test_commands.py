@@ -252,6 +252,8 @@ def test_status_says_not_ready_with_1(node, ready, code):
                   "rows_behind": None, "last_load": None, "last_load_age_s": None, "lag_s": None},
             "v": {"state": "delivering", "reason": None, "command": None,
                   "rows_behind": 70, "last_load": "2026-01-01T00:00:00Z", "last_load_age_s": 190.4, "lag_s": 2.31},
+            "u": {"state": "delivering", "reason": None, "command": None, "written_off": True,
+                  "rows_behind": 0, "last_load": None, "last_load_age_s": None, "lag_s": 0.0},
         },
     })  # fmt: skip
     done = run("status", node.data)
@@ -261,6 +263,7 @@ def test_status_says_not_ready_with_1(node, ready, code):
     assert ["destination", "state", "rows behind", "last load", "lag"] in rows
     assert ["w", "paused", "unknown", "not since the start", "unknown"] in rows
     assert ["v", "delivering", "70", "3 min ago", "2.3 s"] in rows
+    assert ["u", "delivering, written off", "0", "not since the start", "0.0 s"] in rows
     assert ["process-0", "timestamp", "3", "yesterday"] in rows
 
 
