@@ -5,7 +5,6 @@ the reason where one is missing, and docs/parts.md is made from it. A part is fo
 test starts what it needs itself, on a port of its own.
 """
 
-import random
 import shutil
 import socket
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from headwater.kit.rng import SystemRng
 
 ROOT = Path(__file__).resolve().parent.parent
 NPM = ROOT / ".cache" / "npm"
@@ -134,7 +135,7 @@ def free_ports(count: int) -> Iterator[list[int]]:
         while len(ports) < count:
             holder = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            port = random.randrange(PORT_FIRST, PORT_END)
+            port = PORT_FIRST + SystemRng().below(PORT_END - PORT_FIRST)
             if port not in ports and nobody_listens(port):
                 with suppress(OSError):
                     holder.bind(("127.0.0.1", port))

@@ -42,3 +42,14 @@ def test_a_broken_link_is_told(tmp_path: Path) -> None:
         "[a](there.md) [b](there.md#a-heading-here) [c](gone.md) [d](there.md#gone) [e](https://x.example)"
     )
     assert broken(page) == ["gone.md", "there.md#gone"]
+
+
+def test_every_document_is_listed_in_the_index() -> None:
+    index = ROOT / "docs/index.md"
+    linked = {(index.parent / link).resolve() for link in LINK.findall(index.read_text("utf-8"))}
+    pages = {
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs/guides").glob("*.md"),
+        *(ROOT / "docs/reference").glob("*.md"),
+    }
+    assert sorted(str(page.relative_to(ROOT)) for page in pages - {index} - linked) == []

@@ -157,7 +157,7 @@ def test_a_file_that_is_missing_pauses_and_goes_on_when_it_is_put_back(place: Pl
     place.file("missing").parent.rename(away)
     place.file("missing").parent.mkdir()
     place.send(50)
-    place.waits("missing", "destination_missing", "adopt missing --from now", "put it back")
+    place.waits("missing", "destination_missing", "adopt missing --from beginning", "put it back")
     assert not place.file("missing").exists()
     place.file("missing").parent.rmdir()
     away.rename(place.file("missing").parent)
@@ -169,7 +169,7 @@ def test_a_file_that_is_gone_is_made_again_by_the_command_for_it(place: Place) -
     for file in place.file("gone").parent.iterdir():
         file.unlink()
     place.send(50)
-    place.waits("gone", "destination_missing", "adopt gone", "adopt gone --from now")
+    place.waits("gone", "destination_missing", "adopt gone", "adopt gone --from beginning")
     done = place.node.command("destination", "adopt", "gone", "--from", "beginning")
     assert done.returncode == 0, done.stderr
     place.landed("gone")

@@ -129,15 +129,22 @@ def for_people(letter: dict[str, Any]) -> dict[str, Any]:
 @click.option("--stream", metavar="KEY", help="Of one write key only.")
 @click.option("--reason", metavar="TEXT", help="Only where TEXT is part of the reason.")
 @click.option("--since", type=WHEN, metavar="TIME", help=f"Received from then on: {HELP}.")
+@click.option("--force", is_flag=True, help="Replace the file.")
 @click.option("--json", "as_json", is_flag=True, help="Tell as JSON, on stderr, how many were written.")
 def export(
-    file: str, data: str, stream: str | None, reason: str | None, since: int | None, as_json: bool
+    file: str,
+    data: str,
+    stream: str | None,
+    reason: str | None,
+    since: int | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Write dead letters to FILE (- for stdout) as NDJSON, one on each line, with their bodies.
 
     `body` is the text of the body; where it is no UTF-8, `body` is null and `body_base64` has its bytes. Write keys are
-    replaced by ***. Corrected by hand, the file goes to `headwater dead retry --edit FILE`. It works when the node is
-    stopped, too.
+    replaced by ***. Corrected by hand, the file goes to `headwater dead retry --edit FILE`; so a file that is
+    there is not replaced unasked. It works when the node is stopped, too.
 
     \b
     headwater dead export --stream web --since 24h letters.ndjson
@@ -145,6 +152,8 @@ def export(
     """
     from headwater.node.dead_letters import Wanted, shown
 
+    if os.path.isfile(file) and os.path.getsize(file) and not force:
+        raise Rejected(f"{file} is there already", code="file_exists", help="--force replaces it")
     letters = letters_of(data).export(Wanted(stream=stream, reason=reason, since_ns=since))
     count = 0
     with click.open_file(file, "w", encoding="utf-8", lazy=False) as out:

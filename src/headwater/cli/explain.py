@@ -22,6 +22,8 @@ TELL_AFTER_S, TELL_EACH_S = 2.0, 1.0
 EVENT_CHARS, ROW_VALUES = 200, 8
 ROW_FIRST = ("event", "type", "timestamp", "anonymous_id", "user_id", "page_url")
 """Columns of a row that are shown first."""
+MENDS = ("pending", "unknown")
+"""States of a delivery whose command mends what it waits for."""
 AS = {"receipt": " (of the request with this receipt)", "position": " (the event at this position)"}
 
 
@@ -148,7 +150,9 @@ def tell_copy(number: int, copy: Copy, data: str) -> None:
         if one.row is not None:
             click.echo(f"   {'':<{width}} {row_text(one.row)}")
         if one.command is not None:
-            click.echo(f"   {'':<{width}} see: {one.command}{data_words(data)}")
+            click.echo(
+                f"   {'':<{width}} {'mend it with' if one.state in MENDS else 'see'}: {one.command}{data_words(data)}"
+            )
 
 
 def row_text(row: dict[str, Any]) -> str:

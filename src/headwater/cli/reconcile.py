@@ -31,7 +31,7 @@ def reconcile(data: str, as_json: bool, deep: bool, timeout: float) -> None:
     """Prove that nothing is lost: where every accepted event is now, per stream and destination.
 
     accepted = delivered + pending + dead + duplicate + filtered + erased + damaged. Exit code 1 when an equation does
-    not hold; it says which.
+    not hold; it says which. Where destinations differ, each has a line of its own.
 
     --deep believes no counter: in each destination it counts the rows of every stream and partition and compares them
     with the position rows, in one snapshot, while loads go on; it looks for rows of one origin that stand there twice,

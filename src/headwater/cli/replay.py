@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from typing import Any
 
 import click
@@ -75,7 +76,10 @@ def replay(
     if told["id"] is None:
         click.echo(f"would replay {what}")
     else:
-        click.echo(f"replay {told['id']}: {what}\n  watch it with: headwater replay status{data_words(data)}")
+        where = f" --destination {shlex.quote(destination)}" if destination else ""
+        click.echo(
+            f"replay {told['id']}: {what}\n  watch it with: headwater replay status{where}{data_words(data)}"
+        )
 
 
 def ask(data: str, destination: str | None, request: dict[str, Any]) -> Any:
@@ -94,7 +98,12 @@ def states(data: str, destination: str | None, as_json: bool, only_open: bool) -
         show.as_json(shown)
         return
     if not shown:
-        click.echo("no replay is under way" if only_open else "no replays")
+        ended = (
+            f"; the last one, {told[-1]['id']}, is {told[-1]['state']} (`replay list` shows all)"
+            if told
+            else ""
+        )
+        click.echo(f"no replay is under way{ended}" if only_open else "no replays")
         return
     columns = ("id", "state", "table", "from", "to", "done", "left", "rows", "gained", "lost", "refused")
     show.as_table(columns, map(line, shown))

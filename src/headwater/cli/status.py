@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -95,27 +96,33 @@ def destination_table(destinations: dict[str, dict[str, Any]]) -> tuple[tuple[st
 
 
 def state_words(one: dict[str, Any]) -> str:
-    """The state of a destination; how far it is on its way back to the chain."""
-    if not (progress := one.get("catching_up")):
-        return str(one["state"]).replace("_", " ")
-    left, whole = progress["events_left"], progress["events"]
-    return f"catching up, {left} of {whole} events left"
+    """The state of a destination, how far it is on its way back to the chain, and whether it is written off."""
+    words = str(one["state"]).replace("_", " ")
+    if progress := one.get("catching_up"):
+        words = f"catching up, {progress['events_left']} of {progress['events']} events left"
+    return f"{words}, written off" if one.get("written_off") else words
 
 
 def ledger_table(streams: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:
-    """Streams as rows."""
-    names = (
-        "accepted",
-        "delivered",
-        "pending",
-        "dead",
-        "duplicate",
-        "filtered",
-        "erased",
-        "damaged",
-        "holds",
-    )
-    return ("stream", *names), [[one["stream"], *(one[name] for name in names)] for one in streams]
+    """Streams as rows; a row for each destination where they differ."""
+    names = ("delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged", "holds")
+    told = [(one, by_destination(one, names)) for one in streams]
+    if not any(apart for _, apart in told):
+        return ("stream", "accepted", *names), [
+            [one["stream"], one["accepted"], *(one[name] for name in names)] for one in streams
+        ]
+    rows = [
+        [one["stream"], name, one["accepted"], *(numbers[kind] for kind in names)]
+        for one, apart in told
+        for name, numbers in (apart or {"all": one}).items()
+    ]
+    return ("stream", "destination", "accepted", *names), rows
+
+
+def by_destination(ledger: dict[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The destinations of one stream; empty where all of them say the same."""
+    found = ledger.get("destinations") or {}
+    return found if len({tuple(one[name] for name in names) for one in found.values()}) > 1 else {}
 
 
 @click.command()

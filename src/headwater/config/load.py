@@ -37,9 +37,11 @@ WORDS = {
     "array": "a list",
     "object": "a block of `key: value`",
     "null": "nothing",
+    "datetime": "a time",
+    "date": "a date",
 }
 """msgspec's names of types in the words of the documents (config/docs.py)."""
-SCALARS = ("int", "float", "bool")
+SCALARS = ("int", "float", "bool", "datetime", "date")
 SHOWN_MAX = 80
 """Characters of a value that is shown in a complaint."""
 BYTES_MAX = 4 * 1024 * 1024

@@ -78,7 +78,8 @@ class CatchUp:
             self.tell("destination_skips", {"destination": self.name, "events": run.missing})
         self.run, self.events, self.incomplete = run, run.left, False
         self.runs += 1
-        self.tell("destination_behind", {"destination": self.name, "events": run.left})
+        if run.left:  # nothing to read, as where it begins at a time: it is there with its first commit
+            self.tell("destination_behind", {"destination": self.name, "events": run.left})
 
     @property
     def may_skip(self) -> bool:

@@ -20,8 +20,8 @@ class DestinationSettings(
 
     start: str = "beginning"
     """Where a destination that was never delivered to begins: `beginning`, with everything that the logs still hold;
-    `now`, with what comes from now on; or a time (`2026-11-21T18:00:00Z`), with what was received since then, as far as
-    the raw log reaches back. What it does not get is counted as `filtered`."""
+    `now`, with what comes from now on; or a time in quotes (`"2026-11-21T18:00:00Z"`), with what was received since
+    then, as far as the raw log reaches back. What it does not get is counted as `filtered`."""
     on_restored: Literal["refill", "pause"] = "refill"
     """When it stands below what was delivered to it (an older copy was put in its place): fetch what it lacks from the
     logs at once, or wait for `headwater destination adopt NAME --from here`."""

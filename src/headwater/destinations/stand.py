@@ -52,9 +52,10 @@ def ahead(name: str) -> Misconfigured:
 def named(name: str, error: HeadwaterError) -> HeadwaterError:
     """An adapter's error as this destination's: what it says about a command names the destination."""
     if error.code == "destination_missing" and "command" not in error.fields:
-        command = f"headwater destination adopt {name} --from now"
-        help_ = f"put it back, or begin a new one: {command}"
-        named_ = Misconfigured(error.message, code=error.code, help=help_, command=command)
+        command = f"headwater destination adopt {name} --from beginning"
+        message = f"{error.message}; it goes on by itself when it is put back"
+        help_ = f"put it back, or begin a new one with all that the raw log still holds: {command}"
+        named_ = Misconfigured(message, code=error.code, help=help_, command=command)
         named_.__cause__ = error
         return named_
     return error

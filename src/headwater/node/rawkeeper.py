@@ -29,6 +29,7 @@ FORECAST_INTERVAL_S = 10.0
 SAMPLES_MAX = 60
 SPAN_S_MIN = 30.0
 """Growth over less than this says nothing: the log grows by segments."""
+SPAN_S_OF_A_STEP = FORECAST_INTERVAL_S * (SAMPLES_MAX - 1)
 LATE_S = 60.0
 AGAIN_S = 3600.0
 """How often an alarm is repeated."""
@@ -108,7 +109,8 @@ class RawKeeper:
         held = sum(retain.held_bytes(self.disk, folder, safe[writer]) for writer, folder in folders)
         self.samples.append((now_ns, held))
         headroom = retention.headroom_bytes(settings.log.segment_bytes, settings.collect.workers)
-        full_in_s = time_left_s(self.samples, settings.raw_bytes_max - headroom)
+        step = settings.log.segment_bytes * settings.collect.workers
+        full_in_s = time_left_s(self.samples, settings.raw_bytes_max - headroom, step)
         holder = held_by(standing.delivered(reports), settings)
         self.told = {
             "bytes": raw_bytes,
@@ -119,20 +121,19 @@ class RawKeeper:
         }
         self.warning = ""
         if holder and full_in_s is not None and full_in_s < settings.log.raw_full_warning_s:
-            self.alarm(holder, full_in_s, settings.destinations[holder].on_raw_full)
+            policy = "write_off" if holder in expendable(settings, reports) else "refuse"
+            self.alarm(holder, full_in_s, policy)
 
     def alarm(self, holder: str, full_in_s: float, policy: str) -> None:
         """Say it in the status at once, in the log once an hour."""
         then = (
-            "new events are refused"
+            f"new events are refused (or the oldest that {holder} lacks given up, after "
+            f"`headwater destination write-off {holder}`)"
             if policy == "refuse"
-            else f"the oldest events that {holder} lacks are given up"
+            else f"the oldest events that {holder} lacks are given up: it is written off"
         )
-        when = "now" if full_in_s <= 0 else f"in about {full_in_s / 60:.0f} minutes"
-        self.warning = (
-            f"the raw log will be full {when}, since destination {holder} is behind; then {then} "
-            f"(destinations.{holder}.on_raw_full: {policy}; or `headwater destination write-off {holder}`)"
-        )
+        when = "is full" if full_in_s <= 0 else f"will be full in about {full_in_s / 60:.0f} minutes"
+        self.warning = f"the raw log {when}, since destination {holder} is behind; then {then}"
         now_ns = self.clock.boot_ns()
         if not self.alarmed_ns or now_ns - self.alarmed_ns > AGAIN_S * 1e9:
             self.alarmed_ns = now_ns
@@ -157,13 +158,15 @@ def held_by(delivered: Mapping[str, Delivered], settings: Settings) -> str | Non
     return max(late, key=lambda one: one.lag_age_s).name if late else None
 
 
-def time_left_s(samples: deque[tuple[int, int]], bytes_max: int) -> float | None:
+def time_left_s(samples: deque[tuple[int, int]], bytes_max: int, step_bytes: int = 0) -> float | None:
     """Seconds until the last sample's bytes have grown to ``bytes_max``; None where they do not grow, or it cannot be
-    told yet."""
+    told yet: a single step, as files are as large as they may become, says nothing in a short time."""
     (first_ns, first), (last_ns, last) = samples[0], samples[-1]
     if last >= bytes_max:
         return 0.0
     span_s = (last_ns - first_ns) / 1e9
     if span_s < SPAN_S_MIN or last <= first:
+        return None
+    if last - first <= step_bytes and span_s < SPAN_S_OF_A_STEP:
         return None
     return (bytes_max - last) / ((last - first) / span_s)

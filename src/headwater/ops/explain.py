@@ -354,7 +354,8 @@ def delivery_of(one: Seen, name: str, stand: Stand, processing: Processing) -> D
         if processing.state == "row":
             return Delivery(
                 state="missing",
-                says="passed it, and has no row of it: deleted by hand, or left out by `destination adopt`",
+                says="passed it, and has no row of it: deleted by hand, or left out by its `start` or by "
+                "`destination adopt`",
                 command="headwater reconcile --deep",
             )
         return Delivery(state="unknown", says="passed it, and has no row of it")

@@ -82,8 +82,10 @@ class Look:
         self.counting = threading.Lock()
 
     def reports(self) -> Mapping[str, Report]:
-        """What the processes say."""
-        return read_reports(self.disk, f"{self.data}/run/reports", self.control.start)
+        """What the processes say; not the last words of destinations that were taken out of the configuration."""
+        told = read_reports(self.disk, f"{self.data}/run/reports", self.control.start)
+        here = {f"deliver-{name}" for name in self.parts().destinations}
+        return {role: one for role, one in told.items() if not role.startswith("deliver-") or role in here}
 
     def alive(self) -> bool:
         """Whether the supervisor ticks."""

@@ -17,7 +17,7 @@ The reports must have been read in the order destinations, processors, logs: eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -46,7 +46,7 @@ class DestinationLedger(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream, in events. With several destinations, the numbers are those of the one that is furthest behind."""
+    """One stream, in events. With several destinations, the numbers are those of the one for which most is pending."""
 
     stream: str
     accepted: int
@@ -118,7 +118,7 @@ def ledger(
         name: DestinationLedger(**numbers, holds=not wrong[name] and numbers["pending"] >= 0)
         for name, numbers in told.items()
     }
-    worst = min(told.values(), key=lambda numbers: numbers["delivered"]) if told else without(count, passed)
+    worst = furthest_behind(told.values()) if told else without(count, passed)
     if worst["pending"] < 0:
         problems.append(f"{-worst['pending']} events more than were accepted")
     return Ledger(
@@ -181,6 +181,12 @@ def in_destination(accepted: int, passed: Mapping[str, int], held: Mapping[str, 
         "damaged": passed.get("damaged", 0),
     }
     return {**numbers, "pending": accepted - sum(numbers.values())}
+
+
+def furthest_behind(told: Iterable[dict[str, int]]) -> dict[str, int]:
+    """The numbers of the destination for which most is pending, or too much is there; where that is the same, of the
+    one that has most rows: what an operator left out elsewhere is no delay."""
+    return max(told, key=lambda numbers: (numbers["pending"] < 0, numbers["pending"], numbers["delivered"]))
 
 
 def without(accepted: int, passed: Mapping[str, int]) -> dict[str, int]:

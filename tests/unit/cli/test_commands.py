@@ -216,6 +216,21 @@ def test_reconcile_says_no_with_1(node, holds, code):
     assert json.loads(run("reconcile", "--json", node.data).stdout)[0]["holds"] is holds
 
 
+def test_reconcile_tells_the_destinations_apart_only_where_they_differ(node):
+    whole = {**STREAM, "accepted": 9, "delivered": 9, "holds": True}
+    later = {**whole, "delivered": 2, "filtered": 7}
+    web = {"stream": "web", **whole, "problems": [], "destinations": {"full": whole, "later": later}}
+    app = {"stream": "app", **whole, "problems": [], "destinations": {"full": whole, "later": whole}}
+    node.answers["/api/reconcile"] = (200, [app, web])
+    rows = [line.split() for line in run("reconcile", node.data).stdout.splitlines()]
+    assert ["app", "all", *["9", "9", "0", "0", "0", "0", "0", "0", "yes"]] in rows
+    assert ["web", "full", *["9", "9", "0", "0", "0", "0", "0", "0", "yes"]] in rows
+    assert ["web", "later", *["9", "2", "0", "0", "0", "7", "0", "0", "yes"]] in rows
+    node.answers["/api/reconcile"] = (200, [app])
+    rows = [line.split() for line in run("reconcile", node.data).stdout.splitlines()]
+    assert ["app", *["9", "9", "0", "0", "0", "0", "0", "0", "yes"]] in rows
+
+
 @pytest.mark.parametrize(("arrived", "code"), [(True, 0), (False, 1)])
 def test_where_says_not_yet_with_1(node, arrived, code):
     told = {"receipt": "r", "acknowledged": True, "processed": True, "destinations": {"w": arrived}}
@@ -237,6 +252,8 @@ def test_status_says_not_ready_with_1(node, ready, code):
                   "rows_behind": None, "last_load": None, "last_load_age_s": None, "lag_s": None},
             "v": {"state": "delivering", "reason": None, "command": None,
                   "rows_behind": 70, "last_load": "2026-01-01T00:00:00Z", "last_load_age_s": 190.4, "lag_s": 2.31},
+            "u": {"state": "delivering", "reason": None, "command": None, "written_off": True,
+                  "rows_behind": 0, "last_load": None, "last_load_age_s": None, "lag_s": 0.0},
         },
     })  # fmt: skip
     done = run("status", node.data)
@@ -246,6 +263,7 @@ def test_status_says_not_ready_with_1(node, ready, code):
     assert ["destination", "state", "rows behind", "last load", "lag"] in rows
     assert ["w", "paused", "unknown", "not since the start", "unknown"] in rows
     assert ["v", "delivering", "70", "3 min ago", "2.3 s"] in rows
+    assert ["u", "delivering, written off", "0", "not since the start", "0.0 s"] in rows
     assert ["process-0", "timestamp", "3", "yesterday"] in rows
 
 

@@ -67,6 +67,12 @@ def test_a_replay_is_begun_in_the_first_destination(node):  # noqa: F811
     )
 
 
+def test_the_command_to_watch_it_names_the_destination_that_was_named(node):  # noqa: F811
+    node.answers = {PATH: (200, PLAN)}
+    done = run("replay", node.data, "--from", "3h", "--to", "now", "--destination", "w")
+    assert "watch it with: headwater replay status --destination w --data" in done.output
+
+
 def test_a_dry_run_says_what_is_missing(node):  # noqa: F811
     node.answers = {PATH: (200, {**PLAN, "id": None, "missing": "it is whole from 10:00 on"})}
     words = (
@@ -100,6 +106,8 @@ def test_what_is_under_way_is_shown(node):  # noqa: F811
     assert [one["id"] for one in told] == ["4"]
     told = json.loads(run("replay", "list", node.data, "--destination", "w", "--json").output)
     assert [one["id"] for one in told] == ["3", "4"]
+    node.answers = {PATH: (200, {"replays": [{**ONE, "id": "3", "state": "done"}]})}
+    assert "the last one, 3, is done" in run("replay", "status", node.data, "--destination", "w").output
     node.answers = {PATH: (200, {"replays": []})}
     assert "no replay is under way" in run("replay", "status", node.data, "--destination", "w").output
 

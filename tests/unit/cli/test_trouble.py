@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 
+import msgspec
 import pytest
 
 from headwater.cli import dead
+from headwater.cli.explain import tell_copy
 from headwater.cli.when import WHEN
 from headwater.ops import deep
+from headwater.ops.explain import Copy
 from tests.unit.cli.test_commands import STREAM, Played, data_folder, run
 
 WRITER, LOG = "0000000000ab0000", "0000000000000007"
@@ -89,6 +92,15 @@ def test_explain_asks_the_node_that_runs(played, folder):
     assert (done.exit_code, "became a row" in done.output) == (0, True)
     assert "event=Signed\\x1b[2J Up" in done.output, "what a terminal would obey is not printed"
     assert played.asked == [("/api/explain/known", {"message_ids": ["m1"], "places": []})]
+
+
+@pytest.mark.parametrize(("state", "word"), [("pending", "mend it with"), ("missing", "see")])
+def test_explain_says_whether_a_command_mends_or_shows(capsys, state, word):
+    told = {"position": "p", "found_by": "message id", "processing": {"state": "row", "says": "became a row"},
+            "message_id": "m", "stream": "web", "received_at": None, "closed_ms": None, "in_raw": True, "request": None,
+            "destinations": {"w": {"state": state, "says": "", "command": "headwater do"}}}  # fmt: skip
+    tell_copy(1, msgspec.convert(told, Copy), "headwater-data")
+    assert f" {word}: headwater do\n" in capsys.readouterr().out
 
 
 def test_explain_in_no_data_folder_and_of_no_id_is_wrong_usage(tmp_path):
@@ -176,6 +188,11 @@ def test_an_export_is_one_letter_on_each_line_also_without_a_node(folder, tmp_pa
     out = tmp_path / "out.ndjson"
     assert run("dead", "export", "--reason", "NO NAME", "--json", str(out), f"--data={folder}").exit_code == 0
     assert len(out.read_text().splitlines()) == 2
+    out.write_text("corrected by hand")
+    done = run("dead", "export", str(out), f"--data={folder}")
+    assert (done.exit_code, out.read_text()) == (2, "corrected by hand")
+    assert run("dead", "export", "--force", str(out), f"--data={folder}").exit_code == 0
+    assert len(out.read_text().splitlines()) == 3
     assert run("dead", "export", "-", f"--data={folder}/state").exit_code == 2
 
 

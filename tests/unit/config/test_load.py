@@ -132,6 +132,11 @@ def test_a_wrong_type_says_what_was_expected_and_where():
         ("collect: {workers: }", "collect.workers: expected integer, got nothing"),
         ("collect: {workers: [1]}", "collect.workers: expected integer, got a list"),
         ("collect: {listen: 8420}", "collect.listen: expected text, got integer 8420 (in quotes it is text)"),
+        (
+            "collect: {listen: 2026-11-21T18:00:00Z}",
+            "listen: expected text, got a time (in quotes it is text)",
+        ),
+        ("collect: {listen: 2026-11-21}", "collect.listen: expected text, got a date (in quotes it is text)"),
         ("collect: {names: x}", "collect.names: expected a list, got text"),
         ("collect: 3", "collect: expected a block of `key: value`, got integer"),
         ("places: {north: {workers: x}}", "places.north.workers: expected integer, got text 'x'"),

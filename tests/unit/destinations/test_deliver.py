@@ -361,6 +361,9 @@ def test_a_destination_that_is_gone_pauses(world: World) -> None:
     second = world.deliverer()
     world.run(second)
     assert code(second) == "destination_missing"
+    assert second.trouble is not None
+    assert "goes on by itself when it is put back" in second.trouble.message
+    assert second.trouble.fields["command"] == "headwater destination adopt warehouse --from beginning"
     assert not world.store.exists
     second.adopt("beginning")
     world.run(second)

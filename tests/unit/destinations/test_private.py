@@ -125,6 +125,19 @@ def test_a_new_destination_that_comes_late_begins_in_the_raw_log(world: World, r
     one.close()
 
 
+@pytest.mark.parametrize(("left", "told"), [(8, True), (0, False)])
+def test_only_a_run_that_has_something_to_read_is_told(
+    world: World, raw: Raw, monkeypatch: pytest.MonkeyPatch, left: int, told: bool
+) -> None:
+    monkeypatch.setattr(FakeRun, "left", left)
+    world.ready.entries += chain([5, 3, 4], PARTITIONS)
+    world.ready.kept_from = 2
+    one = deliverer(world, raw)
+    world.run(one)
+    assert world.exact() and ("destination_behind" in world.told) is told
+    one.close()
+
+
 def test_a_destination_that_went_back_fills_itself_up_again(world: World, raw: Raw) -> None:
     world.ready.entries += chain([5], PARTITIONS)
     first = deliverer(world, raw)

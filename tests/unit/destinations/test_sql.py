@@ -111,6 +111,15 @@ def test_everything_else_is_refused_and_changes_nothing(
     assert sorted(os.listdir(tmp_path)) == before
 
 
+def test_a_column_that_is_not_there_yet_is_explained(warehouse: DuckDbDestination) -> None:
+    with pytest.raises(Rejected) as raised:
+        warehouse.sql.query("select plan from events")
+    assert "with the first event that has it" in raised.value.help
+    with pytest.raises(Rejected) as raised:
+        warehouse.sql.query("selekt 1")
+    assert not raised.value.help
+
+
 def test_rows_and_bytes_are_bounded_and_said(warehouse: DuckDbDestination) -> None:
     answer = warehouse.sql.query("select * from range(1000000000)")
     assert (answer.rows.num_rows, answer.truncated) == (100, "rows")

@@ -42,6 +42,13 @@ def test_the_time_that_is_left_follows_from_the_growth() -> None:
     assert time_left_s(deque([(0, 100), (5 * S, 200)]), 1000) is None, "five seconds say nothing"
 
 
+def test_one_new_segment_is_no_trend_unless_it_is_all_that_grew_in_ten_minutes() -> None:
+    assert time_left_s(deque([(0, 100), (100 * S, 200)]), 1000, 100) is None
+    assert time_left_s(deque([(0, 100), (100 * S, 300)]), 1000, 100) == pytest.approx(350)
+    assert time_left_s(deque([(0, 100), (590 * S, 200)]), 1000, 100) == pytest.approx(4720)
+    assert time_left_s(deque([(0, 900), (10 * S, 1000)]), 1000, 100) == 0, "what is full is told at once"
+
+
 def test_only_a_destination_that_is_late_holds_the_log() -> None:
     given = settings(a="refuse", b="refuse")
     assert held_by({"a": Delivered("a", "delivering", lag_age_s=3)}, given) is None
@@ -72,8 +79,15 @@ def test_the_alarm_is_told_at_once_and_logged_once_an_hour(monkeypatch: pytest.M
         time.advance(60)
         keeper.look_ahead(settings(w="refuse"), reports, EMPTY, held[0])
         assert bool(keeper.warning) == (minute > 140), "more than six hours are left until then"
-    assert "refused" in keeper.warning and "w" in keeper.warning
+    assert "new events are refused" in keeper.warning
     assert [type(one) for one in emitted] == [RawFillsUp] * 2
+    assert "write-off w" in keeper.warning
+    written_off = {"d": told(state="paused", lag={"age_s": 99.0}, written_off=True)}
+    time.advance(60)
+    keeper.look_ahead(settings(w="refuse"), written_off, EMPTY, held[0])
+    assert (
+        "given up" in keeper.warning and "refused" not in keeper.warning and "write-off" not in keeper.warning
+    )
     keeper.look_ahead(settings(w="refuse"), {}, EMPTY, 0)
     time.advance(60)
     keeper.look_ahead(settings(w="refuse"), {}, EMPTY, 0)

@@ -168,6 +168,19 @@ async def test_status_lists_every_destination_whether_it_has_said_anything_or_no
     assert told["w"]["last_load"].endswith("Z")
 
 
+async def test_a_destination_that_was_taken_out_of_the_configuration_is_heard_no_more(node):
+    stand = {"vectors": {}, "lag": {"rows": 9, "age_s": 99.0}}
+    for name in ("w", "gone"):
+        node.say(f"deliver-{name}", destinations={name: {"state": "paused", "reason": "away", **stand}})
+    status = json.loads((await node.get("/api/status"))[2])
+    assert "deliver-w" in status["roles"] and "deliver-gone" not in status["roles"]
+    told = json.loads((await node.get(f"/api/where?receipt={WRITER:016x}-{5:016x}-1"))[2])
+    assert list(told["destinations"]) == ["w"]
+    for path in ("/metrics", "/health", "/ready"):
+        text = (await node.get(path))[2].decode()
+        assert "gone" not in text, path
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8421", "OPS.example:80"])
 async def test_the_names_of_this_listener_are_let_in(node, host):
     assert (await node.get("/api/status", host=host))[0] == 200

@@ -212,6 +212,16 @@ def test_what_an_operator_left_out_is_filtered_and_adds_up():
     assert adds_up(ledger.destinations["a"]) == ledger.accepted
 
 
+def test_the_first_numbers_are_of_the_destination_that_is_behind_not_of_one_that_left_events_out():
+    accepted = Accepted({"web": 10}, {W: Position(1, 10)})
+    processed = Processed(vectors(10), {"web": {"in": 10, "out": 10}})
+    behind = Delivered("behind", vectors=vectors(6), streams={"web": {"out": 6, "rows": 6}})
+    later = Delivered("later", vectors=vectors(10), streams={"web": {"out": 10, "rows": 1, "skipped": 9}})
+    (ledger,) = reconcile(accepted, processed, {"behind": behind, "later": later})
+    assert (ledger.delivered, ledger.pending, ledger.filtered) == (6, 4, 0)
+    assert ledger.holds, ledger.problems
+
+
 def test_events_that_rotted_after_they_were_processed_are_explained():
     accepted = Accepted({"web": 7, "": 3}, {W: Position(1, 10)})
     processed = Processed(vectors(10), {"web": {"in": 10, "out": 10}})

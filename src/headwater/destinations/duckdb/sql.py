@@ -32,6 +32,7 @@ from headwater.kit.errors import Busy, Rejected, Unavailable
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 BATCH_ROWS = 2048
 EXACT = 1 << 53
+NO_COLUMN_YET = "a property becomes a column with the first event that has it; is that one still on its way?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ class Sql:
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 if late.is_set():
                     raise Rejected(f"stopped after {time_max_s:g} s", code="sql_time") from error
-                raise Rejected(str(error), code="sql_error") from error
+                help = NO_COLUMN_YET if "Referenced column" in str(error) else ""
+                raise Rejected(str(error), code="sql_error", help=help) from error
             finally:
                 self.running.discard(cursor)
 
