@@ -20,7 +20,7 @@ from headwater.config.report import Publisher, Report, read_reports
 from headwater.config.running import config_path, node_path, write_private
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
-from headwater.kit.errors import HeadwaterError
+from headwater.kit.errors import HeadwaterError, Rejected
 from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
@@ -95,6 +95,7 @@ class Supervisor:
         self.children: dict[Spec, Child] = {}
         self.state = "starting"
         self.generation = 0
+        self.reload_refused = ""
         self.keep_ns = 0
         self.former_ns = 0
         self.ticked_ns = clock.boot_ns()
@@ -356,7 +357,7 @@ class Supervisor:
                 "roles": roles,
                 "generation": self.generation,
                 "raw": self.raw_keeper.told,
-                "warnings": [self.raw_keeper.warning] if self.raw_keeper.warning else [],
+                "warnings": [w for w in (self.raw_keeper.warning, self.reload_refused) if w],
             },
         )
         self.publisher.publish(report, at_once=at_once)
@@ -364,21 +365,20 @@ class Supervisor:
     # -- reload
 
     async def reload(self) -> None:
-        """Take over a changed configuration, whole or not at all."""
+        """Take over a changed configuration, whole or not at all; what was refused is told until the next good one."""
         try:
             found = await asyncio.to_thread(self.read_again)
             with found.document.placed():
                 new = with_size(found.settings, self.settings.data_bytes_max)
+            change = reload.compare(self.settings, new)
+            if change.refused:
+                keys = ", ".join(change.refused)
+                raise Rejected(f"{keys}: takes effect at a restart only; nothing was changed", code="reload")
         except HeadwaterError as error:
+            self.reload_refused = f"the changed configuration was not taken over: {error}"
             self.happenings.emit(ReloadRefused(reason=str(error)))
             return
-        change = reload.compare(self.settings, new)
-        if change.refused:
-            keys = ", ".join(change.refused)
-            self.happenings.emit(
-                ReloadRefused(reason=f"{keys}: takes effect at a restart only; nothing was changed")
-            )
-            return
+        self.reload_refused = ""
         self.settings = new
         write_private(config_path(self.data), new)
         self.keep_salt()

@@ -289,6 +289,11 @@ def test_sighup_refuses_what_it_cannot_take_over_and_changes_nothing(stubs, more
     assert told in until(lambda: stubs.said("reload_refused"))[0]["reason"]
     assert (stubs.data / "run/config.json").read_bytes() == before
     assert stubs.control().generation == 0
+    report = stubs.data / "run/reports/node.json"
+    until(lambda: told in "".join(json.loads(report.read_text())["detail"]["warnings"]))
+    stubs.write("")
+    stubs.signal(signal.SIGHUP)
+    until(lambda: json.loads(report.read_text())["detail"]["warnings"] == [])
 
 
 def test_a_second_node_on_the_same_folder_says_who_holds_it(stubs):
