@@ -171,7 +171,12 @@ def read(path: str, take: Take, *, tell: Callable[[int], None] = lambda count: N
     try:
         with members(path) as tar:
             return read_members(tar, path, take, tell)
-    except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError) as error:  # headers can hold any text
+    except (
+        tarfile.TarError,
+        zstandard.ZstdError,
+        EOFError,
+        ValueError,
+    ) as error:  # headers can hold any text
         raise torn(path, str(error)) from error
 
 

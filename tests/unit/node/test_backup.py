@@ -280,7 +280,9 @@ def test_a_member_that_says_that_it_is_sparse_is_not_unpacked(tmp_path: Path) ->
     header[483:495] = tarfile.itn(1 << 42, 12, tarfile.GNU_FORMAT)
     header[148:156] = b"        "
     header[148:156] = b"%06o\0 " % sum(header[:512])
-    assert refused(with_member(tmp_path / "x.tar", bytes(header)), tmp_path / "other").code == "backup_damaged"
+    assert (
+        refused(with_member(tmp_path / "x.tar", bytes(header)), tmp_path / "other").code == "backup_damaged"
+    )
 
 
 def test_a_header_that_is_no_number_is_told_like_other_damage(tmp_path: Path) -> None:

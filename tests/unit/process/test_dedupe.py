@@ -61,9 +61,7 @@ def test_memory_is_bounded_too_while_ids_of_runs_are_remembered() -> None:
     most = 0
     for minute in range(120):
         high, low = hash_ids(["web"] * 1000, [f"{minute}-{i}" for i in range(1000)])
-        table.remember(
-            (high, low, np.full(1000, 1000 + minute // 2, np.uint32), np.full(1000, 1, np.uint16))
-        )
+        table.remember((high, low, np.full(1000, 1000 + minute // 2, np.uint32), np.full(1000, 1, np.uint16)))
         most = max(most, table.count)
     assert most <= table.entries_max + 1000
     assert add(table, ["119-7"], 1060, partition=1) == [False]
