@@ -277,7 +277,7 @@ def test_a_member_that_says_that_it_is_sparse_is_not_unpacked(tmp_path: Path) ->
     entry = tarfile.TarInfo("data/x")
     entry.type = tarfile.GNUTYPE_SPARSE
     header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
-    header[483:495] = tarfile.itn(1 << 42, 12, tarfile.GNU_FORMAT)
+    header[483:495] = b"\x80" + (1 << 42).to_bytes(11, "big")
     header[148:156] = b"        "
     header[148:156] = b"%06o\0 " % sum(header[:512])
     assert (

@@ -212,3 +212,13 @@ def test_what_is_given_back_while_a_piece_is_made_breaks_the_run_off(
     monkeypatch.setattr(Runner, "run", retired_meanwhile)
     with pytest.raises(Unavailable, match="gave back"):
         run(one)
+
+
+def test_a_run_of_ids_that_goes_while_they_are_looked_for_is_no_trouble(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_commits(node)
+    plain = idruns.paths
+    monkeypatch.setattr(idruns, "paths", lambda folder: [f"{folder}/ids/gone.run", *plain(folder)])
+    one = private(node, first.target, second.target, id_folders=state_folders(node))
+    assert [row["message_id"] for row in rows_of(run(one))] == ["m2"]
