@@ -475,7 +475,7 @@ class Deliverer:
             if start != "here":
                 self.destination.place(self.memory.pipeline, placed)
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
-            self.memory.skips = missing > 0
+            self.memory.skips = missing > 0 or (start == "here" and self.memory.skips)
             self.memory.written_off = False
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Generator
 from enum import Enum
 
@@ -44,7 +45,7 @@ class Outcome(Enum):
     """Blocks are missing or cannot be believed: it stays as it is, to be looked at."""
     NOT_SMALLER = "not smaller"
     DIFFERENT = "different"
-    """What was read back is not what was written, or the plain file has changed (it was retired and recycled)."""
+    """What was read back is not what was written, or the plain file has changed."""
 
 
 class Window:
@@ -96,19 +97,27 @@ def compress(
     try:
         used_bytes = yield from checked(Window(plain), segment, after.seq, secret)
         if used_bytes is None:
-            return Outcome.DAMAGED
+            return unless_retired(disk, segment, Outcome.DAMAGED)
         if used_bytes < PLAIN_BYTES_MIN:
             return Outcome.NOT_SMALLER
         size = yield from write(disk, draft, plain, used_bytes, segment, secret, level)
         if size > used_bytes * WORTH:
             return Outcome.NOT_SMALLER
         if not (yield from equal(disk, draft, plain, used_bytes, segment, secret)):
-            return Outcome.DIFFERENT
+            return unless_retired(disk, segment, Outcome.DIFFERENT)
         disk.rename(draft, files.forms(segment)[1] + ".new")
         return Outcome.COMPRESSED
     finally:
         plain.close()
         remove_draft(disk, folder)
+
+
+def unless_retired(disk: Disk, segment: Segment, outcome: Outcome) -> Outcome:
+    """What is wrong with a segment. FileNotFoundError: it was retired meanwhile, and its file is written again under
+    another name; so nothing is wrong with it."""
+    if not disk.exists(segment.path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), segment.path)
+    return outcome
 
 
 def checked(

@@ -201,8 +201,12 @@ class LogReader:
             yield from self._around(limit)
 
     def _around(self, limit: int) -> Iterator[Block]:
-        """The expected block is not here: it begins the next segment, or it is damaged."""
+        """The expected block is not here: it begins the next segment, or it is damaged; or the segment was given back
+        while we had it open, and its file holds later blocks of the same log by now."""
         own = [s for s in files.segments(self.disk, self.folder) if s.log == self._read.log]
+        if not any(s.first == self._first for s in own):
+            self._close_file()
+            return
         if any(s.first == self._read.seq != self._first for s in own):
             self._close_file()
             return

@@ -171,7 +171,12 @@ def read(path: str, take: Take, *, tell: Callable[[int], None] = lambda count: N
     try:
         with members(path) as tar:
             return read_members(tar, path, take, tell)
-    except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
+    except (
+        tarfile.TarError,
+        zstandard.ZstdError,
+        EOFError,
+        ValueError,
+    ) as error:  # headers can hold any text
         raise torn(path, str(error)) from error
 
 
@@ -211,7 +216,8 @@ def read_file(
     """A file of the data folder."""
     name = entry.name.removeprefix(DATA)
     steps = name.split("/")
-    if not entry.isreg() or name == entry.name or not name or {"", ".", ".."} & set(steps) or "\0" in name:
+    plain = entry.isreg() and not entry.issparse()  # what is sparse can be larger than any disk
+    if not plain or name == entry.name or not name or {"", ".", ".."} & set(steps) or "\0" in name:
         raise damaged(path, f"it holds {entry.name!r}, which is no file of a data folder")
     digest = hashlib.sha256()
     content = tar.extractfile(entry)

@@ -182,7 +182,7 @@ class Snapshot:
         One that the node has given back since is left out where the one behind it does not follow at once: readers
         would take what lies between for damage.
         """
-        live = {segment.path for segment in files.segments(self.disk, f"{self.data}/{part}")}
+        live = {segment[:2] for segment in files.segments(self.disk, f"{self.data}/{part}")}  # in either form
         gap = False
         following: Segment | None = None
         for segment in reversed(files.segments(self.disk, f"{self.tree}/{part}")):
@@ -198,7 +198,7 @@ class Snapshot:
                 continue
             found = extent.walk(self.disk, segment.path, segment, until)
             gap = gap or (until is not None and found.next_seq != until)
-            if gap and f"{self.data}/{path}" not in live:
+            if gap and segment[:2] not in live:
                 self.drop(path)
                 continue
             whole = until is not None and found.next_seq == until

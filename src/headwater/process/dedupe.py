@@ -54,6 +54,8 @@ class Seen:
         self.edge = np.zeros(partitions, np.uint32)
         """Per partition: ids received before this minute are forgotten."""
         self.count = 0
+        self.left = 0
+        """How many were left when ``remember`` last had to forget some."""
         self._allocate(1 << 12)
 
     def add(self, high: Array, low: Array, minute: Array, partition: Array) -> Array:
@@ -89,14 +91,22 @@ class Seen:
         return fresh
 
     def remember(self, ids: Ids) -> None:
-        """Add ids that are known to be seen (rebuilding); order does not matter, the latest minute stays."""
+        """Add ids that are known to be seen (rebuilding); order does not matter, the latest minute stays. As bounded as
+        when they were seen first: the runs on disk hold all of the window, however short it was in memory."""
         self.add(*ids)
+        if self.count > max(self.entries_max, self.left + self.left // 4):
+            self._shed()
+            self.left = self.count
 
     def expire(self, now_minute: int) -> None:
         """Forget what no window reaches any more, and raise the edge of partitions that hold more than their share."""
-        live = self.partition != EMPTY_PARTITION
         oldest = max(0, now_minute - self.window_minutes)
         np.maximum(self.edge, np.uint32(oldest), out=self.edge)
+        self._shed()
+
+    def _shed(self) -> None:
+        """Raise the edge of partitions that hold more than their share, and forget what lies below the edges."""
+        live = self.partition != EMPTY_PARTITION
         held = np.bincount(self.partition[live], minlength=len(self.edge))
         for number in np.flatnonzero(held > self.share):
             minutes = np.sort(self.minute[live & (self.partition == number)])

@@ -86,8 +86,12 @@ def paths(folder: str) -> list[str]:
 
 
 def chunks(path: str) -> Iterator[Chunk]:
-    """The chunks of a run by their headers, as far as it is whole by size."""
-    file = os.open(path, os.O_RDONLY)
+    """The chunks of a run by their headers, as far as it is whole by size; none where it is gone by now: its processor
+    gives runs back beside those who read them."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
     try:
         size = os.fstat(file).st_size
         at = 0

@@ -68,7 +68,7 @@ class PrivateRun:
         self.ids_done = False
         self.incomplete = False
         """The log no longer holds all ids of the window: a late copy of an event could be there twice."""
-        self.missing = self._gone()
+        self.missing = self._gone(origin)
         """Events of the stretch that the log no longer holds."""
         self.left = self._left()
         """Events between here and ``until``; with those of other partitions."""
@@ -89,12 +89,15 @@ class PrivateRun:
             self._remember_some()
             return None
         found = cut.take(self.readers, self.at, now, self.until.clock, self.bytes_max)
-        if self._gone() > self.missing:  # given back while it was read
+        target = found.target if found is not None else self.until
+        missing = self._gone(target)  # before what is behind us, so that nothing goes unseen between the two
+        if self._gone(self.at) > self.missing:  # given back while it was read
             raise Unavailable("the raw log gave back what a destination lacks", code="raw_short")
         if found is None:
             if self.at.join(self.until).entries != self.at.entries:
                 raise Unavailable("the raw log does not reach as far as its commits", code="raw_short")
-            return self._commit(Commit(self.partitions, self.at, self.until, self.config_epoch, 0, {}, {}))
+            nothing = Commit(self.partitions, self.at, self.until, self.config_epoch, 0, {}, {})
+            return self._commit(nothing, missing)
         output = self.runner.run(found.blocks, self.seen, self.clock.boot_ns() / 1e9)
         self._expire(max((b.header.node_time_ns for b in found.blocks), default=0) // MINUTE_NS)
         return self._commit(
@@ -106,7 +109,8 @@ class PrivateRun:
                 output.events,
                 output.changes,
                 sections_of(output),
-            )
+            ),
+            missing,
         )
 
     def close(self) -> None:
@@ -116,14 +120,16 @@ class PrivateRun:
         for reader in self.readers.values():
             reader.close()
 
-    def _commit(self, commit: Commit) -> Commit:
+    def _commit(self, commit: Commit, missing: int) -> Commit:
+        """``missing``: of what follows, as it was when the piece was read. What is given back since is seen by the next
+        call; taken down here, it would be left out unseen."""
         self.at = commit.target
-        self.missing, self.left = self._gone(), self._left()
+        self.missing, self.left = missing, self._left()
         return commit
 
-    def _gone(self) -> int:
+    def _gone(self, at: Vector) -> int:
         return sum(
-            gone(self.disk, f"{self.raw}/{writer:016x}", self.at[writer], end)
+            gone(self.disk, f"{self.raw}/{writer:016x}", at[writer], end)
             for writer, end in self.until.items()
         )
 

@@ -406,3 +406,18 @@ def test_adopt_from_the_beginning_takes_what_the_raw_log_still_holds(world: Worl
     world.run(second, 100)
     assert world.ids() == [f"m{n}" for n in range(2, 12)] and left_out(second) == 2
     second.close()
+
+
+def test_adopt_from_here_forgets_nothing_of_what_was_left_out_before(world: World, raw: Raw) -> None:
+    half_delivered(world, raw, gone=8)
+    one = deliverer(world, raw, on_raw_full="write_off")
+    while 8 not in [v[WRITER].seq for v in one.have.values()]:
+        world.run(one, 1)  # beyond what is gone, nothing reckoned
+    assert one.memory.skips
+    one.adopt("here")
+    one.close()
+    again = deliverer(world, raw, processed=world.processed)
+    world.run(again, 100)
+    assert world.ids() == [f"m{n}" for n in (*range(5), *range(8, 12))]
+    assert left_out(again) == 3
+    again.close()

@@ -276,6 +276,22 @@ def test_what_was_compressed_of_a_segment_that_is_retired_by_now_never_comes_bac
     assert not [n for n in view.listdir(FOLDER) if ".segz" in n]
 
 
+@pytest.mark.parametrize("begun", [0, 1, 3, 5, 7, 9])
+def test_a_segment_that_is_recycled_while_it_is_compressed_is_not_called_damaged(begun: int) -> None:
+    view = ended_log(SimDisk(), [PAGE] * 20)
+    ((segment, after),) = compress.candidates(view, FOLDER, Position(LOG, 40))
+    steps = compress.compress(view, FOLDER, segment, after, SECRET, 1)
+    for _ in range(begun):
+        next(steps)
+    spare = f"{FOLDER}/spare-{0:016d}.seg"
+    view.rename(segment.path, spare)
+    for offset in range(0, 40 * PAGE, PAGE):
+        change(view, spare, offset, b"!")
+    with pytest.raises(FileNotFoundError):
+        list(steps)
+    assert files.segments(view, FOLDER) == []
+
+
 def test_no_room_and_giving_up_leave_no_draft() -> None:
     disk = SimDisk()
     view = ended_log(disk, [PAGE] * 20)

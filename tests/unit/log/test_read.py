@@ -6,6 +6,7 @@ from headwater.kit.threads import inline
 from headwater.log import block, files, recover
 from headwater.log.block import Secret
 from headwater.log.read import LogReader
+from headwater.log.retain import retire
 from headwater.log.write import BlockWriter
 
 SECRET, STRANGERS = Secret(0x5EC2E7), Secret(0)
@@ -147,3 +148,31 @@ def test_a_watermark_that_is_being_made_shows_nothing() -> None:
     file = view.open(files.watermark_path(FOLDER, LOG), write=True)
     view.truncate(file, 0)
     assert bodies(disk) == []
+
+
+def test_a_segment_that_is_recycled_under_a_reader_costs_only_what_it_held() -> None:
+    """Its file holds later blocks of the same log then; what lies between is still there, in segments of its own."""
+    disk = SimDisk()
+    view, log = disk.process("reader"), open_log(disk)
+    write(log, *[b"x" * 4096] * 30)
+    segments = files.segments(view, FOLDER)
+    assert len(segments) == 4
+    reader = LogReader(view, FOLDER, WRITER, Position(LOG, 0), Position(LOG, 30), secret=SECRET)
+    reader.fill(1)
+    assert [b.after.seq for b in reader.take(EVERYTHING)] == [1]
+    retire(
+        view,
+        FOLDER,
+        Position(LOG, segments[1].first),
+        wanted=lambda *_: False,
+        segment_bytes=16 * 4096,
+        spares_max=1,
+    )
+    write(log, *[b"x" * 4096] * 30)
+    found = []
+    while reader.at.seq < 30:
+        reader.fill(1)
+        found += reader.take(EVERYTHING)
+    assert [(b.header.first_seq, b.header.next_seq) for b in found if b.payload is None] == [
+        (1, segments[1].first)
+    ]

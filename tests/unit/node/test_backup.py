@@ -265,6 +265,33 @@ def test_nothing_but_files_is_taken(tmp_path: Path, kind: bytes) -> None:
     assert refused(path, tmp_path / "other").code == "backup_damaged"
 
 
+def with_member(path: Path, member: bytes) -> Path:
+    """A tar of our own with a member byte by byte behind its head."""
+    made(path, (archive.HEAD, head()))
+    path.write_bytes(path.read_bytes()[:1024] + member + bytes(1024))
+    return path
+
+
+def test_a_member_that_says_that_it_is_sparse_is_not_unpacked(tmp_path: Path) -> None:
+    """A kibibyte would fill any disk."""
+    entry = tarfile.TarInfo("data/x")
+    entry.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"\x80" + (1 << 42).to_bytes(11, "big")
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    assert (
+        refused(with_member(tmp_path / "x.tar", bytes(header)), tmp_path / "other").code == "backup_damaged"
+    )
+
+
+def test_a_header_that_is_no_number_is_told_like_other_damage(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("data/x")
+    entry.pax_headers = {"GNU.sparse.map": "abcd"}
+    path = with_member(tmp_path / "x.tar", entry.tobuf(tarfile.PAX_FORMAT))
+    assert refused(path, tmp_path / "other").code == "backup_torn"
+
+
 # -- positions
 
 

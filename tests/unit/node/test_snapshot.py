@@ -219,3 +219,20 @@ def test_a_segment_that_gets_another_form_while_it_is_linked_is_not_missed(
     running(logged, place).link_logs()
     names = sorted(name for name in os.listdir(f"{place}/data/{logged.part}"))
     assert [os.path.basename(other), os.path.basename(files.segment_path("", 9, 4))] == names
+
+
+def test_a_segment_that_is_compressed_meanwhile_is_not_taken_for_given_back(
+    logged: Logged, place: str, tmp_path: Path
+) -> None:
+    """Though a later one is damaged, behind which what was given back is left out."""
+    logged.write(10)
+    logged.end()
+    raw = logged.folder.raw(0)
+    with open(files.segment_path(raw, 9, 4), "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+    held = running(logged, place)
+    held.note_logs()
+    os.rename(files.segment_path(raw, 9, 0), files.segment_path(raw, 9, 0) + "z")
+    held.finish()
+    assert numbers(laid_out(held, tmp_path / "other")) == [0, 1, 2, 3, 4, -1, 6, 7, 8, 9]

@@ -56,6 +56,17 @@ def test_memory_is_bounded_by_raising_the_edge_of_the_partition_that_holds_most(
     assert add(table, ["59-7"], 1060, partition=1) == [False]
 
 
+def test_memory_is_bounded_too_while_ids_of_runs_are_remembered() -> None:
+    table = seen(memory_bytes=1 << 20, window_s=3600)
+    most = 0
+    for minute in range(120):
+        high, low = hash_ids(["web"] * 1000, [f"{minute}-{i}" for i in range(1000)])
+        table.remember((high, low, np.full(1000, 1000 + minute // 2, np.uint32), np.full(1000, 1, np.uint16)))
+        most = max(most, table.count)
+    assert most <= table.entries_max + 1000
+    assert add(table, ["119-7"], 1060, partition=1) == [False]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=80), min_size=1, max_size=8))
 def test_it_answers_as_a_set_would(batches: list[list[int]]) -> None:

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pytest
 
 from headwater.event.commit import Commit
-from headwater.event.position import EMPTY, Vector
+from headwater.event.position import EMPTY, Vector, writer_id
+from headwater.kit.errors import Unavailable
 from headwater.kit.rng import SeededRng
+from headwater.log import recover
 from headwater.process import idruns
 from headwater.process.dedupe import Seen
 from headwater.process.enrich.settings import EnrichSettings
@@ -22,7 +24,7 @@ from headwater.process.read import Reader
 from headwater.process.run import Runner
 from headwater.process.schema import LearnedSchema
 from headwater.process.shape import Shaper
-from tests.unit.process.test_worker import SECRET, Node, crash, drain, event
+from tests.unit.process.test_worker import FOLDER_ID, SECRET, Node, crash, drain, event
 
 EVERY = tuple(range(8))
 
@@ -184,3 +186,39 @@ def test_what_the_raw_log_no_longer_holds_is_counted(node: Node) -> None:
                 node.disk.unlink(f"{folder}/{name}")
     assert private(node, EMPTY, end).missing == 5
     assert private(node, end, end).missing == 0
+
+
+def test_what_is_given_back_while_a_piece_is_made_breaks_the_run_off(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be left out and counted by nobody."""
+    worker = node.processor()
+    for n in range(3):  # three logs of one writer
+        node.accept(event(n))
+        node.collectors.clear()
+        recover.recover_all(node.disk, f"{node.data}/raw/{writer_id(FOLDER_ID, 0):016x}", SECRET)
+    drain(worker)
+    end = node.commits()[-1].target
+    one = private(node, EMPTY, end, bytes_max=1)
+    plain = Runner.run
+
+    def retired_meanwhile(self: Runner, *arguments: Any) -> Any:
+        (folder,) = Path(f"{node.data}/raw").iterdir()
+        for path in sorted(folder.glob("*.seg"))[:2]:
+            if path.name[0] == "0":
+                path.unlink()
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Runner, "run", retired_meanwhile)
+    with pytest.raises(Unavailable, match="gave back"):
+        run(one)
+
+
+def test_a_run_of_ids_that_goes_while_they_are_looked_for_is_no_trouble(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_commits(node)
+    plain = idruns.paths
+    monkeypatch.setattr(idruns, "paths", lambda folder: [f"{folder}/ids/gone.run", *plain(folder)])
+    one = private(node, first.target, second.target, id_folders=state_folders(node))
+    assert [row["message_id"] for row in rows_of(run(one))] == ["m2"]

@@ -132,7 +132,7 @@ def stood_when(context: Context, at_ns: int, limit: Vector) -> Vector:
         )
         for writer, end in limit.items()
     }
-    return Vector(positions)
+    return Vector(positions, min(at_ns, limit.clock))
 
 
 def ready_folders(context: Context) -> list[int]:
