@@ -47,8 +47,8 @@ def replay(
 
     For columns and enrichment that were wrong or missing when events came in. Every row of an event that was received
     between the two times is made again, in place: nothing is doubled, nothing is lost, and fresh events go on. Dead
-    letters that processing accepts today become rows, when they are older than the dedupe window; rows that somebody
-    deleted stay away.
+    letters that processing accepts today become rows, when they are older than the dedupe window and there is one
+    destination only (else: headwater dead retry); rows that somebody deleted stay away.
 
     \b
     headwater replay --from 2026-11-20T09:00 --to 2026-11-20T12:00 --dry-run

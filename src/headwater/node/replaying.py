@@ -36,7 +36,10 @@ class NodeLetters:
 
     def between(self, spans: Sequence[Span]) -> list[dead.Origin]:
         """Origins of their letters in these stretches; without those that `headwater dead retry` has sent in again:
-        they are events of their own by now."""
+        they are events of their own by now. None where there are several destinations: a letter that became a row in
+        one of them would be missing in the others, and nothing would be left to tell."""
+        if len(self.context.settings.destinations) > 1:
+            return []
         found = {origin for path in self.files() for origin in dead.between(path, spans)}
         retried = self.context.path("state", RETRIED)
         if found and self.context.disk.exists(retried):
