@@ -314,7 +314,7 @@ class Deliverer:
             for chain in self.chains.values():
                 chain.rewind()
             self.certain = True
-            return 0.0
+            return self.advance()  # in this round: what is paused must not seem to go on in between
         new = decision.origin == EMPTY
         self.certain = False
         if self.open_private is None:

@@ -175,6 +175,20 @@ def test_without_the_events_it_pauses(world: World, raw: Raw, new: bool, reason:
     one.close()
 
 
+def test_what_is_paused_stays_so_each_time_that_it_is_tried_again(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([5, 3], PARTITIONS)
+    world.ready.kept_from = 1
+    raw.missing = 3
+    one = deliverer(world, raw)
+    paused = []
+    for _ in range(20):
+        world.run(one, 1)
+        paused.append(code(one))
+    assert set(paused) == {"beginning_gone"}
+    assert world.told == ["destination_paused"]
+    one.close()
+
+
 def test_a_run_that_breaks_off_is_begun_again_where_the_destination_stands(world: World, raw: Raw) -> None:
     world.ready.entries += chain([5, 3, 4], PARTITIONS)
     world.ready.kept_from = 2
