@@ -36,7 +36,7 @@ from headwater.event.position import EMPTY, ZERO, Position, Vector, WriterId, wr
 from headwater.event.record import SINGLE, STAMP, Head, encode_head, encode_payload
 from headwater.event.slots import slot_of
 from headwater.kit.disk import SystemDisk
-from headwater.kit.errors import Rejected, Unavailable
+from headwater.kit.errors import HeadwaterError, Unavailable
 from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.threads import inline
 from headwater.log import recover, retain
@@ -635,7 +635,7 @@ class World:
         at = {int(p): Vector.decode(bytes.fromhex(v)) for p, v in said["vectors"].items()}
         try:
             one.adopt(start, passed, at or None)
-        except Rejected:
+        except HeadwaterError:  # it says what is wrong with the decision
             return False
         if start == "now":
             for p, row in place.shelf.positions().items():
