@@ -295,7 +295,7 @@ def test_every_destination_has_each_event_once_under_any_fault() -> None:
 @pytest.mark.slow
 def test_what_left_the_ready_log_comes_from_private_runs_and_is_the_same() -> None:
     """INV-STATE, INV-DEST: what a run gives depends on the set of events below where it begins."""
-    run_state_machine_as_test(machine(Parts(), OFF_CHAIN), settings=bounded(EXAMPLES // 2))
+    run_state_machine_as_test(machine(Parts(), OFF_CHAIN), settings=bounded(EXAMPLES // 3))
 
 
 @pytest.mark.slow
