@@ -346,7 +346,7 @@ class Deliverer:
             for chain in self.chains.values():
                 chain.rewind()
             self.certain = True
-            return 0.0
+            return self.advance()  # in this round: what is paused must not seem to go on in between
         self.certain = False
         self.catch_up.begin(decision, self.clock.boot_ns())
         return 0.0

@@ -7,12 +7,13 @@ destination, as their reports say. A report that is missing makes nothing safe; 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 from headwater.config.report import Report
 from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit.disk import Disk
-from headwater.log import compress, retain
+from headwater.log import compress, files, retain
 from headwater.log.block import Secret
 from headwater.log.files import Segment
 from headwater.ops import standing
@@ -70,9 +71,16 @@ def keep(
     oldest_ns = now_ns - int(retain_s * 1e9)
     shortened = False
 
+    following = {
+        one.path: behind for _, folder in folders for one, behind in pairwise(files.segments(disk, folder))
+    }
+
     def wanted(segment: Segment, disk_bytes: int) -> bool:
         nonlocal excess, shortened
-        if retain.node_time_ns(disk, segment, secret) < oldest_ns:
+        behind = following.get(
+            segment.path
+        )  # as old as its last block, which is not younger than the first behind it
+        if behind is not None and retain.node_time_ns(disk, behind, secret) < oldest_ns:
             return False
         if excess <= 0:
             return True

@@ -203,7 +203,9 @@ class ProcessWorker:
         if self.careful:
             self._careful(False)
         last = max((b.header.node_time_ns for b in found.blocks), default=0) // MINUTE_NS
-        if last > self.expired_minute + EXPIRE_MINUTES:
+        if (
+            last > self.expired_minute + EXPIRE_MINUTES and len(self.groups) == 1
+        ):  # one further behind needs older ids
             self.expired_minute = last
             self.seen.expire(last)
             window = self.seen.window_minutes + EXPIRE_MINUTES

@@ -566,6 +566,7 @@ def test_inv_dst_1_random_histories_are_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.broken_variant
 @pytest.mark.parametrize("kind", [Blind, EpochOnly])
 def test_without_the_comparison_rows_are_lost_or_doubled(
     tmp_path: Path, kind: type[MemoryDestination]

@@ -243,6 +243,19 @@ def test_a_crash_before_the_first_row_forgets_nothing_of_what_is_left_out(world:
     again.close()
 
 
+def test_what_is_paused_stays_so_each_time_that_it_is_tried_again(world: World, raw: Raw) -> None:
+    half_delivered(world, raw, gone=8)
+    world.told.clear()
+    one = deliverer(world, raw)
+    paused = []
+    for _ in range(20):
+        world.run(one, 1)
+        paused.append(code(one))
+    assert set(paused) == {"raw_gone"}
+    assert world.told == ["destination_paused"]
+    one.close()
+
+
 def test_a_run_that_breaks_off_is_begun_again_where_the_destination_stands(world: World, raw: Raw) -> None:
     world.ready.entries += chain([5, 3, 4], PARTITIONS)
     world.ready.kept_from = 2
@@ -300,7 +313,7 @@ def test_the_next_load_is_made_ready_while_one_is_written(world: World, raw: Raw
     world.ready.entries += chain([9, 3], PARTITIONS)
     world.ready.kept_from = 1
     one = deliverer(world, raw, load_rows=6)
-    world.run(one, 2)
+    world.run(one, 1)
     assert (len(world.ids()), made_ready(one)) == (0, False)
     world.run(one, 1)
     assert (len(world.ids()), made_ready(one)) == (6, True)
