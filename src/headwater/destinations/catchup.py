@@ -57,6 +57,8 @@ class CatchUp:
         self.coming: SimpleQueue[Prepared] | None = None
         """Where the load that is being made ready will stand."""
         self.stopping = False
+        self.incomplete = False
+        """Whether it was told that the ids below the run are not all known."""
         self.runs = 0
         self.events = 0
         """What the run under way had to read when it began."""
@@ -74,7 +76,7 @@ class CatchUp:
                 raise stand.paused(self.name, Paused("raw_gone", decision.partitions))
             self.memory.begin_skipping(now_ns)
             self.tell("destination_skips", {"destination": self.name, "events": run.missing})
-        self.run, self.events = run, run.left
+        self.run, self.events, self.incomplete = run, run.left, False
         self.runs += 1
         self.tell("destination_behind", {"destination": self.name, "events": run.left})
 
@@ -94,6 +96,9 @@ class CatchUp:
         assert self.coming is not None
         commits, error = self.coming.get()
         self.coming = None
+        if run.incomplete and not self.incomplete:
+            self.incomplete = True
+            self.tell("destination_ids_incomplete", {"destination": self.name})
         if error is not None:
             if not commits:
                 raise error

@@ -190,6 +190,11 @@ class PrivateRun(Protocol):
         ...
 
     @property
+    def incomplete(self) -> bool:
+        """Whether ids below the run are not known any more: a copy of one of their events may become a second row."""
+        ...
+
+    @property
     def left(self) -> int:
         """Events that it has still to read; those of other partitions count too."""
         ...

@@ -226,6 +226,14 @@ class DestinationSkipped(Happening):
     events: int
 
 
+class DestinationIdsIncomplete(Happening):
+    """A destination catches up, and the ids of the window before what it lacks are not all known any more: copies of
+    their events, if clients sent any, may be there twice. `headwater reconcile --deep` finds them."""
+
+    level: ClassVar[Level] = "warning"
+    destination: str
+
+
 class DestinationWrittenOff(Happening):
     """`headwater destination write-off`: the raw log is not kept for this destination until it has caught up."""
 
@@ -252,6 +260,7 @@ OF_DESTINATIONS = {
         DestinationBehind,
         DestinationSkips,
         DestinationSkipped,
+        DestinationIdsIncomplete,
         DestinationWrittenOff,
     )
 }

@@ -27,6 +27,7 @@ class Raw:
     piece: int = 3
     gone: int = 0
     """Events below this number are no longer there."""
+    incomplete: bool = False
     asked: list[tuple[tuple[int, ...], Vector, Vector]] = field(default_factory=list)
     closed: int = 0
     before: Callable[[], None] = lambda: None
@@ -49,6 +50,10 @@ class FakeRun:
     @property
     def missing(self) -> int:
         return max(0, self.raw.gone - self.at[WRITER].seq)
+
+    @property
+    def incomplete(self) -> bool:
+        return self.raw.incomplete
 
     @property
     def left(self) -> int:
@@ -195,6 +200,15 @@ def test_a_new_destination_takes_what_is_left_and_counts_the_rest(world: World, 
     assert world.ids() == [f"m{n}" for n in range(6, 12)]
     assert left_out(one) == 6 and not one.memory.skips
     assert world.told.count("destination_skips") == world.told.count("destination_skipped") == 1
+    one.close()
+
+
+def test_that_ids_below_a_run_are_not_known_is_told_once(world: World, raw: Raw) -> None:
+    half_delivered(world, raw, gone=0)
+    raw.incomplete = True
+    one = deliverer(world, raw, load_rows=2)
+    world.run(one, 60)
+    assert world.exact() and world.told.count("destination_ids_incomplete") == 1
     one.close()
 
 
