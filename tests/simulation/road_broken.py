@@ -7,7 +7,7 @@ itself (former deliverers of the machine never stop), ``arrival_identity`` comes
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Position, Vector
 from headwater.kit.errors import Unavailable
 from headwater.node import retention
-from headwater.process.dedupe import EMPTY_PARTITION
+from headwater.process.dedupe import EMPTY_PARTITION, Ids
 from headwater.process.private import PrivateRun
 from headwater.process.worker import ProcessWorker, ipc
 from tests.simulation.road_world import FaultyTables
@@ -84,19 +84,18 @@ class NeverFits(FaultyTables):
 class Unseeded(PrivateRun):
     """A private run that begins with no ids."""
 
-    def _seeds(self) -> list[Any]:
-        return []
+    def _ids_below(self) -> Iterator[Ids | None]:
+        return iter(())
 
 
 class SharedSeen(PrivateRun):
     """A private run that takes the ids that the chain knows *now*."""
 
-    def _seeds(self) -> list[Any]:
+    def _ids_below(self) -> Iterator[Ids | None]:
         for worker in PROCESSORS.values():
             seen = worker.seen
             live = seen.partition != EMPTY_PARTITION
-            self.seen.remember((seen.high[live], seen.low[live], seen.minute[live], seen.partition[live]))
-        return []
+            yield seen.high[live], seen.low[live], seen.minute[live], seen.partition[live]
 
 
 PROCESSORS: dict[int, ProcessWorker] = {}
@@ -164,7 +163,7 @@ class StateAhead(ProcessWorker):
 class ForgetsIds(ProcessWorker):
     """Ids are not part of what a restart brings back."""
 
-    def _remember(self, number: int) -> None:
+    def _remember(self, number: int, minute: int) -> None:
         pass
 
 

@@ -10,7 +10,7 @@ window, at least one row is owed and at most one for each copy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,10 +84,12 @@ class Obligations:
         *,
         doubtful: bool,
         refused: Iterable[str] = (),
-        uncounted: bool = False,
+        gone: Set[Copy] = frozenset(),
+        reckoned: bool = True,
     ) -> None:
         """INV-DEST and INV-LED-1 of one destination. ``doubtful``: a run said that it did not know all ids below it, so
-        a late copy may be there twice."""
+        a late copy may be there twice. ``gone``: what the raw log did not hold when a run began that needed it.
+        ``reckoned``: what was left out so has been counted."""
         vectors = {p: Vector.decode(row.vector) for p, row in positions.items()}
         for row in rows:
             at = vectors.get(row.partition, EMPTY)[WriterId(row.writer)]
@@ -95,7 +97,7 @@ class Obligations:
                 violated("INV-DEST", f"{place}: {row} is from above {at}")
         counts = Counter(row.id for row in rows)
         told: Counter[int] = Counter()
-        exact = dict.fromkeys(positions, not doubtful and not uncounted)
+        exact = dict.fromkeys(positions, not doubtful and reckoned)
         for name, copies in self.copies.items():
             p = self.partition[name]
             below = [c for c in copies if c.position < vectors.get(p, EMPTY)[c.writer]]
@@ -105,6 +107,8 @@ class Obligations:
                 told[p] += bool(below)
             elif below:
                 exact[p] = False
+            if not gone.isdisjoint(below):
+                least, most = 0, max(1, most)
             if name in refused:
                 least = most = 0
             if counts[name] < least:

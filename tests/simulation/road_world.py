@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any, Protocol
+from unittest import mock
 
 import duckdb
 import msgspec
@@ -27,9 +28,16 @@ from headwater.destinations.deliver import Deliverer
 from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.duckdb.write import DuckDbDestination
 from headwater.destinations.memory import MemoryDestination, MemorySettings, Store
-from headwater.destinations.port import Outcome, OutcomeUnknown, PositionRow, PrivateRun, Step
+from headwater.destinations.port import (
+    Outcome,
+    OutcomeUnknown,
+    PositionRow,
+    PrivateRun,
+    ProcessedAt,
+    Step,
+)
 from headwater.destinations.refused import DeadLetters
-from headwater.destinations.remember import Memory
+from headwater.destinations.remember import Memory, State
 from headwater.destinations.worker import status_of
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, ZERO, Position, Vector, WriterId, writer_id
@@ -39,11 +47,11 @@ from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import HeadwaterError, Unavailable
 from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.threads import inline
-from headwater.log import recover, retain
+from headwater.log import compress, files, recover, retain
 from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.log.write import BlockWriter
-from headwater.node import former, retention
+from headwater.node import former, rawkeeper, retention
 from headwater.node.roles.process import attached_to
 from headwater.ops import standing
 from headwater.ops.accepted import AcceptedCounter
@@ -68,6 +76,7 @@ WINDOW_S = 600.0
 RETAIN_S = 1800.0
 RAW_SEGMENT_BYTES = 12 * 1024
 READY_SEGMENT_BYTES = 16 * 1024
+IDS_BYTES_MAX = 1 << 30
 HEAD = encode_head(Head("web", "plain", "POST", "/events"))
 PLAIN: Any = SimpleNamespace(plain=True, default_type=lambda head: "track", split=None)
 REFUSED_EVERY = 17
@@ -271,6 +280,17 @@ def deliver_settings(kind: type[Any], **more: Any) -> Any:
 
 
 @dataclass
+class Owed:
+    """What of a destination differs from everything that was accepted."""
+
+    skips: dict[int, list[tuple[Vector, Vector]]] = field(default_factory=dict)
+    gone: set[Copy] = field(default_factory=set)
+    """Events that it may lack: the raw log did not hold them when a private run began below them."""
+    doubtful: bool = False
+    """A run said that it did not know all ids below it."""
+
+
+@dataclass
 class Place:
     """A destination with its deliverers: the newest is the one that reports; older ones never learn that they were
     replaced."""
@@ -279,27 +299,24 @@ class Place:
     shelf: Any
     start: str
     on_restored: str
+    on_raw_full: str = "refuse"
     deliverers: list[Deliverer] = field(default_factory=list)
-    runs: list[PrivateRun] = field(default_factory=list)
-    skips: dict[int, list[tuple[Vector, Vector]]] = field(default_factory=dict)
+    runs: list[tuple[PrivateRun, set[Copy]]] = field(default_factory=list)
+    """Each with the events of its stretch that the raw log no longer held when it began."""
+    owed: Owed = field(default_factory=Owed)
+    """What of it is known to be left out; goes back with it."""
     memories: list[bytes] = field(default_factory=list)
-    copies: list[tuple[Any, dict[int, list[tuple[Vector, Vector]]], bool]] = field(default_factory=list)
+    copies: list[tuple[Any, Owed]] = field(default_factory=list)
     up: bool = True
     began: dict[int, Vector] = field(default_factory=dict)
     """For a place that starts now: what processing had said when it was added."""
     below_safe: bool = False
-    """Whether it may ask for what was safe: it was restored, or is new and begins at the beginning."""
-    doubtful: bool = False
+    """Whether it may ask for what was safe: it was restored, is new and begins at the beginning, or was given up."""
 
     @property
-    def uncounted(self) -> bool:
-        """A destination that starts now does not count what it leaves out (an expected failure of test_road.py)."""
-        return self.start == "now"
-
-    @property
-    def exact(self) -> bool:
-        """Whether its ledger has to hold."""
-        return not self.uncounted and not self.doubtful
+    def memory(self) -> Memory:
+        """Of the newest deliverer."""
+        return self.deliverers[-1].memory
 
 
 @dataclass(frozen=True)
@@ -449,6 +466,7 @@ class World:
             ready, partial(self.runner, damage_here=number == 0),
             lambda report: self.told.update({f"process-{number}": report}),
             secret=SECRET, partitions=PARTITIONS, config_epoch=self.parts.epoch(self.starts),
+            ids_bytes_max=IDS_BYTES_MAX,
         )  # fmt: skip
         worker.recover()
         self.processors[number] = worker
@@ -506,11 +524,11 @@ class World:
 
     # -- destinations
 
-    def add(self, start: str, on_restored: str, shelf: Any = None) -> Place:
+    def add(self, start: str, on_restored: str, shelf: Any = None, on_raw_full: str = "refuse") -> Place:
         """A new destination in the configuration."""
         self.names += 1
         name = f"place{self.names}"
-        place = Place(name, shelf or MemoryShelf(), start, on_restored)
+        place = Place(name, shelf or MemoryShelf(), start, on_restored, on_raw_full)
         place.below_safe = start == "beginning" and bool(self.oracle.copies)
         if start == "now":
             place.began = dict(standing.processed(self.reports).vectors)
@@ -523,19 +541,30 @@ class World:
         self.owners += 1
         folder = f"{self.data}/state/deliver-{place.name}"
         os.makedirs(folder, exist_ok=True)
-        known = {int(n) for n in os.listdir(f"{self.data}/ready") if n.isdigit()} | set(range(self.workers))
         memory = Memory(self.disk, f"{folder}/state.json", "node/place/main")
         kind = MemorySettings if isinstance(place.shelf, MemoryShelf) else DuckDbSettings
         one = self.parts.deliverer(
             place.name, place.shelf.make(self),
-            {str(n): partial(self.open_ready, n) for n in sorted(known)},
+            {str(n): partial(self.open_ready, n) for n in self.ready_folders()},
             memory, DeadLetters(f"{folder}/dead.sqlite", place.name),
-            deliver_settings(kind, start=place.start, on_restored=place.on_restored), self.clock,
+            deliver_settings(kind, start=place.start, on_restored=place.on_restored, on_raw_full=place.on_raw_full),
+            self.clock,
             partitions=PARTITIONS, owner=f"{self.owners:06}", node_ns=self.node_ns,
             open_private=partial(self.open_private, place),
-            processed=lambda: standing.processed(self.reports).vectors,
+            processed=self.processed_at,
         )  # fmt: skip
         place.deliverers.append(one)
+
+    def ready_folders(self) -> list[int]:
+        """Every processor that is, or was."""
+        known = {int(n) for n in os.listdir(f"{self.data}/ready") if n.isdigit()}
+        return sorted(known | set(range(self.workers)))
+
+    def processed_at(self) -> ProcessedAt:
+        """What the deliver role reads of the reports."""
+        told = standing.passed(self.reports)
+        vectors = {int(p): Vector.decode(bytes.fromhex(text)) for p, text in told["vectors"].items()}
+        return ProcessedAt(vectors, {int(p): dict(streams) for p, streams in told["passed"].items()})
 
     def open_ready(self, number: int, at: Position) -> ReadyReader:
         return ReadyReader(self.disk, f"{self.data}/ready/{number}", WriterId(number), at, secret=SECRET)
@@ -548,14 +577,30 @@ class World:
         run = self.parts.private(
             self.disk, f"{self.data}/raw", SECRET, self.clock,
             self.runner(partitions, damage_here=False), seen,
+            id_folders=[f"{self.data}/state/{number}" for number in self.ready_folders()],
             partitions=partitions, origin=origin, until=until,
             now=lambda: (self.starts, self.clock.boot_ns()), bytes_max=self.piece_bytes,
             config_epoch=self.starts,
         )  # fmt: skip
         if run.missing and not place.below_safe:
             violated("SAFE", f"{place.name} asks for {run.missing} events that were given back: {origin}")
-        place.runs.append(run)
+        place.runs.append((run, self.gone(partitions, origin, until) if run.missing else set()))
         return run
+
+    def gone(self, partitions: tuple[int, ...], origin: Vector, until: Vector) -> set[Copy]:
+        """The events of a stretch that the raw log no longer holds."""
+        held = {}
+        for writer in self.oracle.ends:
+            for segment in reversed(files.segments(self.disk, f"{self.data}/raw/{writer:016x}")):
+                held[writer, segment.log] = segment.first
+        return {
+            copy
+            for name, copies in self.oracle.copies.items()
+            if self.oracle.partition[name] in partitions
+            for copy in copies
+            if origin[copy.writer] <= copy.position < until[copy.writer]
+            and copy.position.seq < held.get((copy.writer, copy.position.log), 1 << 62)
+        }
 
     def deliver(self, place: Place, rounds: int, fault: str = "", which: int = -1) -> None:
         """Rounds of one deliverer, time passing as it asks for."""
@@ -567,7 +612,9 @@ class World:
             for _ in range(rounds):
                 if not place.up:
                     destination.fault = "down"
-                self.pass_time(min(one.round(), 0.3) + 0.001)
+                wait_s = one.round()
+                place.owed.gone.update(*(gone for run, gone in place.runs if one.catch_up.run is run))
+                self.pass_time(min(wait_s, 0.3) + 0.001)
         except Killed:
             crash_deliverer(one)
             place.deliverers.remove(one)
@@ -576,11 +623,10 @@ class World:
         destination.fault = ""
         if before == {}:
             self.began(place)
-        for run in place.runs:
-            place.doubtful |= getattr(run, "incomplete", False)
-        if place.doubtful and not place.below_safe and not self.young_gone:
+        place.owed.doubtful |= any(run.incomplete for run, _ in place.runs)
+        if place.owed.doubtful and not place.below_safe and not self.young_gone:
             violated("SAFE", f"ids below {place.name} are gone, though none of them is old")
-        place.runs = [run for run in place.runs if any(d.run is run for d in place.deliverers)]
+        place.runs = [pair for pair in place.runs if any(d.catch_up.run is pair[0] for d in place.deliverers)]
         self.remember(place)
 
     def began(self, place: Place) -> None:
@@ -589,8 +635,8 @@ class World:
             at = Vector.decode(row.vector)
             if not place.began.get(p, EMPTY) <= at:
                 violated("INV-DEST", f"{place.name} starts now, and stands at {at}, below {place.began[p]}")
-            if at != EMPTY and not place.skips.get(p):
-                place.skips[p] = [(EMPTY, at)]
+            if at != EMPTY and not place.owed.skips.get(p):
+                place.owed.skips[p] = [(EMPTY, at)]
 
     def remember(self, place: Place) -> None:
         """Keep what the deliverer has saved: a later one may find any of it."""
@@ -603,8 +649,9 @@ class World:
 
     def restart_deliverer(self, place: Place, older: int, *, zombie: bool) -> None:
         """A new process delivers, with what was saved last or ``older`` saves before; the former one may go on."""
-        if place.memories and older:
-            saved = place.memories[-1 - older % len(place.memories)]
+        known = [saved for saved in place.memories if flags_of(saved) == flags_of(place.memories[-1])]
+        if known and older:
+            saved = known[-1 - older % len(known)]
             with open(f"{self.data}/state/deliver-{place.name}/state.json", "wb") as file:
                 file.write(saved)
         kept = place.deliverers[-1:] if zombie and place.shelf.shared else []
@@ -616,13 +663,13 @@ class World:
 
     def copy(self, place: Place) -> None:
         """Somebody makes a copy of the destination."""
-        place.copies = [*place.copies[-2:], (place.shelf.copy(), deepcopy(place.skips), place.doubtful)]
+        place.copies = [*place.copies[-2:], (place.shelf.copy(), deepcopy(place.owed))]
 
     def restore(self, place: Place, which: int) -> None:
         """Somebody puts a copy in its place: rows and positions go back together."""
-        copy, skips, doubtful = place.copies[which % len(place.copies)]
+        copy, owed = place.copies[which % len(place.copies)]
         place.shelf.restore(copy)
-        place.skips, place.doubtful, place.below_safe = deepcopy(skips), doubtful, True
+        place.owed, place.below_safe = deepcopy(owed), True
 
     def operate(self, place: Place, start: str) -> bool:
         """An operator decides for a paused destination; what is left out is known from here on."""
@@ -630,21 +677,25 @@ class World:
         if one.trouble is None or not place.up:
             return False
         before = place.shelf.positions()
-        said = standing.passed(self.reports)
-        passed = {int(p): dict(streams) for p, streams in said["passed"].items()}
-        at = {int(p): Vector.decode(bytes.fromhex(v)) for p, v in said["vectors"].items()}
+        said = self.processed_at()
+        safe, place.below_safe = place.below_safe, place.below_safe or start == "beginning"
         try:
-            one.adopt(start, passed, at or None)
+            one.adopt(start, said.outs, said.vectors or None)
         except HeadwaterError:  # it says what is wrong with the decision
+            place.below_safe = safe
             return False
         if start == "now":
             for p, row in place.shelf.positions().items():
                 old = Vector.decode(before[p].vector) if p in before else EMPTY
                 if (new := Vector.decode(row.vector)) != old:
-                    place.skips.setdefault(p, []).append((old, new))
+                    place.owed.skips.setdefault(p, []).append((old, new))
         elif start == "beginning":
-            place.skips, place.below_safe = {}, True
+            place.owed = Owed()
         return True
+
+    def write_off(self, place: Place) -> None:
+        """An operator says that the raw log need not be kept for a destination."""
+        place.deliverers[-1].write_off()
 
     # -- around it
 
@@ -676,11 +727,33 @@ class World:
         """What the supervisor does each while."""
         self.young_gone |= over_quota
         safe = self.parts.safe(self.reports, PARTITIONS, self.places)
-        retention.keep(
-            self.disk, f"{self.data}/raw", safe, now_ns=self.node_ns(), retain_s=RETAIN_S,
+        spared = self.expendable()
+        needed = [name for name in self.places if name not in spared]
+        kept = retention.keep(
+            self.disk, f"{self.data}/raw", safe, SECRET, self.parts.safe(self.reports, PARTITIONS, needed),
+            now_ns=self.node_ns(), retain_s=RETAIN_S,
             raw_bytes_max=0 if over_quota else 1 << 40, headroom_bytes=0,
             segment_bytes=RAW_SEGMENT_BYTES, spares_max=1,
         )  # fmt: skip
+        if kept.given_up_segments:
+            for name in spared:
+                self.places[name].below_safe = True
+
+    def expendable(self) -> set[str]:
+        """The destinations for which the logs need not be kept when they are full."""
+        settings: Any = SimpleNamespace(destinations=self.places)
+        return rawkeeper.expendable(settings, self.reports) & self.places.keys()
+
+    def compress(self) -> None:
+        """What the upkeep process does with segments that are all delivered; the next pass over raw puts them in their
+        places."""
+        safe = self.parts.safe(self.reports, PARTITIONS, self.places)
+        with mock.patch.object(compress, "PLAIN_BYTES_MIN", 0):
+            for writer in self.oracle.ends:
+                folder = f"{self.data}/raw/{writer:016x}"
+                for segment, after in compress.candidates(self.disk, folder, safe[writer]):
+                    for _ in compress.compress(self.disk, folder, segment, after, SECRET, 1):
+                        pass
 
     def retire_ready(self, held_bytes_max: int) -> None:
         """What each processor's role does each while, and the supervisor with former processors."""
@@ -691,10 +764,12 @@ class World:
                 name: delivered[name].ready_passed.get(str(number), ZERO) if name in delivered else ZERO
                 for name in self.places
             }
-            attached = attached_to(passed, partial(retain.held_bytes, self.disk, folder), held_bytes_max)
+            attached = attached_to(
+                passed, partial(retain.held_bytes, self.disk, folder), held_bytes_max, self.expendable()
+            )
             folded = Position(*self.told[f"process-{number}"]["folded"])
             retain.retire(
-                self.disk, folder, min([folded, *attached.values()]), wanted=lambda segment: False,
+                self.disk, folder, min([folded, *attached.values()]), wanted=lambda *_: False,
                 segment_bytes=READY_SEGMENT_BYTES, spares_max=1,
             )  # fmt: skip
         former.retire(self.disk, self.data, self.reports, self.workers, self.places, SECRET)
@@ -704,15 +779,16 @@ class World:
         for place in self.places.values():
             refused = list(filter(is_refused, self.oracle.copies)) if place.shelf.refuses else ()
             self.oracle.examine(
-                place.name, place.shelf.rows(), place.shelf.positions(), place.skips,
-                doubtful=place.doubtful, refused=refused, uncounted=place.uncounted,
+                place.name, place.shelf.rows(), place.shelf.positions(), place.owed.skips,
+                doubtful=place.owed.doubtful, refused=refused, gone=place.owed.gone,
+                reckoned=not place.memory.skips,
             )  # fmt: skip
         self.reconcile()
 
     def reconcile(self) -> None:
         """INV-LED-1 as an operator sees it."""
         told = standing.delivered(self.reports)
-        delivered = {n: told[n] for n, place in self.places.items() if n in told and place.exact}
+        delivered = {n: told[n] for n, place in self.places.items() if n in told and not place.owed.doubtful}
         processed = standing.processed(self.reports)
         for one in reconcile(self.accepted.count(), processed, delivered):
             if not one.holds:
@@ -751,12 +827,16 @@ class World:
         rule = "INV-DEST" if down is None else "INV-DST-3"
         for place in places:
             self.oracle.complete(rule, place.name, place.shelf.positions(), PARTITIONS)
+            if place.memory.skips:
+                violated("INV-LED-1", f"{place.name} stands on the chain and has not counted what it left out")
 
     def is_complete(self, place: Place) -> bool:
         positions = place.shelf.positions()
         end = Vector(self.oracle.ends)
-        return len(positions) == PARTITIONS and all(
-            end <= Vector(Vector.decode(row.vector).entries) for row in positions.values()
+        return (
+            len(positions) == PARTITIONS
+            and all(end <= Vector(Vector.decode(row.vector).entries) for row in positions.values())
+            and not place.memory.skips
         )
 
     def mend(self, place: Place) -> None:
@@ -771,6 +851,12 @@ class World:
 def shaper() -> Shaper:
     """One for all worlds: its patterns take long to read. It keeps nothing of an event."""
     return Shaper(EnrichSettings(), LearnedSchema("", columns_max=0))
+
+
+def flags_of(saved: bytes) -> tuple[bool, bool]:
+    """Of what a deliverer remembers, what is durable at once."""
+    state = msgspec.json.decode(saved, type=State)
+    return state.skips, state.written_off
 
 
 def anonymous(name: str) -> str:
@@ -795,7 +881,7 @@ def crash(worker: ProcessWorker) -> None:
 
 def crash_deliverer(one: Deliverer) -> None:
     """The same of a deliverer."""
-    one.end_run()
+    one.catch_up.end()
     for chain in one.chains.values():
         chain.close()
     one.destination.close()

@@ -47,8 +47,14 @@ STEPS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "go_back": (ANY, st.lists(BLOCK, min_size=3, max_size=6), BLOCK),
     "overtake": (WRITER, WRITER),
     "leave_behind": (ANY, st.lists(BLOCK, min_size=3, max_size=6)),
-    "add": (st.sampled_from(("beginning", "beginning", "now")), st.sampled_from(("refill", "pause"))),
+    "add": (
+        st.sampled_from(("beginning", "beginning", "now")),
+        st.sampled_from(("refill", "pause")),
+        st.sampled_from(("refuse", "write_off")),
+    ),
     "operate": (ANY, st.sampled_from(("here", "now", "beginning")), ROUNDS),
+    "write_off": (ANY,),
+    "compress": (),
     "tell": (),
     "retire_ready": (st.sampled_from((0, 0, 40_000, 1 << 30)), st.booleans()),
     "retire_raw": (st.sampled_from((False, False, True)), st.booleans()),
@@ -227,9 +233,15 @@ class Road(RuleBasedStateMachine):
         self.w.retire_raw(over_quota=True)
         one.up = True
 
-    def add(self, start: str, on_restored: str) -> None:
+    def add(self, start: str, on_restored: str, on_raw_full: str) -> None:
         if len(self.w.places) < PLACES_MAX:
-            self.w.add(start, on_restored)
+            self.w.add(start, on_restored, on_raw_full=on_raw_full)
+
+    def write_off(self, place: int) -> None:
+        self.w.write_off(self.place(place))
+
+    def compress(self) -> None:
+        self.w.compress()
 
     def operate(self, place: int, start: str, rounds: int) -> None:
         """An operator looks at a destination, decides where it is paused, and it goes on."""
