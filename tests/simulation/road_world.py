@@ -109,6 +109,12 @@ class Faults:
     """A destination's steps under one fault each."""
 
     fault = ""
+    placed: Mapping[int, PositionRow] | None = None
+    """The position rows that were written last without a step."""
+
+    def place(self, pipeline: str, rows: Mapping[int, PositionRow]) -> None:
+        super().place(pipeline, rows)  # type: ignore[misc]
+        self.placed = dict(rows)
 
     def step(self, step: Step) -> Outcome:
         fault, self.fault = self.fault, ""
@@ -607,7 +613,7 @@ class World:
         one = place.deliverers[which % len(place.deliverers)]
         destination: Any = one.destination
         destination.fault = fault
-        before = place.shelf.positions() if place.start == "now" else None
+        destination.placed = None
         try:
             for _ in range(rounds):
                 if not place.up:
@@ -621,17 +627,17 @@ class World:
             if not place.deliverers or which == -1:
                 self.start_deliverer(place)
         destination.fault = ""
-        if before == {}:
-            self.began(place)
+        if place.start == "now" and destination.placed is not None:
+            self.began(place, destination.placed)
         place.owed.doubtful |= any(run.incomplete for run, _ in place.runs)
         if place.owed.doubtful and not place.below_safe and not self.young_gone:
             violated("SAFE", f"ids below {place.name} are gone, though none of them is old")
         place.runs = [pair for pair in place.runs if any(d.catch_up.run is pair[0] for d in place.deliverers)]
         self.remember(place)
 
-    def began(self, place: Place) -> None:
+    def began(self, place: Place, rows: Mapping[int, PositionRow]) -> None:
         """A destination that starts now stands somewhere: what is below was left out, and none of it comes later."""
-        for p, row in place.shelf.positions().items():
+        for p, row in rows.items():
             at = Vector.decode(row.vector)
             if not place.began.get(p, EMPTY) <= at:
                 violated("INV-DEST", f"{place.name} starts now, and stands at {at}, below {place.began[p]}")
