@@ -85,7 +85,7 @@ class Unseeded(PrivateRun):
     """A private run that begins with no ids."""
 
     def _ids_below(self) -> Iterator[Ids | None]:
-        return iter(())
+        yield from ()
 
 
 class SharedSeen(PrivateRun):
@@ -149,6 +149,13 @@ class RedoneAsNew(PrivateRun):
             ],
             pa.bool_(),
         )
+
+
+class AnyEpoch(ProcessWorker):
+    """A processor that does not look at the epoch of the commits before it."""
+
+    def _check_epoch(self, last: int) -> None:
+        pass
 
 
 class StateAhead(ProcessWorker):
