@@ -686,7 +686,7 @@ class World:
         said = self.processed_at()
         safe, place.below_safe = place.below_safe, place.below_safe or start == "beginning"
         try:
-            one.adopt(start, said.outs, said.vectors or None)
+            one.adopt(start, said.outs, said.vectors)
         except HeadwaterError:  # it says what is wrong with the decision
             place.below_safe = safe
             return False

@@ -233,8 +233,6 @@ class Deliverer:
         rows = stand.first_rows({}, self.partitions, self.owner)
         if self.settings.start == "now":
             at = self.processed()
-            if len(at.vectors) < self.partitions:
-                raise Unavailable("processing has not said yet where it stands", code="processing_silent")
             rows = stand.adopted(
                 "now", rows, (), self.partitions, at.outs, self.destination.empty, at.vectors
             )

@@ -260,13 +260,14 @@ class DeliverWorker:
         """An operator's decision; see Deliverer.adopt."""
         passed = request.get("passed")
         known = None if passed is None else {int(p): dict(streams) for p, streams in passed.items()}
-        at = {int(p): Vector.decode(bytes.fromhex(v)) for p, v in request.get("vectors", {}).items()}
+        vectors = request.get("vectors")
+        at = None if vectors is None else {int(p): Vector.decode(bytes.fromhex(v)) for p, v in vectors.items()}
         deliverer = self.chosen(request)
         if deliverer.trouble is None:
             raise Rejected(
                 f"destination {deliverer.name} is not paused: there is nothing to decide", code="not_paused"
             )
-        return deliverer.adopt(str(request.get("from", "")), known, at or None), b""
+        return deliverer.adopt(str(request.get("from", "")), known, at), b""
 
     def copy(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """A copy of the destination's file for a backup, between two rounds."""
