@@ -211,6 +211,7 @@ class Deliverer:
             if wrong.code != "destination_went_back" or self.settings.on_restored == "pause":
                 raise stand.paused(self.name, wrong)
             self.memory.note(vectors, {})  # it fills itself up again, from here
+            self.memory.count_again()
         if any(map(self.unknown, plan.standing(vectors))):
             # the next start reads it, and begins its logs behind them
             self.memory.note(vectors, self.memory.ready)
@@ -447,7 +448,11 @@ class Deliverer:
             if start != "here":
                 self.destination.place(self.memory.pipeline, placed)
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
-            self.memory.skips = missing > 0
+            if start == "here":
+                self.memory.count_again()
+            else:
+                self.memory.skips = missing > 0
+                self.memory.left_out = self.memory.left_out or missing > 0
             self.memory.written_off = False
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0

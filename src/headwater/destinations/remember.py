@@ -30,6 +30,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ready: dict[str, tuple[int, int]] = {}
     skips: bool = False
     written_off: bool = False
+    left_out: bool = False
 
 
 def last_log(disk: Disk, path: str) -> int:
@@ -55,6 +56,8 @@ class Memory:
     ready: dict[str, Position] = field(default_factory=dict)
     skips: bool = False
     """Events were left out whose number is not reckoned yet."""
+    left_out: bool = False
+    """Events were left out at some time: an older copy of the destination may not have counted them."""
     written_off: bool = False
     """The raw log need not be kept for it: it takes what is left when it comes back."""
     saved_ns: int = 0
@@ -77,7 +80,7 @@ class Memory:
             for partition in partitions
         }
         self.ready = {name: Position(*at) for name, at in state.ready.items()}
-        self.skips, self.written_off = state.skips, state.written_off
+        self.skips, self.written_off, self.left_out = state.skips, state.written_off, state.left_out
 
     def strange(self, what: str) -> Misconfigured:
         """The error for a file that is not ours."""
@@ -94,8 +97,13 @@ class Memory:
 
     def begin_skipping(self, now_ns: int) -> None:
         """Events are left out from here on; durable on return."""
-        self.skips = self.changed = True
+        self.skips = self.left_out = self.changed = True
         self.save(now_ns, 0.0)
+
+    def count_again(self) -> None:
+        """It stands where it stood once: what it had left out there is perhaps not counted in it."""
+        self.skips = self.skips or self.left_out
+        self.changed = True
 
     def write_off(self, now_ns: int) -> None:
         """The raw log need not be kept for it; durable on return."""
@@ -120,6 +128,7 @@ class Memory:
             {name: (at.log, at.seq) for name, at in self.ready.items()},
             self.skips,
             self.written_off,
+            self.left_out,
         )
         write_whole(self.disk, self.path, msgspec.json.encode(state))
         self.saved_ns, self.changed = now_ns, False

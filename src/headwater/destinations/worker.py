@@ -261,7 +261,9 @@ class DeliverWorker:
         passed = request.get("passed")
         known = None if passed is None else {int(p): dict(streams) for p, streams in passed.items()}
         vectors = request.get("vectors")
-        at = None if vectors is None else {int(p): Vector.decode(bytes.fromhex(v)) for p, v in vectors.items()}
+        at = (
+            None if vectors is None else {int(p): Vector.decode(bytes.fromhex(v)) for p, v in vectors.items()}
+        )
         deliverer = self.chosen(request)
         if deliverer.trouble is None:
             raise Rejected(
