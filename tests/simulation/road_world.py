@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import takewhile
 from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest import mock
@@ -294,6 +295,10 @@ class Owed:
     """Events that it may lack: the raw log did not hold them when a private run began below them."""
     doubtful: bool = False
     """A run said that it did not know all ids below it."""
+    uncounted: bool = False
+    """It is a copy that had not counted what was left out, and its deliverer has not seen that yet."""
+    lenient: bool = False
+    """A former deliverer left something out, of which the newest does not know."""
 
 
 @dataclass
@@ -323,6 +328,11 @@ class Place:
     def memory(self) -> Memory:
         """Of the newest deliverer."""
         return self.deliverers[-1].memory
+
+    @property
+    def counted(self) -> bool:
+        """Whether all that was left out is in its counters."""
+        return not (self.memory.skips or self.owed.uncounted or self.owed.lenient)
 
 
 @dataclass(frozen=True)
@@ -629,6 +639,12 @@ class World:
         destination.fault = ""
         if place.start == "now" and destination.placed is not None:
             self.began(place, destination.placed)
+        if place.memory.skips:
+            place.owed.uncounted = False
+        elif any(former.memory.skips for former in place.deliverers) or (
+            place.owed.uncounted and len(place.deliverers) > 1
+        ):
+            place.owed.lenient = True  # two processes beside each other do not know what the other left out
         place.owed.doubtful |= any(run.incomplete for run, _ in place.runs)
         if place.owed.doubtful and not place.below_safe and not self.young_gone:
             violated("SAFE", f"ids below {place.name} are gone, though none of them is old")
@@ -655,9 +671,10 @@ class World:
 
     def restart_deliverer(self, place: Place, older: int, *, zombie: bool) -> None:
         """A new process delivers, with what was saved last or ``older`` saves before; the former one may go on."""
-        known = [saved for saved in place.memories if flags_of(saved) == flags_of(place.memories[-1])]
+        last = flags_of(place.memories[-1]) if place.memories else None
+        known = list(takewhile(lambda saved: flags_of(saved) == last, reversed(place.memories)))
         if known and older:
-            saved = known[-1 - older % len(known)]
+            saved = known[older % len(known)]
             with open(f"{self.data}/state/deliver-{place.name}/state.json", "wb") as file:
                 file.write(saved)
         kept = place.deliverers[-1:] if zombie and place.shelf.shared else []
@@ -669,7 +686,9 @@ class World:
 
     def copy(self, place: Place) -> None:
         """Somebody makes a copy of the destination."""
-        place.copies = [*place.copies[-2:], (place.shelf.copy(), deepcopy(place.owed))]
+        owed = deepcopy(place.owed)
+        owed.uncounted = owed.uncounted or place.memory.skips
+        place.copies = [*place.copies[-2:], (place.shelf.copy(), owed)]
 
     def restore(self, place: Place, which: int) -> None:
         """Somebody puts a copy in its place: rows and positions go back together."""
@@ -697,6 +716,7 @@ class World:
                     place.owed.skips.setdefault(p, []).append((old, new))
         elif start == "beginning":
             place.owed = Owed()
+        place.owed.uncounted &= start == "here" and not place.memory.skips
         return True
 
     def write_off(self, place: Place) -> None:
@@ -787,14 +807,18 @@ class World:
             self.oracle.examine(
                 place.name, place.shelf.rows(), place.shelf.positions(), place.owed.skips,
                 doubtful=place.owed.doubtful, refused=refused, gone=place.owed.gone,
-                reckoned=not place.memory.skips,
+                reckoned=place.counted,
             )  # fmt: skip
         self.reconcile()
 
     def reconcile(self) -> None:
         """INV-LED-1 as an operator sees it."""
         told = standing.delivered(self.reports)
-        delivered = {n: told[n] for n, place in self.places.items() if n in told and not place.owed.doubtful}
+        delivered = {
+            n: told[n]
+            for n, place in self.places.items()
+            if n in told and place.counted and not place.owed.doubtful
+        }
         processed = standing.processed(self.reports)
         for one in reconcile(self.accepted.count(), processed, delivered):
             if not one.holds:
@@ -833,8 +857,10 @@ class World:
         rule = "INV-DEST" if down is None else "INV-DST-3"
         for place in places:
             self.oracle.complete(rule, place.name, place.shelf.positions(), PARTITIONS)
-            if place.memory.skips:
-                violated("INV-LED-1", f"{place.name} stands on the chain and has not counted what it left out")
+            if not place.counted and not place.owed.lenient:
+                violated(
+                    "INV-LED-1", f"{place.name} stands on the chain and has not counted what it left out"
+                )
 
     def is_complete(self, place: Place) -> bool:
         positions = place.shelf.positions()
@@ -842,7 +868,7 @@ class World:
         return (
             len(positions) == PARTITIONS
             and all(end <= Vector(Vector.decode(row.vector).entries) for row in positions.values())
-            and not place.memory.skips
+            and (place.counted or place.owed.lenient)
         )
 
     def mend(self, place: Place) -> None:
@@ -859,10 +885,10 @@ def shaper() -> Shaper:
     return Shaper(EnrichSettings(), LearnedSchema("", columns_max=0))
 
 
-def flags_of(saved: bytes) -> tuple[bool, bool]:
+def flags_of(saved: bytes) -> tuple[bool, bool, bool]:
     """Of what a deliverer remembers, what is durable at once."""
     state = msgspec.json.decode(saved, type=State)
-    return state.skips, state.written_off
+    return state.skips, state.written_off, state.left_out
 
 
 def anonymous(name: str) -> str:
