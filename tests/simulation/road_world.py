@@ -814,11 +814,8 @@ class World:
     def reconcile(self) -> None:
         """INV-LED-1 as an operator sees it."""
         told = standing.delivered(self.reports)
-        delivered = {
-            n: told[n]
-            for n, place in self.places.items()
-            if n in told and place.counted and not place.owed.doubtful
-        }
+        exact = {n for n, place in self.places.items() if place.counted and not place.owed.doubtful}
+        delivered = {n: told[n] for n in exact & told.keys()}
         processed = standing.processed(self.reports)
         for one in reconcile(self.accepted.count(), processed, delivered):
             if not one.holds:

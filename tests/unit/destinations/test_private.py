@@ -253,10 +253,10 @@ def test_what_was_left_out_is_counted_again_in_a_copy_that_had_not_counted_it(
     while one.catch_up.runs == 0 or one.catch_up.run is not None:
         world.run(one, 1)
     rows, positions = list(world.store.rows["events"]), dict(world.store.positions)
-    assert left_out(one) == 0 and one.memory.skips
+    assert (left_out(one), one.memory.skips) == (0, True)
     world.ready.entries += chain([2], PARTITIONS, 12)
     world.run(one, 200)
-    assert left_out(one) == 3 and not one.memory.skips
+    assert (left_out(one), one.memory.skips) == (3, False)
     world.store.rows["events"], world.store.positions = rows, positions
     world.ready.entries += chain([1], PARTITIONS, 14)
     world.run(one, 20)
@@ -264,7 +264,7 @@ def test_what_was_left_out_is_counted_again_in_a_copy_that_had_not_counted_it(
         assert code(one) == "destination_went_back"
         one.adopt("here")
     world.run(one, 200)
-    assert len(world.ids()) == 12 and left_out(one) == 3 and not one.memory.skips
+    assert (len(world.ids()), left_out(one), one.memory.skips) == (12, 3, False)
     one.close()
 
 
