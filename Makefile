@@ -1,6 +1,6 @@
 # Every target may be called on a fresh clone; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run setup parts test simulate chaos check format bench docs pin clean
+.PHONY: help run setup parts test simulate chaos fuzz check format bench docs pin clean
 
 BIN := .venv/bin
 # Words added to the command: make run ARGS="--config my.yaml", make test ARGS="-k log tests/unit".
@@ -24,11 +24,14 @@ parts: setup ## the real parts that tests use (browser, proxy, other people's tr
 test: setup parts check ## the gates, then every test
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --durations=10 --durations-min=1 $(ARGS)
 
-simulate: setup ## 1,000 random histories on a disk that loses and lies; ARGS="--seed 17 --count 1", ARGS="--count 20000"
-	@exec $(BIN)/python -m headwater.kit.simulate tests.simulation.test_log:any_fault --count 1000 $(ARGS)
+simulate: setup ## 1,000 random histories on a disk that loses and lies; ARGS="--seed 17 --count 1", ARGS="--minutes 20 --report FILE"
+	@exec $(BIN)/python -m headwater.kit.simulate tests.simulation.test_log:any_weather --count 1000 $(ARGS)
 
-chaos: setup ## kill -9 of any process of a real node under load, HEADWATER_KILLS times (200), with the oracle outside
-	@HEADWATER_KILLS=$${HEADWATER_KILLS:-200} $(BIN)/python -m pytest tests/journeys/test_kill.py $(ARGS)
+chaos: setup ## faults of every kind on real nodes under load, 200 kills, with the oracle outside; ARGS=--help
+	@exec $(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: setup ## a million requests that nobody should send, on a real node; ARGS=--help
+	@exec $(BIN)/python -m tests.fuzz $(ARGS)
 
 check: setup ## the gates: style, types, direction of imports, generated documents
 	@$(BIN)/ruff check --quiet .

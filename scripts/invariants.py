@@ -24,10 +24,10 @@ INVARIANTS = {
     "PROC-4": "the configuration's epoch along a chain never falls",
     "DST-1": "only a step writes, and it compares before it writes, in the destination",
     "DST-2": "a commit may be delivered for some of its partitions",
-    "DST-3": "a destination's trouble changes no other destination's progress, nor the chain",
+    "DST-3": "a destination's trouble changes neither another destination's progress nor the chain",
     "DST-4": "no row before the table fits",
     "LED-1": "each number is written in the atomic step that it counts",
-    "STATE": "what follows from the events below a vector follows from their set: not from order, batches or the clock",
+    "STATE": "the state at a position is a function of the set of events below it",
     "DEST": "each message id has exactly one event's rows in a destination; rows and position move together",
 }
 ID = re.compile(r"INV-([A-Z]+(?:-\d)?)|inv_([a-z]+(?:_\d)?)(?=_)")

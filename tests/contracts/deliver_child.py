@@ -1,6 +1,7 @@
 """A small deliver process: one ready log into one DuckDB file, until all of it is there.
 
-python deliver_child.py DATA [before|after N]: kill itself with SIGKILL before or after the N-th COMMIT.
+python deliver_child.py DATA [before|after|stop N]: kill itself with SIGKILL before or after the N-th COMMIT, or stop
+itself with SIGSTOP before it, when the position was compared and the rows are written.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ class Dying(DuckDbDestination):
         self.left -= 1
         if self.left == 0 and self.side == "before":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.left == 0 and self.side == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         super().commit()
-        if self.left == 0:
+        if self.left == 0 and self.side == "after":
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -51,7 +54,13 @@ def main(data: str, side: str = "", number: str = "0") -> None:
         {"0": open_chain},
         Memory(disk, f"{data}/state.json", "c/warehouse/main"),
         DeadLetters(f"{data}/dead.sqlite", "warehouse"),
-        DuckDbSettings(load_rows=1500, load_interval_min_ms=0, load_interval_max_ms=0),
+        DuckDbSettings(
+            load_rows=1500,
+            load_interval_min_ms=0,
+            load_interval_max_ms=0,
+            retry_interval_s=0.1,
+            on_restored="refill",
+        ),
         clock,
         partitions=4,
         owner=str(os.getpid()),

@@ -7,9 +7,9 @@ row before the table fits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -18,11 +18,12 @@ from headwater.destinations import registry
 from headwater.destinations.duckdb.write import DuckDbDestination
 from headwater.destinations.load import counted
 from headwater.destinations.memory import MemoryDestination
-from headwater.destinations.port import Counts, Destination, Outcome, PositionRow, Step
+from headwater.destinations.port import Counts, Destination, Outcome, PositionRow, Redo, Replayable, Step
+from headwater.event.piece import Range
 from headwater.event.position import EMPTY
 from headwater.kit.clock import SystemClock
 from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected
-from tests.chains import rows, vector
+from tests.chains import LOG, WRITER, rows, vector
 
 PIPELINE = "cluster/warehouse/main"
 PARTITIONS = (0, 1, 2, 3)
@@ -220,3 +221,129 @@ def test_an_unopened_destination_answers_with_our_errors(tmp_path: Path) -> None
     made = duckdb_subject(tmp_path).destination
     with pytest.raises(HeadwaterError):
         made.positions(PIPELINE)
+
+
+# -- what a replay needs (Replayable)
+
+REPLAY = "cluster/warehouse/replay:1"
+
+
+def replayable(subject: Subject, count: int = 10) -> Replayable:
+    """The destination with ``count`` rows and a replay that stands at their beginning."""
+    if not subject.destination.capabilities.replays:
+        pytest.skip(f"{subject.destination.capabilities.step_class}: rows cannot be made again")
+    assert carry_out(subject.destination, step(0, count)) is Outcome.DONE
+    subject.destination.place(REPLAY, {p: PositionRow(EMPTY.encode()) for p in PARTITIONS})
+    return cast(Replayable, subject.destination)
+
+
+def between(first: int, end: int) -> tuple[Range, ...]:
+    return (Range(WRITER, LOG, first, end),)
+
+
+def again(first: int, count: int, expected: int, table: pa.Table | None = None) -> Step:
+    """The step of a replay that makes these rows again."""
+    one = step(first, count, table=table)
+    added = {
+        p: {name: Counts(rows=c.rows) for name, c in streams.items()} for p, streams in one.added.items()
+    }
+    redo = Redo("events", between(first, first + count), expected, PIPELINE, added)
+    return replace(one, pipeline=REPLAY, redo=redo)
+
+
+def test_inv_dst_1_a_replay_puts_rows_in_the_place_of_others(subject: Subject) -> None:
+    """INV-DST-1, INV-LED-1: rows, the replay's position and the main counters change together."""
+    destination = replayable(subject)
+    main = destination.positions(PIPELINE)
+    made = rows(0, 6, PARTITIONS, {"price": pa.array([1.0] * 6)})
+    assert carry_out(destination, again(0, 6, 6, made)) is Outcome.DONE
+    assert ids(subject) == [f"m{n}" for n in range(10)]
+    assert [row.get("price") for row in subject.read()] == [1.0] * 6 + [None] * 4
+    assert {row.vector for row in destination.positions(REPLAY).values()} == {vector(6).encode()}
+    assert totals(destination) == totals_of(main)
+    assert {p: row.vector for p, row in destination.positions(PIPELINE).items()} == {
+        p: row.vector for p, row in main.items()
+    }
+
+
+def totals(destination: Destination) -> dict[int, Counts]:
+    return totals_of(destination.positions(PIPELINE))
+
+
+def totals_of(held: dict[int, PositionRow]) -> dict[int, Counts]:
+    return {p: row.total for p, row in held.items()}
+
+
+def test_inv_led_1_rows_that_do_not_come_back_are_counted_off(subject: Subject) -> None:
+    """INV-LED-1: `rows` follows what was really taken away and inserted."""
+    destination = replayable(subject)
+    fewer = again(0, 4, 4, rows(0, 2, PARTITIONS))
+    assert carry_out(destination, fewer) is Outcome.DONE
+    assert ids(subject) == ["m0", "m1", *(f"m{n}" for n in range(4, 10))]
+    assert {p: total.rows for p, total in totals(destination).items()} == {0: 3, 1: 3, 2: 1, 3: 1}
+
+
+@pytest.mark.parametrize("wrong", ["position", "rows"])
+def test_inv_dst_1_a_replay_that_finds_something_else_writes_nothing(subject: Subject, wrong: str) -> None:
+    """INV-DST-1: neither at another position, nor where the rows are others than those that were looked at."""
+    destination = replayable(subject)
+    before, main = subject.read(), destination.positions(PIPELINE)
+    one = again(2, 4, 4) if wrong == "position" else again(0, 4, 3)
+    assert carry_out(destination, one) is Outcome.MOVED
+    assert subject.read() == before and destination.positions(PIPELINE) == main
+    assert {row.vector for row in destination.positions(REPLAY).values()} == {EMPTY.encode()}
+    assert carry_out(destination, again(0, 4, 4)) is Outcome.DONE
+
+
+def test_a_row_that_is_refused_keeps_those_that_were_to_go(subject: Subject) -> None:
+    destination = replayable(subject, 3)
+    before = subject.read()
+    if isinstance(destination, MemoryDestination):
+        destination.accepts = lambda row: row["message_id"] != "m1"
+    else:
+        cast(DuckDbDestination, destination).commit = failing  # type: ignore[method-assign]
+    with pytest.raises(HeadwaterError):
+        carry_out(destination, again(0, 3, 3))
+    assert subject.read() == before
+
+
+def failing() -> None:
+    import duckdb
+
+    raise duckdb.ConstraintException("refused")
+
+
+def test_the_origins_that_are_held_are_told(subject: Subject) -> None:
+    destination = replayable(subject)
+    found = destination.origins("events", (*between(2, 4), *between(8, 99), Range(WRITER, LOG + 1, 0, 99)))
+    assert sorted(found["_hw_seq"].to_pylist()) == [2, 3, 8, 9]
+    told = {(row["_hw_seq"], row["key_id"], row["_hw_partition"]) for row in found.to_pylist()}
+    assert told == {(2, "web", 2), (3, "app", 3), (8, "web", 0), (9, "app", 1)}
+    assert destination.origins("none", between(0, 9)).num_rows == 0
+    assert destination.origins("events", ()).num_rows == 0
+
+
+def test_ids_that_have_a_row_are_told(subject: Subject) -> None:
+    destination = replayable(subject)
+    asked = pa.table(
+        {
+            "number": pa.array([7, 8, 9, 3], pa.uint32()),
+            "key_id": ["web", "app", "web", "app"],
+            "message_id": ["m1", "m1", "m4", "m9"],
+        }
+    )
+    assert destination.present("events", asked, None, None) == {7, 9, 3}
+    first_us = 1_790_000_000_000_000
+    assert destination.present("events", asked, first_us + 2, first_us + 9) == {9, 3}
+    assert destination.present("events", asked, first_us + 2, first_us + 8) == {9}
+    assert destination.present("none", asked, None, None) == set()
+
+
+def test_a_replay_is_forgotten_with_its_table(subject: Subject) -> None:
+    destination = replayable(subject)
+    destination.fit({"events_try": [rows(0, 1, PARTITIONS).schema]})
+    assert destination.has("events_try")
+    for _ in range(2):
+        destination.forget(REPLAY, "events_try")
+        assert not destination.has("events_try") and not destination.positions(REPLAY)
+    assert len(destination.positions(PIPELINE)) == 4 and len(ids(subject)) == 10

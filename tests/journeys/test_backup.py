@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.load import Load
 from tests.journeys.running import Running, unique, wait_for
-from tests.journeys.test_kill import Load
 
 MakeNode = Callable[..., Running]
 SMALL = "log: {segment_bytes: 8388608, ready_segment_bytes: 8388608, spare_segments_max: 1}\n"
@@ -52,12 +52,13 @@ def restored(make_node: MakeNode, backup: Path, **options: Any) -> Running:
 @contextmanager
 def loaded(node: Running) -> Iterator[Load]:
     """Load, while the block runs."""
-    load = Load(node, 1)
+    load = Load(node)
+    load.begin(1)
     try:
         wait_for(lambda: len(load.acknowledged) > 300, 30, node.log)
         yield load
     finally:
-        load.stop()
+        load.rest()
 
 
 def exact(node: Running, wanted: set[str], sent: dict[str, float]) -> None:

@@ -99,6 +99,33 @@ def test_full_quota_is_503_until_processing_has_made_room(make_node: Callable[..
     sender.check()
 
 
+def test_full_ready_log_makes_processing_wait_while_the_door_is_open(
+    make_node: Callable[..., Running],
+) -> None:
+    """The only destination stands still: its commits fill the ready log, what comes later stays in the raw log."""
+    node = make_node(more=f"data_bytes_max: {256 * MIB}\n{SMALL}")
+    node.start()
+    sender = Sender(node)
+    (deliverer,) = node.pids(" deliver ")
+    os.kill(deliverer, signal.SIGSTOP)
+    try:
+        for _ in range(65):  # 52 MB, where 38 have room
+            assert sender.send() == 200
+        wait_for(lambda: "ready" in said(node, "process-0"), 20, lambda: said(node, "process-0"))
+        used = sum(file.stat().st_size for file in (node.data / "ready").rglob("*.seg"))
+        assert used <= 0.15 * 256 * MIB + 9 * MIB, used
+        assert sender.send() == 200
+    finally:
+        os.kill(deliverer, signal.SIGCONT)
+    sender.check()
+
+
+def said(node: Running, role: str) -> str:
+    """What a process says is wrong."""
+    answer = node.ask("GET", "/api/status", port=node.ops, timeout_s=30)
+    return json.dumps(answer.json["roles"].get(role, {}).get("reasons", []))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 600 MB in memory."""

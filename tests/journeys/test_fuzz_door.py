@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import socket
+import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,16 +20,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.journeys.running import WEB_KEY, Running, wait_for
+from tests.fuzz import run as fuzz
+from tests.fuzz.draw import REFUSALS
+from tests.journeys.running import Running, unique, wait_for
 from tests.journeys.wire import Wire, request
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SEED = int(os.environ.get("HEADWATER_SEED", "20261121"))
-FUZZ_S = 8.0
+FUZZ_CONNECTIONS = 200
 WORKER_KIB_MAX = 120 * 1024
-REFUSALS = {400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 417, 429, 431, 501, 505}
-"""What bad bytes may be answered. 5xx is never one of them, but for what HTTP itself reserves."""
 DEADLINES = "header_deadline_s: 1.0, body_deadline_s: 1.5, idle_deadline_s: 20.0"
 
 
@@ -200,6 +200,41 @@ def test_slow_connections_do_not_hold_up_others(door: Running) -> None:
             one.close()
 
 
+def test_clients_that_leave_take_nothing_with_them(door: Running) -> None:
+    """Reset in the head, in the body, and before the answer: no commit is stuck, no descriptor is left (speed.md §1.7).
+    Half-closed clients get their answers, and others are served meanwhile."""
+    before = fuzz.resources(door)
+    owed: set[str] = set()
+    for number in range(60):
+        for kind in ("head", "body", "answer"):
+            data = request(json.dumps({"event": "Left", "messageId": f"{kind}-{number}"}).encode())
+            gone = socket.create_connection(("127.0.0.1", door.collect))
+            gone.sendall({"head": data[:30], "body": data[:-5], "answer": data}[kind])
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.close()
+        with Wire(door.collect) as half:
+            half.send(
+                b"".join(
+                    request(b'{"event": "Left", "messageId": "half-%d-%d"}' % (number, n)) for n in range(3)
+                )
+            )
+            half.half_close()
+            assert [answer.status for answer in half.answers()] == [200] * 3
+            assert half.ended
+            owed |= {f"half-{number}-{n}" for n in range(3)}
+    assert all(stream["holds"] for stream in door.wait_settled())
+    there = unique(
+        row["message_id"] for row in door.sql("select message_id from events where event = 'Left'")
+    )
+    assert owed <= there
+    assert not any(name.startswith(("head", "body")) for name in there)
+
+    def given_back() -> bool:
+        return all(now[0] <= before[pid][0] + 2 for pid, now in fuzz.resources(door).items())
+
+    wait_for(given_back, 10, lambda: f"{before} {fuzz.resources(door)}")
+
+
 def test_body_above_the_limit_is_refused_before_it_is_sent(door: Running) -> None:
     with Wire(door.collect) as wire:
         wire.send(request(b"{", length=10_000_000))
@@ -334,78 +369,15 @@ def test_ten_thousand_properties_stay_within_the_columns(door: Running) -> None:
 # ---- chance
 
 
-def mutated(rng: random.Random, data: bytes) -> bytes:
-    """A request with a few things wrong."""
-    out = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 5, 20))):
-        at = rng.randrange(len(out) + 1)
-        match rng.randrange(5):
-            case 0 if at < len(out):
-                out[at] = rng.randrange(256)
-            case 1:
-                del out[at : at + rng.randrange(1, 30)]
-            case 2:
-                out[at:at] = rng.randbytes(rng.randrange(1, 10))
-            case 3:
-                out[at:at] = rng.choice(
-                    (b"\r\n", b"\n", b"\0", b":", b" ", b"chunked", b"\r\n\r\n", b"9" * 20)
-                )
-            case _:
-                end = at + rng.randrange(60)
-                out[at:at] = out[at:end]
-        if not out:
-            out += b"x"
-    return bytes(out)
-
-
-WELL_FORMED = [
-    request(b'{"event": "Fuzzed", "properties": {"a": [1, 2.5, "x", null, {"b": true}]}}'),
-    request(b'{"batch": [{"type": "track", "event": "Fuzzed"}, {"type": "page"}]}', path="/v1/batch"),
-    request(b'{"event": "Fuzzed"}\n{"event": "Fuzzed"}\n', "Content-Type: application/x-ndjson"),
-    request(b'14\r\n{"event": "Fuzzed"} \r\n0\r\n\r\n', "Transfer-Encoding: chunked", length=-1),
-    request(zlib.compress(b'{"event": "Fuzzed"}'), "Content-Encoding: deflate"),
-    request(b"", path=f"/pixel.gif?key={WEB_KEY}&event=Fuzzed&properties.a=%C3%BC", method="GET"),
-    request(b"", "Origin: https://a.example", "Access-Control-Request-Method: POST", method="OPTIONS"),
-    request(b"", path=f"/v1/projects/{WEB_KEY}/settings", method="GET"),
-]
-
-
-def test_random_bytes_and_broken_requests_never_end_a_worker(door: Running) -> None:
-    rng = random.Random(SEED)
-    statuses: dict[int, int] = {}
-    end = time.monotonic() + FUZZ_S
-    count = 0
-    while time.monotonic() < end:
-        count += 1
-        data = (
-            mutated(rng, rng.choice(WELL_FORMED))
-            if rng.random() < 0.8
-            else rng.randbytes(rng.randrange(1, 400))
-        )
-        with Wire(door.collect, timeout_s=3) as wire:
-            for piece in pieces(rng, data):
-                wire.send(piece)
-            if rng.random() < 0.1:
-                continue  # the client is gone
-            wire.half_close()
-            for answer in wire.answers():
-                statuses[answer.status] = statuses.get(answer.status, 0) + 1
-                assert answer.status in REFUSALS | {100, 200, 204, 304}, (SEED, count, data, answer)
-            assert wire.ended, f"seed {SEED}, number {count}: not closed after {data!r}"
-    assert count > 50, statuses
-    assert statuses.get(400, 0) > 10, statuses
-
-
-def pieces(rng: random.Random, data: bytes) -> Iterator[bytes]:
-    """Now and then the bytes come in small packets."""
-    if rng.random() < 0.7:
-        yield data
-        return
-    at = 0
-    while at < len(data):
-        step = rng.choice((1, 3, 17, 200))
-        yield data[at : at + step]
-        at += step
+def test_drawn_requests_get_only_the_answers_that_they_may(door: Running) -> None:
+    """The bounded share of `make fuzz` (tests/fuzz): any body, bombs, smuggling, random bytes, pipelined."""
+    tally = fuzz.Tally(SEED)
+    fuzz.run(door, tally, range(FUZZ_CONNECTIONS))
+    assert tally.checked > FUZZ_CONNECTIONS
+    assert {200, 400, 401, 404, 413, 431} <= tally.statuses.keys()
+    tally.owed.add("never-sent")  # it sees what is not there
+    with pytest.raises(fuzz.Wrong, match=r"1 of .* are no rows"):
+        fuzz.landed(door, tally, {"accepted": 0})
 
 
 JSON_VALUES = st.recursive(

@@ -3,6 +3,7 @@ raw log, once, while the others go on."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
 import time
@@ -91,18 +92,29 @@ def test_a_destination_that_was_away_costs_raw_log_only_and_catches_up(
     assert "destination_behind" in node.log_text()
 
 
-def test_a_new_destination_gets_everything_from_the_beginning(make_node: Callable[..., Running]) -> None:
+def test_a_new_destination_gets_everything_from_the_beginning_or_what_came_since_a_time(
+    make_node: Callable[..., Running],
+) -> None:
     node = make_node(more=SMALL)
     node.start()
     stream = Stream(node)
     stream.send(30_000)
     holds(node, "warehouse", stream.ids(), 90)
+    time.sleep(0.1)
+    start = datetime.datetime.now(datetime.UTC).isoformat()
+    since = f"  since: {{type: duckdb, path: since.duckdb, start: '{start}'}}\n"
+    first = stream.ids()
+    stream.send(700)
+    holds(node, "warehouse", stream.ids(), 90)
     node.stop()
-    node.configure(more=SECOND + SMALL)
+    node.configure(more=SECOND + since + SMALL)
     node.start()
-    holds(node, "second", stream.ids(), 90)
+    holds(node, "second", stream.ids(), 90, settled=False)
     stream.send(300)
-    holds(node, "second", stream.ids())
+    holds(node, "second", stream.ids(), settled=False)
+    holds(node, "since", stream.ids() - first)
+    (web,) = node.reconcile()
+    assert web["destinations"]["since"]["filtered"] == len(first), web
 
 
 def test_a_warehouse_restored_from_yesterday_fills_itself_up_again(

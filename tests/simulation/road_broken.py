@@ -19,8 +19,9 @@ from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Position, Vector
 from headwater.kit.errors import Unavailable
 from headwater.node import retention
-from headwater.process.dedupe import EMPTY_PARTITION, Ids
+from headwater.process.dedupe import EMPTY_PARTITION, Ids, decode_ids
 from headwater.process.private import PrivateRun
+from headwater.process.state import Fold
 from headwater.process.worker import ProcessWorker, ipc
 from tests.simulation.road_world import FaultyTables
 
@@ -159,18 +160,19 @@ class AnyEpoch(ProcessWorker):
 
 
 class StateAhead(ProcessWorker):
-    """The ids of a commit are on disk before the commit is."""
+    """The ids of a commit are on disk before the commit is, and do not say whose they are."""
 
     def _append(self, entry: Commit) -> Position:
-        self.store.add(entry)
-        self.store._append_pending()
+        if ids := entry.sections.get("ids"):
+            self.store.take_over(decode_ids(bytes(ids))[0])
+            self.store._append_pending()
         return super()._append(entry)
 
 
 class ForgetsIds(ProcessWorker):
     """Ids are not part of what a restart brings back."""
 
-    def _remember(self, number: int, minute: int) -> None:
+    def _remember(self, number: int, fold: Fold, minute: int) -> None:
         pass
 
 

@@ -332,7 +332,7 @@ class Place:
     @property
     def counted(self) -> bool:
         """Whether all that was left out is in its counters."""
-        return not (self.memory.skips or self.owed.uncounted or self.owed.lenient)
+        return not (self.memory.unreckoned or self.owed.uncounted or self.owed.lenient)
 
 
 @dataclass(frozen=True)
@@ -518,6 +518,12 @@ class World:
             if fault:
                 worker.ready.append = append  # type: ignore[method-assign]
 
+    def save_folds(self) -> None:
+        """Time for each processor to save what it has committed; the ready log is kept for it before."""
+        self.pass_time(1.1)
+        for number in list(self.processors):
+            self.process(number, 1)
+
     def restart_processor(self, number: int) -> None:
         number %= self.workers
         crash(self.processors.pop(number))
@@ -639,9 +645,9 @@ class World:
         destination.fault = ""
         if place.start == "now" and destination.placed is not None:
             self.began(place, destination.placed)
-        if place.memory.skips:
+        if place.memory.unreckoned:
             place.owed.uncounted = False
-        elif any(former.memory.skips for former in place.deliverers) or (
+        elif any(former.memory.unreckoned for former in place.deliverers) or (
             place.owed.uncounted and len(place.deliverers) > 1
         ):
             place.owed.lenient = True  # two processes beside each other do not know what the other left out
@@ -687,7 +693,7 @@ class World:
     def copy(self, place: Place) -> None:
         """Somebody makes a copy of the destination."""
         owed = deepcopy(place.owed)
-        owed.uncounted = owed.uncounted or place.memory.skips
+        owed.uncounted = owed.uncounted or place.memory.unreckoned
         place.copies = [*place.copies[-2:], (place.shelf.copy(), owed)]
 
     def restore(self, place: Place, which: int) -> None:
@@ -716,7 +722,7 @@ class World:
                     place.owed.skips.setdefault(p, []).append((old, new))
         elif start == "beginning":
             place.owed = Owed()
-        place.owed.uncounted &= start == "here" and not place.memory.skips
+        place.owed.uncounted &= start == "here" and not place.memory.unreckoned
         return True
 
     def write_off(self, place: Place) -> None:
@@ -885,7 +891,7 @@ def shaper() -> Shaper:
 def flags_of(saved: bytes) -> tuple[bool, bool, bool]:
     """Of what a deliverer remembers, what is durable at once."""
     state = msgspec.json.decode(saved, type=State)
-    return state.skips, state.written_off, state.left_out
+    return state.skips or state.uncounted, state.written_off, state.left_out
 
 
 def anonymous(name: str) -> str:

@@ -62,6 +62,11 @@ def no_fault(sim: Simulation) -> None:
     story(sim, weather=CALM)
 
 
+def any_weather(sim: Simulation) -> None:
+    """`make simulate`: each of these in turn."""
+    (any_fault, restored_folder, spoiling_disk, no_fault)[sim.seed % 4](sim)
+
+
 @pytest.mark.slow
 def test_every_acknowledged_event_survives_any_fault() -> None:
     """INV-LOG-1, INV-LOG-2, INV-LOG-3, INV-LOG-4, INV-LOG-5, INV-ORD-1."""
@@ -250,18 +255,22 @@ def test_a_backlog_that_does_not_lower_the_time_is_found() -> None:
     found("INV-ORD-1", Parts(take=broken.take_whole_backlogs), CALM)
 
 
+@pytest.mark.broken_variant
 def test_dropping_the_plain_segment_before_the_name_of_the_compressed_one_is_durable_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2", Parts(switch=broken.switch_without_folder_sync), COMPRESSING)
 
 
+@pytest.mark.broken_variant
 def test_a_compressed_segment_that_was_never_synced_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2", Parts(upkeep_disk=broken.NoDraftSync), COMPRESSING)
 
 
+@pytest.mark.broken_variant
 def test_compressing_a_segment_that_is_still_written_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2", Parts(compressing=broken.CompressesWhatIsWritten), COMPRESSING)
 
 
+@pytest.mark.broken_variant
 def test_not_reading_back_what_was_compressed_is_found() -> None:
     """INV-LOG-1: the sync failed, and the bytes are only in the cache."""
     ill = replace(COMPRESSING, io_error=4)

@@ -217,6 +217,7 @@ class Road(RuleBasedStateMachine):
         one = self.place(place)
         self.w.copy(one)
         self.flow(blocks, 9)
+        self.w.save_folds()
         self.w.tell()
         self.w.retire_ready(0)
         self.w.restore(one, -1)
@@ -227,6 +228,7 @@ class Road(RuleBasedStateMachine):
         one = self.place(place)
         one.up = False
         self.flow(blocks, 9)
+        self.w.save_folds()
         self.w.tell()
         self.w.retire_ready(0)
         self.w.retire_raw(over_quota=True)

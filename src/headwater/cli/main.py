@@ -25,6 +25,7 @@ COMMANDS = {
     "config": ("headwater.cli.config", "config"),
     "keys": ("headwater.cli.keys", "keys"),
     "dead": ("headwater.cli.dead", "dead"),
+    "replay": ("headwater.cli.replay", "replay"),
     "destination": ("headwater.cli.destination", "destination"),
     "log": ("headwater.cli.log", "log"),
     "completion": ("headwater.cli.completion", "completion"),

@@ -9,7 +9,7 @@ import click
 
 SPAN = re.compile(r"(\d{1,6})(s|m|h|d)")
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-HELP = "30m, 2h, 7d (ago), or a time such as 2026-11-21T18:00 (UTC unless it says otherwise)"
+HELP = "30m, 2h, 7d (ago), now, or a time such as 2026-11-21T18:00 (UTC unless it says otherwise)"
 
 
 class When(click.ParamType[int]):
@@ -21,9 +21,11 @@ class When(click.ParamType[int]):
         if not isinstance(value, str):
             assert isinstance(value, int)
             return value
-        if match := SPAN.fullmatch(value):
-            from headwater.kit.clock import SystemClock
+        from headwater.kit.clock import SystemClock
 
+        if value == "now":
+            return SystemClock().wall_ns()
+        if match := SPAN.fullmatch(value):
             return SystemClock().wall_ns() - int(match[1]) * UNITS_S[match[2]] * 10**9
         try:
             at = datetime.datetime.fromisoformat(value)

@@ -83,7 +83,7 @@ class CatchUp:
     @property
     def may_skip(self) -> bool:
         """Whether what the raw log no longer holds may be left out."""
-        return self.settings.on_raw_full == "write_off" or self.memory.written_off
+        return self.settings.on_raw_full == "write_off" or self.memory.written_off or self.memory.skips
 
     def advance(self) -> list[Commit]:
         """The commits of one load, which follow one another; none at the end, or where it was only preparation.

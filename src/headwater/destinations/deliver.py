@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -58,6 +59,18 @@ OWN_TROUBLE = ("ready_unreadable", "dead_letters")
 """Errors that are not the destination's: it stays open, and answers readers."""
 
 
+class Beside(Protocol):
+    """Work beside delivery. Errors are the destination's own."""
+
+    def turn(self) -> float:
+        """One bounded piece, if it is due; seconds until the next is."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
+
+
 class Deliverer:
     """The loop of one destination. ``round`` from one thread; the rest from any."""
 
@@ -78,6 +91,7 @@ class Deliverer:
         unknown: Callable[[Vector], bool] = lambda vector: False,
         open_private: OpenPrivate | None = None,
         processed: Callable[[], ProcessedAt] = lambda: NOWHERE,
+        stood_when: Callable[[int, Vector], Vector] = lambda at_ns, limit: limit,
         tell: Tell = lambda name, fields: None,
         pause: Pause | None = None,
         submit: Submit = inline,
@@ -100,8 +114,12 @@ class Deliverer:
         self.unknown = unknown
         """Whether a vector names a log that this node has not given out."""
         self.catch_up = CatchUp(name, open_private, memory, settings, tell, submit)
+        self.replays: Beside | None = None
+        """What is done beside delivery, a piece per round (replay.py)."""
         self.processed = processed
         """Where processing says that it stands."""
+        self.stood_when = stood_when
+        """Where the raw logs stood at a time (ns since 1970), at most at a vector."""
         self.beyond_ns = self.reckoned_ns = 0
         self.stood_at: dict[int, Vector] = {}
         self.tell = tell
@@ -170,15 +188,16 @@ class Deliverer:
             return self.hold()
         if self.catch_up.run is not None:
             return self.run_on(self.catch_up.run)
+        beside_s = self.replays.turn() if self.replays is not None else self.settings.retry_interval_s
         self.read_ahead()
-        if self.memory.skips or self.memory.written_off:
+        if self.memory.unreckoned or self.memory.written_off:
             self.reckon()
         decision = plan.plan(self.groups, self.links(), self.settings.load_rows)
         match decision:
             case Load():
-                return self.load_when_due(decision)
+                return min(beside_s, self.load_when_due(decision))
             case Wait():
-                return self.look_beyond()
+                return min(beside_s, self.look_beyond())
             case Private():
                 return self.off(decision)
 
@@ -232,11 +251,20 @@ class Deliverer:
     def begin(self) -> dict[int, PositionRow]:
         """The first position rows of a new destination. Unavailable: processing has not said where it stands."""
         rows = stand.first_rows({}, self.partitions, self.owner)
-        if self.settings.start == "now":
+        if self.settings.start != "beginning":
             at = self.processed()
-            rows = stand.adopted(
-                "now", rows, (), self.partitions, at.outs, self.destination.empty, at.vectors
-            )
+            if len(at.vectors) < self.partitions:
+                raise Unavailable("processing has not said yet where it stands", code="processing_silent")
+            start_ns = self.settings.start_ns
+            if start_ns is None:
+                rows = stand.adopted(
+                    "now", rows, (), self.partitions, at.outs, self.destination.empty, at.vectors
+                )
+            else:
+                self.memory.begin_skipping(self.clock.boot_ns())
+                begins = {end: self.stood_when(start_ns, end) for end in set(at.vectors.values())}
+                starts = {p: begins[end] for p, end in at.vectors.items()}
+                rows = stand.first_rows(starts, self.partitions, self.owner)
         self.destination.place(self.memory.pipeline, rows)
         return rows
 
@@ -448,12 +476,7 @@ class Deliverer:
             if start != "here":
                 self.destination.place(self.memory.pipeline, placed)
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
-            if start == "here":
-                self.memory.count_again()
-            else:
-                self.memory.skips = missing > 0
-                self.memory.left_out = self.memory.left_out or missing > 0
-            self.memory.written_off = False
+            self.memory.adopted(skips=missing > 0, counted=start != "here")
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0
             self.trouble = None
@@ -506,6 +529,8 @@ class Deliverer:
                 self.memory.save(self.clock.boot_ns(), 0.0)
             finally:
                 self.catch_up.end()
+                if self.replays is not None:
+                    self.replays.close()
                 for chain in self.chains.values():
                     chain.close()
                 self.destination.close()

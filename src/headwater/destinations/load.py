@@ -7,6 +7,7 @@ Rows of one schema become one Arrow table (chunks are not copied), so a load of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,16 @@ from headwater.event.commit import Commit
 ROWS = "rows:"
 PARTITION, STREAM, RECEIVED = "_hw_partition", "key_id", "received_at"
 ORIGIN = ("_hw_writer", "_hw_log", "_hw_seq", "_hw_row")
+HELD_SCHEMA = pa.schema(
+    [
+        ("_hw_writer", pa.uint64()),
+        ("_hw_log", pa.uint64()),
+        ("_hw_seq", pa.uint64()),
+        ("_hw_partition", pa.uint16()),
+        ("key_id", pa.string()),
+    ]
+)
+"""What ``Replayable.origins`` answers."""
 
 
 def step_of(
@@ -161,24 +172,22 @@ def totals(rows: Mapping[int, PositionRow]) -> dict[str, Counts]:
 
 def without(step: Step, refused: Mapping[str, Sequence[pa.Array | pa.ChunkedArray]], owner: str) -> Step:
     """The step without refused rows: per table, one mask (True: refused) per row set. Counts them as ``dead``."""
-    added: dict[int, dict[str, Counts]] = {p: dict(streams) for p, streams in step.added.items()}
+    added = copied(step.added)
+    redone = copied(step.redo.added) if step.redo is not None else {}
     tables: dict[str, Sequence[pa.Table]] = {}
     for name, sets in step.tables.items():
         kept = []
         for rows, mask in zip(sets, refused[name], strict=True):
             gone = rows.filter(mask)
-            add(added, counted(gone, "dead"))
-            add(added, counted(gone, "rows", -1))
+            for changed in (added, redone):
+                add(changed, counted(gone, "dead"))
+                add(changed, counted(gone, "rows", -1))
             kept.append(rows.filter(pc.invert(mask)))
         tables[name] = [rows for rows in kept if rows.num_rows]
-    return Step(
-        step.pipeline,
-        step.partitions,
-        step.origin,
-        step.target,
-        tables,
-        added,
-        step.config_epoch,
-        owner,
-        step.facts,
-    )
+    redo = None if step.redo is None else replace(step.redo, added=redone)
+    return replace(step, tables=tables, added=added, owner=owner, redo=redo)
+
+
+def copied(added: Added) -> dict[int, dict[str, Counts]]:
+    """The same, to be changed."""
+    return {partition: dict(streams) for partition, streams in added.items()}

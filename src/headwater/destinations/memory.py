@@ -7,22 +7,29 @@ test refuse rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headwater.destinations.port import (
     Capabilities,
+    Counts,
     Drift,
     Outcome,
     PositionRow,
+    Redo,
     Step,
 )
 from headwater.destinations.settings import DestinationSettings
+from headwater.event.piece import Range
 from headwater.kit.errors import Misconfigured, Rejected, Unavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MemorySettings(DestinationSettings, frozen=True, tag="memory", kw_only=True):
@@ -42,7 +49,7 @@ class Store(msgspec.Struct):
 class MemoryDestination:
     """See port.Destination."""
 
-    capabilities = Capabilities("T", "exactly once", updates=True)
+    capabilities = Capabilities("T", "exactly once", updates=True, replays=True)
 
     def __init__(self, store: Store, accepts: Callable[[dict[str, Any]], bool] = lambda row: True) -> None:
         self.store = store
@@ -84,11 +91,63 @@ class MemoryDestination:
         }
         for rows in taken.values():
             self.check(rows)
+        if step.redo is not None and not self.take_away(step.redo):
+            return Outcome.MOVED
         for name, rows in taken.items():
             self.store.rows.setdefault(name, []).extend(rows)
         for partition in step.partitions:
             self.store.positions[step.pipeline, partition] = self.moved(step, partition)
         return Outcome.DONE
+
+    def take_away(self, redo: Redo) -> bool:
+        """The rows that a replay makes again; False, and nothing is done, where they are not as expected."""
+        from headwater.destinations.load import add, copied
+
+        held = self.store.rows.get(redo.table, [])
+        gone = [row for row in held if inside(row, redo.ranges)]
+        if len(gone) != redo.expected:
+            return False
+        self.store.rows[redo.table] = [row for row in held if not inside(row, redo.ranges)]
+        change = copied(redo.added)
+        for row in gone:
+            add(change, {row["_hw_partition"]: {row.get("key_id") or "": Counts(rows=-1)}})
+        for partition, added in change.items():
+            before = self.store.positions[redo.pipeline, partition]
+            streams = {partition: dict(before.streams)}
+            add(streams, {partition: added})
+            self.store.positions[redo.pipeline, partition] = replace(before, streams=streams[partition])
+        return True
+
+    def origins(self, table: str, ranges: Sequence[Range]) -> pa.Table:
+        from headwater.destinations.load import HELD_SCHEMA
+
+        self.reach()
+        found = [row for row in self.store.rows.get(table, []) if inside(row, ranges)]
+        names = HELD_SCHEMA.names
+        held = [
+            {**{name: row[name] for name in names[:-1]}, "key_id": row.get("key_id") or ""} for row in found
+        ]
+        return HELD_SCHEMA.empty_table().from_pylist(held, schema=HELD_SCHEMA)
+
+    def present(self, table: str, wanted: pa.Table, since_us: int | None, until_us: int | None) -> set[int]:
+        self.reach()
+        ids = {
+            (row.get("key_id") or "", row["message_id"])
+            for row in self.store.rows.get(table, [])
+            if within(row, since_us, until_us)
+        }
+        return {w["number"] for w in wanted.to_pylist() if (w["key_id"], w["message_id"]) in ids}
+
+    def forget(self, pipeline: str, table: str | None) -> None:
+        self.reach()
+        for key in [key for key in self.store.positions if key[0] == pipeline]:
+            del self.store.positions[key]
+        if table is not None:
+            self.store.rows.pop(table, None)
+            self.store.columns.pop(table, None)
+
+    def has(self, table: str) -> bool:
+        return table in self.store.columns
 
     def matches(self, step: Step) -> bool:
         """Whether all partitions stand at the step's origin."""
@@ -118,3 +177,17 @@ class MemoryDestination:
         """Unavailable while the store is down."""
         if not self.store.up:
             raise Unavailable("the store is down")
+
+
+def inside(row: Mapping[str, Any], ranges: Sequence[Range]) -> bool:
+    """Whether the origin of a row lies in one of the ranges."""
+    return any(
+        (row["_hw_writer"], row["_hw_log"]) == (one.writer, one.log) and one.first <= row["_hw_seq"] < one.end
+        for one in ranges
+    )
+
+
+def within(row: Mapping[str, Any], since_us: int | None, until_us: int | None) -> bool:
+    """Whether a row was received in [since, until]."""
+    received = (row["received_at"] - EPOCH) // timedelta(microseconds=1)
+    return (since_us is None or received >= since_us) and (until_us is None or received <= until_us)

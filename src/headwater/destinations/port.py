@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from headwater.event.commit import Commit
+from headwater.event.piece import Piece, Range
 from headwater.event.position import Position, Vector
 from headwater.kit.errors import Unavailable
 
@@ -24,17 +25,20 @@ if TYPE_CHECKING:
 
 COUNTERS = ("out", "rows", "dead", "erased")
 """Of a position row, cumulative, in events (protocol.md §13): `out` as the chain says at its vector, `rows` that
-this destination holds, `dead` that it refused. `out` = `rows` + `dead` + `erased` + `skipped` (see ``Counts``)."""
+this destination holds, `dead` that it refused. `out` + `revived` = `rows` + `dead` + `erased` + `skipped` (see
+``Counts``)."""
 
 
 class Counts(NamedTuple):
-    """Counters of one stream in one partition. ``skipped``: what an operator's ``adopt`` left out."""
+    """Counters of one stream in one partition. ``skipped``: what an operator's ``adopt`` left out. ``revived``: dead
+    letters of processing that a replay made rows of (docs/decisions/0006-replay.md)."""
 
     out: int = 0
     rows: int = 0
     dead: int = 0
     erased: int = 0
     skipped: int = 0
+    revived: int = 0
 
     def plus(self, other: Counts) -> Counts:
         """Entry by entry."""
@@ -64,6 +68,22 @@ Added = Mapping[int, Mapping[str, Counts]]
 
 
 @dataclass(frozen=True, slots=True)
+class Redo:
+    """What a step of a replay takes away before it inserts, in the same atomic step.
+
+    The rows of ``table`` whose origin lies in ``ranges`` go. There must be ``expected`` of them, else the step is
+    MOVED: somebody else changed these rows since they were looked at. The counters of ``pipeline`` (its vector stays)
+    get ``added``, and lose the rows that went, per partition and stream.
+    """
+
+    table: str
+    ranges: tuple[Range, ...]
+    expected: int
+    pipeline: str
+    added: Added
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One atomic step. All partitions stand at ``origin`` before it and at ``target`` after it.
 
@@ -80,6 +100,7 @@ class Step:
     config_epoch: int = 0
     owner: str = ""
     facts: tuple[pa.Table, ...] = ()
+    redo: Redo | None = None
 
 
 class Outcome(enum.Enum):
@@ -106,6 +127,8 @@ class Capabilities:
     """Answers readers' SQL in this process."""
     updates: bool = False
     """User columns of rows can be changed later."""
+    replays: bool = False
+    """Rows can be taken away and made again: ``Step.redo``, ``origins``, ``present``, ``forget``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +183,44 @@ class Destination(Protocol):
 
     def drift(self) -> Sequence[Drift]:
         """What did not fit so far."""
+        ...
+
+
+class Replayable(Destination, Protocol):
+    """What a destination with ``capabilities.replays`` answers too."""
+
+    def origins(self, table: str, ranges: Sequence[Range]) -> pa.Table:
+        """The rows whose origin lies in the ranges, as ``load.HELD_SCHEMA`` (key_id is never null); none where there is
+        no such table."""
+        ...
+
+    def present(self, table: str, wanted: pa.Table, since_us: int | None, until_us: int | None) -> set[int]:
+        """Which of ``wanted`` (number u32, key_id, message_id) have a row, received within these bounds."""
+        ...
+
+    def forget(self, pipeline: str, table: str | None) -> None:
+        """Remove the position rows of a pipeline, and a table that it alone filled. Repeating changes nothing."""
+        ...
+
+    def has(self, table: str) -> bool:
+        """Whether there is such a table."""
+        ...
+
+
+class PieceRun(Protocol):
+    """A stretch of the raw log, read again piece by piece (process/replay.py)."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last piece was given."""
+        ...
+
+    def advance(self) -> Piece | None:
+        """The next piece; None where only time passed, and at the end."""
+        ...
+
+    def close(self) -> None:
+        """Release the files."""
         ...
 
 

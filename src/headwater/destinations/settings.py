@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Literal
 
 import msgspec
@@ -17,9 +18,10 @@ class DestinationSettings(
 ):
     """How commits are delivered into one destination. None of these reloads without re-opening the destination."""
 
-    start: Literal["beginning", "now"] = "beginning"
-    """Where a destination that was never delivered to begins: with everything that the logs still hold, or with what
-    comes from now on. What it does not get is counted as `filtered`."""
+    start: str = "beginning"
+    """Where a destination that was never delivered to begins: `beginning`, with everything that the logs still hold;
+    `now`, with what comes from now on; or a time (`2026-11-21T18:00:00Z`), with what was received since then, as far as
+    the raw log reaches back. What it does not get is counted as `filtered`."""
     on_restored: Literal["refill", "pause"] = "refill"
     """When it stands below what was delivered to it (an older copy was put in its place): fetch what it lacks from the
     logs at once, or wait for `headwater destination adopt NAME --from here`."""
@@ -42,14 +44,32 @@ class DestinationSettings(
     """Commits read ahead, bytes of each ready log: a load is never larger."""
     retry_interval_s: float = 5.0
     """How often a paused or unreachable destination is tried again, seconds."""
+    replay_events_per_s: float = 5000.0
+    """How fast `headwater replay` goes, events per second, where it is not told (`--rate`); fresh events go first."""
     refused_tries_max: int = 4000
     """How many tries one load's refused rows may take before the destination is paused instead."""
 
+    @property
+    def start_ns(self) -> int | None:
+        """The time to begin at, ns since 1970; None where `start` is a word. ValueError: it is neither."""
+        if self.start in ("beginning", "now"):
+            return None
+        at = datetime.datetime.fromisoformat(self.start)
+        return int((at if at.tzinfo else at.replace(tzinfo=datetime.UTC)).timestamp() * 1e6) * 1000
+
     def __post_init__(self) -> None:
+        try:
+            _ = self.start_ns
+        except ValueError as error:
+            raise ValueError(
+                f"start: expected beginning, now or a time such as 2026-11-21T18:00:00Z, got {self.start!r}"
+            ) from error
         if self.load_interval_max_ms < self.load_interval_min_ms:
             raise ValueError("load_interval_max_ms: expected at least load_interval_min_ms")
         if self.load_interval_behind_ms < self.load_interval_max_ms:
             raise ValueError("load_interval_behind_ms: expected at least load_interval_max_ms")
+        if not self.replay_events_per_s > 0:
+            raise ValueError("replay_events_per_s: expected more than 0")
         for name in ("load_rows", "poll_interval_ms", "ahead_bytes_max", "refused_tries_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1")

@@ -163,7 +163,7 @@ def reckoned(
         for stream, out in at.outs.get(partition, {}).items():
             counts = row.streams.get(stream, Counts())
             out -= later.get(stream, 0)
-            skipped = out - counts.rows - counts.dead - counts.erased
+            skipped = out + counts.revived - counts.rows - counts.dead - counts.erased
             change = Counts(out=out - counts.out, skipped=skipped - counts.skipped)
             if change != Counts():
                 added[partition][stream] = change
@@ -215,7 +215,7 @@ def from_now(
         for stream, out in known.get(p, {}).items():
             counts = streams.get(stream, Counts())
             streams[stream] = counts._replace(
-                out=out, skipped=out - counts.rows - counts.dead - counts.erased
+                out=out, skipped=out + counts.revived - counts.rows - counts.dead - counts.erased
             )
         found[p] = replace(row, vector=end.get(p, Vector.decode(row.vector)).encode(), streams=streams)
     return found

@@ -17,6 +17,8 @@ op             request                                                reply
 ``resume``     –                                                      since, reason of the pause that ended
 ``copy``       folder: below ``run/backup``                           files, held_ms: delivery waited so long
 ``write_off``  –                                                      written_off
+``replay``     do (start | list | cancel | resume | drop), …          see replay.py
+``retry``      origins (writer-log-seq, …), or all                    retried, refused_again: see retry.py
 =============  =====================================================  ==========================================
 """
 
@@ -32,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import pyarrow as pa
 
-from headwater.destinations import copying, pause
+from headwater.destinations import copying, pause, replay, retry
 from headwater.destinations.deliver import LAYOUT, Deliverer
 from headwater.destinations.pause import Held, Pause
 from headwater.event.position import Vector
@@ -149,6 +151,8 @@ class DeliverWorker:
             "pause": self.pause,
             "resume": self.resume,
             "write_off": self.write_off,
+            "replay": self.replay,
+            "retry": self.retry,
         }
         operation = operations.get(str(request.get("op")))
         if operation is None:
@@ -306,6 +310,18 @@ class DeliverWorker:
         """An operator's decision; see Deliverer.write_off."""
         return self.chosen(request).write_off(), b""
 
+    def replay(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """What an operator asks of replays; see replay.py."""
+        deliverer = self.chosen(request)
+        self.await_open(deliverer)
+        return replay.answer(deliverer, request), b""
+
+    def retry(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Letters of rows that the destination refused, tried again; see retry.py."""
+        deliverer = self.chosen(request)
+        self.await_open(deliverer)
+        return retry.retry(deliverer, request), b""
+
     # -- telling
 
     def status(self) -> dict[str, Any]:
@@ -354,9 +370,10 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
         "lag": {"rows": seen.waiting_rows, "age_s": age_s},
         "loaded_ns": seen.loaded_ns,
         "catching_up": deliverer.catch_up.progress,
-        "reckoned": not deliverer.memory.skips,
+        "reckoned": not deliverer.memory.unreckoned,
         "written_off": deliverer.memory.written_off,
         "counters": {**deliverer.counters, "private_runs": deliverer.catch_up.runs},
+        "replays": replay.listed(deliverer),
         "drift": [
             {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift
         ],

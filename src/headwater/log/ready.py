@@ -87,6 +87,8 @@ class ReadyReader:
         self.log = LogReader(disk, folder, writer, at, secret=secret)
         self.parts: list[memoryview] = []
         self.part_log = 0
+        self.damaged = False
+        """Whether a block could not be read: the commits behind it may not go on where those before it ended."""
 
     def read(self, bytes_max: int) -> list[tuple[Commit, Position]]:
         """The next durable commits, about ``bytes_max`` bytes of them, each with the position after it."""
@@ -102,6 +104,7 @@ class ReadyReader:
                 if block.payload is None or flags & BEGIN_OF_COMMIT or block.header.log_id != self.part_log:
                     self.parts = []
                     self.part_log = block.header.log_id
+                self.damaged |= block.payload is None
                 if block.payload is None or not (self.parts or flags & BEGIN_OF_COMMIT):
                     continue  # damaged, or the rest of a commit whose beginning was
                 self.parts.append(block.payload)

@@ -241,6 +241,24 @@ class DestinationWrittenOff(Happening):
     destination: str
 
 
+class ReplayEnded(Happening):
+    """A replay is done, or was cancelled."""
+
+    destination: str
+    id: str
+    state: str
+    events: int
+
+
+class ReplayFailed(Happening):
+    """A replay cannot go on; `headwater replay resume` tries again. Delivery goes on."""
+
+    level: ClassVar[Level] = "error"
+    destination: str
+    id: str
+    reason: str
+
+
 class DestinationAdvisory(Happening):
     """A destination does not stand where it was left: restored, emptied, or never begun."""
 
@@ -262,6 +280,8 @@ OF_DESTINATIONS = {
         DestinationSkipped,
         DestinationIdsIncomplete,
         DestinationWrittenOff,
+        ReplayEnded,
+        ReplayFailed,
     )
 }
 
@@ -270,6 +290,6 @@ def of_destination(name: str, fields: Mapping[str, object]) -> Happening:
     """What a deliverer tells (destinations/deliver.py), as a happening."""
     if kind := OF_DESTINATIONS.get(name):
         return msgspec.convert(dict(fields), kind)
-    partitions = fields.get("partitions", ())
-    count = len(partitions) if isinstance(partitions, Sized) else 0
+    told = fields.get("partitions", 0)
+    count = told if isinstance(told, int) else len(told) if isinstance(told, Sized) else 0
     return DestinationAdvisory(destination=str(fields.get("destination", "")), code=name, partitions=count)

@@ -18,6 +18,8 @@ POST /api/sql {query, limit, destination} rows as JSON
 POST /api/destinations/NAME/adopt {from}  an operator's decision (unix socket or token only)
 POST /api/destinations/NAME/pause {reason}, …/resume  an operator's pause (unix socket or token only)
 POST /api/destinations/NAME/write-off     the raw log need not be kept for it (unix socket or token only)
+POST /api/destinations/NAME/replay {do}   the raw log processed again: start, list, cancel, … (as adopt)
+POST /api/destinations/NAME/retry {…}     rows that it refused, tried again (as adopt)
 GET /demo, /demo/…                        the demo page (demo.py)
 ========================================  =============================================================
 
@@ -103,6 +105,11 @@ PATHS = (
         "/api/destinations/NAME/write-off",
         "POST: the raw log need not be kept for it (unix socket or token only)",
     ),
+    ("/api/destinations/NAME/replay", "POST {do}: the raw log processed again (unix socket or token only)"),
+    (
+        "/api/destinations/NAME/retry",
+        "POST {origins | all}: refused rows tried again (unix socket or token only)",
+    ),
 )
 """What ``/`` tells."""
 
@@ -132,6 +139,8 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/destinations/{name}/pause", routes.pause, methods=["POST"]),
             Route("/api/destinations/{name}/resume", routes.resume, methods=["POST"]),
             Route("/api/destinations/{name}/write-off", routes.write_off, methods=["POST"]),
+            Route("/api/destinations/{name}/replay", routes.replay, methods=["POST"]),
+            Route("/api/destinations/{name}/retry", routes.retry, methods=["POST"]),
             *shown,
         ],
         exception_handlers={HeadwaterError: failed, 404: not_found},
@@ -303,6 +312,12 @@ class Routes:
             self.socket(name), {**asked, **more, "op": op, "destination": name}, ADOPT_TIMEOUT_S
         )
         return JSONResponse(told)
+
+    async def replay(self, request: Request) -> Response:
+        return await self.decide(request, "replay", {})
+
+    async def retry(self, request: Request) -> Response:
+        return await self.decide(request, "retry", {})
 
     async def pause(self, request: Request) -> Response:
         return await self.decide(request, "pause", {})

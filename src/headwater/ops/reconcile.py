@@ -9,7 +9,7 @@ so the sum is right by construction; what *holds* or not are the equations behin
 2. no processor took in more than was accepted, and exactly that when it stands at the end of the log;
 3. no destination holds more than processors gave out, and exactly that where both stand at one vector (but for one
    that has just left events out and has not counted them yet);
-4. a destination's own ledger adds up: given out = rows + refused + erased + skipped;
+4. a destination's own ledger adds up: given out + revived by a replay = rows + refused + erased + skipped;
 5. nothing is damaged.
 
 The reports must have been read in the order destinations, processors, logs: each is then the past of the next.
@@ -36,7 +36,7 @@ class DestinationLedger(msgspec.Struct, frozen=True, kw_only=True):
     delivered: int
     pending: int
     dead: int
-    """On the way, and refused by this destination."""
+    """On the way, and refused by this destination; without those that a replay made rows of."""
     duplicate: int
     filtered: int
     """On the way, and left out here by an operator (``destination adopt``)."""
@@ -160,7 +160,8 @@ def held_wrongly(
     """Equations 3 and 4."""
     out, given = held.get("out", 0), passed.get("out", 0)
     problems = []
-    if out != (kept := sum(held.get(name, 0) for name in ("rows", "dead", "erased", "skipped"))):
+    kept = sum(held.get(name, 0) for name in ("rows", "dead", "erased", "skipped")) - held.get("revived", 0)
+    if out != kept:
         problems.append(f"was given {out} and accounts for {kept}")
     if out > given and covers(processed.vectors, one.vectors):
         problems.append(f"was given {out}, processing gave out {given}")
@@ -173,7 +174,7 @@ def in_destination(accepted: int, passed: Mapping[str, int], held: Mapping[str, 
     """The seven kinds for one destination."""
     numbers = {
         "delivered": held.get("rows", 0),
-        "dead": passed.get("dead", 0) + held.get("dead", 0),
+        "dead": passed.get("dead", 0) + held.get("dead", 0) - held.get("revived", 0),
         "duplicate": passed.get("duplicate", 0),
         "filtered": passed.get("filtered", 0) + held.get("skipped", 0),
         "erased": passed.get("erased", 0) + held.get("erased", 0),

@@ -40,7 +40,7 @@ class Delivered:
     """What mends it."""
     vectors: Vectors = field(default_factory=dict)
     streams: Streams = field(default_factory=dict)
-    """out, rows, dead, erased, skipped: cumulative, at ``vectors``."""
+    """out, rows, dead, erased, skipped, revived: cumulative, at ``vectors``."""
     ready_passed: Mapping[str, Position] = field(default_factory=dict)
     """Of each processor's ready log: below it, this destination needs nothing any more."""
     lag_rows: int = 0

@@ -7,7 +7,10 @@ go first when there are more than the setting allows.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from headwater.kit.errors import Unavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +25,11 @@ create table if not exists dead (
 """
 COLUMNS = ("writer", "log", "seq", "row", "stream", "reason", "field", "message_id", "received")
 NAMES = ", ".join(COLUMNS)
+BUSY_S = 5.0
+Origin = tuple[int, int, int]
+"""Writer, log, seq."""
+Span = tuple[int, tuple[int, int], tuple[int, int]]
+"""Writer, and the stretch between two (log, seq)."""
 
 
 class DeadLetters:
@@ -80,6 +88,40 @@ class DeadLetters:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def between(path: str, spans: Sequence[Span], *, table: str = "dead") -> list[Origin]:
+    """Origins of the letters of a file in these stretches: writer, from (log, seq), up to. ``table``: another one with
+    the same key."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    query = (
+        f"select writer, log, seq from {table} "  # noqa: S608 - a name of ours
+        "where writer = ? and (log, seq) >= (?, ?) and (log, seq) < (?, ?)"
+    )
+    found: list[Origin] = []
+    try:
+        for writer, (log, seq), (log_end, end) in spans:
+            values = (f"{writer:016x}", f"{log:016x}", seq, f"{log_end:016x}", end)
+            rows = connection.execute(query, values)
+            found += [(int(writer, 16), int(log, 16), seq) for writer, log, seq in rows]
+    finally:
+        connection.close()
+    return found
+
+
+def remove(path: str, origins: Sequence[Origin]) -> None:
+    """Take letters out of a file whose events are rows now (a replay). Its processor writes it too: both wait for each
+    other. Unavailable: not now."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
+    values = [(f"{writer:016x}", f"{log:016x}", seq) for writer, log, seq in origins]
+    try:
+        connection.execute("begin immediate")
+        connection.executemany("delete from dead where writer = ? and log = ? and seq = ?", values)
+        connection.execute("commit")
+    except sqlite3.Error as error:
+        raise Unavailable(f"{path} cannot be written: {error}", code="dead_letters") from error
+    finally:
+        connection.close()
 
 
 def read(path: str, *, limit: int = 100, stream: str | None = None) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -164,10 +164,18 @@ def joined(found: Sequence[Ids]) -> Ids:
     return high, low, minute, partition
 
 
-def since(folder: str, minute: int | None = None) -> Iterator[Ids]:
-    """The ids of a folder of state received at ``minute`` or later, or within the same chunk."""
-    wanted = (c for path in paths(folder) for c in chunks(path) if minute is None or c.last_minute >= minute)
-    yield from (ids for ids in pieces(wanted) if ids is not None)
+def since(
+    folder: str, minute: int | None = None, wanted: Callable[[About], bool] = lambda about: True
+) -> Iterator[Ids]:
+    """The ids of a folder of state received at ``minute`` or later, or within the same chunk, of the commits that are
+    ``wanted``."""
+    found = (
+        chunk
+        for path in paths(folder)
+        for chunk in chunks(path)
+        if (minute is None or chunk.last_minute >= minute) and (chunk.about is None or wanted(chunk.about))
+    )
+    yield from (ids for ids in pieces(found) if ids is not None)
 
 
 def newest_minute(folder: str) -> int:

@@ -110,6 +110,12 @@ class Runner:
             len(events), rows, dead_table(events, streams, made.dead, made.message_ids), ids, changes
         )
 
+    def each(self, blocks: Sequence[Block], now_s: float) -> tuple[pa.Table | None, pa.Table | None]:
+        """Every event by itself, copies of one id too: a row for each that is alive, a letter for each that is dead."""
+        made = self._made(blocks, now_s)
+        streams = [h.key_id for h in made.events.heads]
+        return made.rows, dead_table(made.events, streams, made.dead, made.message_ids)
+
     def ids(self, blocks: Sequence[Block]) -> Ids | None:
         """The ids of the events alone, as a run would add them; copies of one are in it twice."""
         made = self._made(blocks, None)

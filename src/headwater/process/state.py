@@ -28,6 +28,7 @@ from headwater.kit.errors import Broken
 from headwater.process import idruns
 from headwater.process.dead import DeadLetters
 from headwater.process.dedupe import Ids, decode_ids
+from headwater.process.idruns import About
 
 RUN_BYTES = 16 * 1024 * 1024
 Counters = dict[str, dict[int, list[int]]]
@@ -198,9 +199,17 @@ class StateStore:
         os.fdatasync(self.run)
 
 
-def ids_of(folder: str, owned: Sequence[int], minute: int) -> Iterator[Ids]:
-    """The ids of a folder that belong to these partitions and were received at ``minute`` or later."""
-    for ids in idruns.since(folder, minute):
+def ids_of(folder: str, fold: Fold, owned: Sequence[int], minute: int) -> Iterator[Ids]:
+    """The ids of a folder that belong to these partitions and were received at ``minute`` or later.
+
+    Runs are written before the fold. What they say of commits that the fold does not hold is left out: those commits
+    are run again, and would find their own events seen already (protocol-why.md P1).
+    """
+
+    def held(about: About) -> bool:
+        return all(about.target <= fold.vectors.get(p, EMPTY) for p in about.partitions)
+
+    for ids in idruns.since(folder, minute, held):
         yield of_partitions(ids, owned)
 
 

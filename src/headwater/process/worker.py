@@ -128,7 +128,7 @@ class ProcessWorker:
             if number >= self.settings.workers:
                 former[number] = fold.ready
             if former.get(number) is None or own.former.get(number) != fold.ready:
-                self._remember(number, newest - self.seen.window_minutes - EXPIRE_MINUTES)
+                self._remember(number, fold, newest - self.seen.window_minutes - EXPIRE_MINUTES)
         self._check_epoch(max(fold.config_epoch for fold in folds))
         self.committed = own.ready
         self.fold = own.with_partitions(merge(folds, self.owned), self.owned)
@@ -304,6 +304,8 @@ class ProcessWorker:
         while entries := reader.read(FOLD_READ_BYTES):
             for entry, after in entries:
                 known = fold.vectors.get(entry.partitions[0], EMPTY)
+                if entry.origin != known and reader.damaged:
+                    continue  # it stands behind one that the disk spoilt; the raw log has all of it, and is run again
                 if entry.origin != known:
                     raise Broken(
                         f"ready/{number} does not go on where its state ends: {entry.origin!r} after {known!r}",
@@ -318,11 +320,11 @@ class ProcessWorker:
                     self.store.add_dead(entry)
         reader.close()
 
-    def _remember(self, number: int, minute: int) -> None:
+    def _remember(self, number: int, fold: Fold, minute: int) -> None:
         """What a folder of state holds beside its fold, ids from this minute on; of a processor that no longer runs, it
         becomes ours."""
         folder = f"{self.data}/state/{number}"
-        for ids in ids_of(folder, self.owned, minute):
+        for ids in ids_of(folder, fold, self.owned, minute):
             self._take(number, ids)
         if self._inherits_dead(number) and self.disk.exists(f"{folder}/dead.sqlite"):
             self.store.dead.take_over(f"{folder}/dead.sqlite")

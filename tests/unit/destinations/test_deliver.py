@@ -92,6 +92,7 @@ class World:
         unknown: Callable[[Vector], bool] = lambda vector: False,
         open_private: OpenPrivate | None = None,
         processed: Callable[[], ProcessedAt] = lambda: NOWHERE,
+        stood_when: Callable[[int, Vector], Vector] = lambda at_ns, limit: limit,
         **settings: Any,
     ) -> Deliverer:
         folder = self.folder / owner
@@ -110,6 +111,7 @@ class World:
             unknown=unknown,
             open_private=open_private,
             processed=processed,
+            stood_when=stood_when,
             tell=lambda name, fields: self.told.append(name),
         )
 

@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from headwater.destinations.deliver import Deliverer
+from headwater.destinations.settings import DestinationSettings
 from headwater.destinations.worker import state_of
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Vector
@@ -203,6 +204,28 @@ def test_a_new_destination_takes_what_is_left_and_counts_the_rest(world: World, 
     one.close()
 
 
+def test_start_at_a_time_takes_what_came_since_and_counts_the_rest(world: World, raw: Raw) -> None:
+    world.ready.entries += chain([5, 3, 4], PARTITIONS)
+    world.ready.kept_from = 2
+    asked: list[tuple[int, Vector]] = []
+
+    def stood_when(at_ns: int, limit: Vector) -> Vector:
+        asked.append((at_ns, limit))
+        return vector(6)
+
+    start = "2026-11-21T18:00:00Z"
+    one = deliverer(world, raw, processed=world.processed, stood_when=stood_when, start=start)
+    world.run(one, 100)
+    assert world.ids() == [f"m{n}" for n in range(6, 12)]
+    assert left_out(one) == 6 and asked == [(1_795_284_000 * 10**9, vector(12))]
+    one.close()
+
+
+def test_a_start_that_is_neither_a_word_nor_a_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="start: expected beginning, now or a time"):
+        DestinationSettings(start="yesterday")
+
+
 def test_that_ids_below_a_run_are_not_known_is_told_once(world: World, raw: Raw) -> None:
     half_delivered(world, raw, gone=0)
     raw.incomplete = True
@@ -264,7 +287,7 @@ def test_what_was_left_out_is_counted_again_in_a_copy_that_had_not_counted_it(
         assert code(one) == "destination_went_back"
         one.adopt("here")
     world.run(one, 200)
-    assert (len(world.ids()), left_out(one), one.memory.skips) == (12, 3, False)
+    assert (len(world.ids()), left_out(one), one.memory.uncounted) == (12, 3, False)
     one.close()
 
 

@@ -260,6 +260,23 @@ async def test_adopt_is_for_the_trusted_only(node):
     await server.close()
 
 
+@pytest.mark.parametrize("operation", ["replay", "retry"])
+async def test_replays_and_retries_are_for_the_trusted_only(node, operation):
+    asked = []
+
+    async def answer(request):
+        asked.append(request)
+        return {"replays": []}, b""
+
+    server = await ask.serve(f"{node.path}/run/deliver-w.sock", answer)
+    path, body = f"/api/destinations/w/{operation}", {"do": "list", "op": "adopt"}
+    assert (await node.post(path, body))[0] == 403
+    assert asked == []
+    assert (await node.post(path, body, trusted=True))[0] == 200
+    assert asked == [{"op": operation, "destination": "w", "do": "list"}]
+    await server.close()
+
+
 async def test_where_follows_a_receipt(node):
     assert (await node.get("/api/where?receipt=nonsense"))[0] == 400
     status, _, text = await node.get(f"/api/where?receipt={RECEIPT}")

@@ -187,6 +187,21 @@ def test_without_destinations_what_was_given_out_counts_as_delivered():
     assert (ledger.delivered, ledger.pending, ledger.holds) == (world.counts["out"], 0, True)
 
 
+def test_a_dead_letter_that_a_replay_made_a_row_of_is_delivered_and_adds_up():
+    """Processing still counts it as dead; only this destination does not."""
+    world = World()
+    world.accept(4)
+    world.commit(["out", "dead", "out", "dead"])
+    told = world.destinations()
+    told["a"].streams["web"] = {"out": 2, "rows": 3, "revived": 1}
+    (ledger,) = reconcile(world.logs(), world.processors(), told)
+    one = ledger.destinations["a"]
+    assert one.holds and (one.delivered, one.dead, one.pending) == (3, 1, 0)
+    assert adds_up(one) == ledger.accepted
+    told["a"].streams["web"]["revived"] = 0
+    assert any("accounts for 3" in problem for problem in problems(world, destinations=told))
+
+
 def test_what_an_operator_left_out_is_filtered_and_adds_up():
     world = settled()
     told = world.destinations()

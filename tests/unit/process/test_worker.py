@@ -586,3 +586,30 @@ def test_an_event_that_only_its_owner_cannot_process_keeps_its_partition(node: N
     assert node.ids() == sorted(f"m{n}" for n in range(40) if n % 3)
     dead = [node.reports[n]["counters"]["web"]["dead"] for n in (0, 1)]
     assert sum(dead) == len(ids) and all(dead)
+
+
+def test_ids_of_a_commit_that_was_lost_do_not_make_duplicates_of_its_events(node: Node) -> None:
+    """protocol-why.md P1: the run of ids was written, the fold was not, and the disk spoilt the commit."""
+    worker = node.processor()
+    node.accept(event(1))
+    drain(worker)
+    worker.store.save(worker.fold)
+    node.accept(event(2))
+    drain(worker)
+    worker.store._append_pending()
+    crash(worker)
+    spoil_the_last_block(f"{node.data}/ready/0")
+    again = node.processor()
+    drain(again)
+    counters = node.reports[0]["counters"]["web"]
+    assert (counters["in"], counters["out"], counters["duplicate"]) == (2, 2, 0)
+    assert node.ids() == ["m1", "m2"]
+
+
+def spoil_the_last_block(folder: str) -> None:
+    """Flip a byte in the payload of the last block that was written."""
+    (path,) = (p for p in Path(folder).glob("*.seg") if not p.name.startswith("next"))
+    data = bytearray(path.read_bytes())
+    last = max(at for at in range(0, len(data), 4096) if data[at : at + 4] == b"HWB1")
+    data[last + 100] ^= 1
+    path.write_bytes(data)

@@ -35,6 +35,12 @@ CODES: tuple[tuple[str, type[HeadwaterError], str, str], ...] = (
         "disk_full",
         "free space where the file is",
     ),
+    (
+        r"Corrupt database file|[Cc]hecksum",
+        Misconfigured,
+        "file_damaged",
+        "put an older copy in its place: it fills itself up again from the raw log",
+    ),
     (r"No such file or directory|does not exist", Misconfigured, "file_missing", "is the folder there?"),
     (
         r"Permission denied|Read-only file system",

@@ -16,11 +16,13 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from headwater.destinations.duckdb import redo
 from headwater.destinations.duckdb import table as tables
 from headwater.destinations.duckdb.errors import translated
 from headwater.destinations.duckdb.file import DuckDbFile
 from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.duckdb.sql import Sql
+from headwater.destinations.load import HELD_SCHEMA, add, copied
 from headwater.destinations.port import (
     Capabilities,
     Counts,
@@ -28,8 +30,10 @@ from headwater.destinations.port import (
     Outcome,
     OutcomeUnknown,
     PositionRow,
+    Redo,
     Step,
 )
+from headwater.event.piece import Range
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Rejected
 
@@ -59,6 +63,9 @@ MOVE = f"""UPDATE {POSITIONS} AS p SET vector = n.vector, "rows" = n."rows", dea
 PLACE = f"""INSERT OR REPLACE INTO {POSITIONS}
   SELECT ?, partition, vector, "rows", dead, erased, "out", counters, config_epoch, owner, make_timestamptz(?)
   FROM hw_positions"""
+COUNT = f"""UPDATE {POSITIONS} AS p SET "rows" = n."rows", dead = n.dead, erased = n.erased, "out" = n."out",
+  counters = n.counters, updated_at = make_timestamptz(?) FROM hw_positions AS n
+  WHERE p.pipeline = ? AND p.partition = n.partition AND p.vector = n.vector"""
 FITTINGS_MAX = 256
 LOAD, MOVED_ROWS = "hw_load", "hw_positions"
 
@@ -68,7 +75,7 @@ counters_decoder = msgspec.json.Decoder(dict[str, dict[str, int]])
 class DuckDbDestination(DuckDbFile):
     """See port.Destination. ``folder`` is for spilled data; the file is made only by ``open(create=True)``."""
 
-    capabilities = Capabilities("T", "exactly once", sql=True, updates=True)
+    capabilities = Capabilities("T", "exactly once", sql=True, updates=True, replays=True)
 
     def __init__(self, settings: DuckDbSettings, path: str, folder: str, clock: Clock) -> None:
         super().__init__(settings, path, folder)
@@ -168,6 +175,9 @@ class DuckDbDestination(DuckDbFile):
             if moved is None:
                 self.roll_back()
                 return Outcome.MOVED
+            if step.redo is not None and not self.take_away(step.redo):
+                self.roll_back()
+                return Outcome.MOVED
             drifts = [self.insert(name, rows) for name, sets in step.tables.items() for rows in sets]
             with self.registered(MOVED_ROWS, position_table(moved)):
                 now = self.clock.wall_ns() // 1000
@@ -189,7 +199,9 @@ class DuckDbDestination(DuckDbFile):
             known = translated(error, self.path)
             if isinstance(known, Rejected):
                 raise known from error
-            raise OutcomeUnknown(f"{self.path}: the outcome of COMMIT is unknown: {known.message}") from error
+            raise OutcomeUnknown(
+                f"{self.path}: the outcome of COMMIT is unknown: {known.message}", help=known.help
+            ) from error
 
     def commit(self) -> None:
         """The one call whose failure leaves the outcome open; tests break it here."""
@@ -211,6 +223,45 @@ class DuckDbDestination(DuckDbFile):
                 streams[stream] = streams.get(stream, Counts()).plus(counts)
             moved[p] = PositionRow(step.target, streams, step.config_epoch, step.owner)
         return moved
+
+    def take_away(self, one: Redo) -> bool:
+        """The rows that a replay makes again, and the counters of the pipeline that they belong to; False where they
+        are not as expected."""
+        gone = redo.remove(self.write, one) if self.has(one.table) else []
+        if sum(count for _, _, count in gone) != one.expected:
+            return False
+        change = copied(one.added)
+        for partition, stream, count in gone:
+            add(change, {partition: {stream: Counts(rows=-count)}})
+        held = self.positions(one.pipeline)
+        changed = {p: redo.counted(held[p], streams) for p, streams in change.items() if streams}
+        with self.registered(MOVED_ROWS, position_table(changed)):
+            self.write.execute(COUNT, [self.clock.wall_ns() // 1000, one.pipeline])
+        return True
+
+    # -- what a replay asks
+
+    def origins(self, table: str, ranges: Sequence[Range]) -> pa.Table:
+        with self.translating():
+            return redo.origins(self.write, table, ranges) if self.has(table) else HELD_SCHEMA.empty_table()
+
+    def present(self, table: str, wanted: pa.Table, since_us: int | None, until_us: int | None) -> set[int]:
+        if not self.has(table):
+            return set()
+        with self.translating(), self.registered(redo.WANTED, wanted):
+            return redo.present(self.write, table, since_us, until_us)
+
+    def forget(self, pipeline: str, table: str | None) -> None:
+        with self.translating():
+            self.write.execute("BEGIN TRANSACTION")
+            self.write.execute(f"DELETE FROM {POSITIONS} WHERE pipeline = ?", [pipeline])
+            if table is not None:
+                self.write.execute(f"DROP TABLE IF EXISTS {tables.quoted(table)}")
+            self.write.execute("COMMIT")
+        self.read_columns()
+
+    def has(self, table: str) -> bool:
+        return table in self.columns
 
     def insert(self, name: str, rows: pa.Table) -> list[Drift]:
         """Insert one row set as it fits; what did not fit, per column."""

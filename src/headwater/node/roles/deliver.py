@@ -13,14 +13,18 @@ from headwater.destinations.pause import Pause
 from headwater.destinations.port import OpenPrivate, PrivateRun, ProcessedAt
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
+from headwater.destinations.replay import Replays
+from headwater.destinations.replays import Book
 from headwater.destinations.worker import DeliverWorker
 from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
 from headwater.kit.errors import Misconfigured
 from headwater.kit.threads import Thread
+from headwater.log import moment
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
+from headwater.node.replaying import NodeRaw
 from headwater.node.settings import Settings
 from headwater.ops import standing
 from headwater.process.columns import standard_schema
@@ -57,6 +61,7 @@ class DeliverRole:
             unknown=logids.unknown_to(context.data, context.disk),
             open_private=private_opener(context),
             processed=lambda: processed_at(context),
+            stood_when=lambda at_ns, limit: stood_when(context, at_ns, limit),
             tell=lambda happening, fields: context.happenings.emit(
                 happenings.of_destination(happening, fields)
             ),
@@ -64,6 +69,9 @@ class DeliverRole:
             pause=Pause(context.disk, f"{folder}/paused.json"),
             submit=Thread("catch-up"),
         )
+        book = Book(context.disk, f"{folder}/replays.json")
+        raw = NodeRaw(context, private_opener(context))
+        self.deliverer.replays = Replays(self.deliverer, book, raw, settings.replay_events_per_s)
         socket = context.path("run", f"{context.name}.sock")
         self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)
 
@@ -114,6 +122,17 @@ def processed_at(context: Context) -> ProcessedAt:
     told = standing.passed(reports)
     vectors = {int(p): Vector.decode(bytes.fromhex(text)) for p, text in told["vectors"].items()}
     return ProcessedAt(vectors, {int(p): dict(streams) for p, streams in told["passed"].items()})
+
+
+def stood_when(context: Context, at_ns: int, limit: Vector) -> Vector:
+    """Where the raw logs stood at a time, at most at ``limit``; where they begin, if they reach back less far."""
+    positions = {
+        writer: moment.at(
+            context.disk, context.path("raw", f"{writer:016x}"), writer, at_ns, end, secret=context.secret
+        )
+        for writer, end in limit.items()
+    }
+    return Vector(positions)
 
 
 def ready_folders(context: Context) -> list[int]:

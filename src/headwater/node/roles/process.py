@@ -218,6 +218,12 @@ def runner_of(
     )
 
 
+def shaper_of(context: Context, schema: LearnedSchema) -> Shaper:
+    """Rows with today's enrichment, for who processes again."""
+    settings = context.settings
+    return Shaper(enrichment(context, settings), schema, server_keys=server_keys(settings))
+
+
 def enrichment(context: Context, settings: Settings) -> EnrichSettings:
     """The settings of enrichment, paths of databases below the data folder."""
     enrich = settings.process.enrich
