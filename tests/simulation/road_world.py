@@ -78,6 +78,8 @@ RETAIN_S = 1800.0
 RAW_SEGMENT_BYTES = 12 * 1024
 READY_SEGMENT_BYTES = 16 * 1024
 IDS_BYTES_MAX = 1 << 30
+REST_TURNS_MAX = 12
+"""Quiescence takes 4 of them at most."""
 HEAD = encode_head(Head("web", "plain", "POST", "/events"))
 PLAIN: Any = SimpleNamespace(plain=True, default_type=lambda head: "track", split=None)
 REFUSED_EVERY = 17
@@ -847,7 +849,7 @@ class World:
 
     def come_to_rest(self, places: Sequence[Place], down: Place | None = None) -> None:
         """Until these have everything."""
-        for _ in range(40):
+        for _ in range(REST_TURNS_MAX):
             for number in self.processors:
                 self.process(number, 200)
             self.tell()
