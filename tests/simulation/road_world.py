@@ -332,9 +332,17 @@ class Place:
         return self.deliverers[-1].memory
 
     @property
+    def unreckoned(self) -> bool:
+        """Whether its deliverer knows of events that were left out and are not counted; one that has only just begun
+        has not read it yet."""
+        if self.memories and not self.memory.vectors:
+            return flags_of(self.memories[-1])[0]
+        return self.memory.unreckoned
+
+    @property
     def counted(self) -> bool:
         """Whether all that was left out is in its counters."""
-        return not (self.memory.unreckoned or self.owed.uncounted or self.owed.lenient)
+        return not (self.unreckoned or self.owed.uncounted or self.owed.lenient)
 
 
 @dataclass(frozen=True)
@@ -647,7 +655,7 @@ class World:
         destination.fault = ""
         if place.start == "now" and destination.placed is not None:
             self.began(place, destination.placed)
-        if place.memory.unreckoned:
+        if place.unreckoned:
             place.owed.uncounted = False
         elif any(former.memory.unreckoned for former in place.deliverers) or (
             place.owed.uncounted and len(place.deliverers) > 1
@@ -695,7 +703,7 @@ class World:
     def copy(self, place: Place) -> None:
         """Somebody makes a copy of the destination."""
         owed = deepcopy(place.owed)
-        owed.uncounted = owed.uncounted or place.memory.unreckoned
+        owed.uncounted = owed.uncounted or place.unreckoned
         place.copies = [*place.copies[-2:], (place.shelf.copy(), owed)]
 
     def restore(self, place: Place, which: int) -> None:
@@ -724,7 +732,7 @@ class World:
                     place.owed.skips.setdefault(p, []).append((old, new))
         elif start == "beginning":
             place.owed = Owed()
-        place.owed.uncounted &= start == "here" and not place.memory.unreckoned
+        place.owed.uncounted &= start == "here" and not place.unreckoned
         return True
 
     def write_off(self, place: Place) -> None:

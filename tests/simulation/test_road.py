@@ -405,8 +405,15 @@ def test_an_event_that_its_copy_overtook_is_there_once_after_a_private_run(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.broken_variant
-def test_processing_again_and_leaving_out_what_is_below_is_found(tmp_path: Path) -> None:
+def test_processing_again_and_leaving_out_what_is_below_is_found() -> None:
     """INV-STATE, INV-DEST: `redo_as_new`."""
+    found("INV-DEST INV-LED-1", Parts(private=broken.RedoneAsNew), OFF_CHAIN)
+
+
+@pytest.mark.slow
+@pytest.mark.broken_variant
+def test_processing_an_overtaken_event_again_as_new_is_found(tmp_path: Path) -> None:
+    """INV-STATE, INV-DEST: `redo_as_new` in the shortest history."""
     with pytest.raises(Violation, match=r"INV-DEST|INV-LED-1"):
         overtaken(tmp_path / "data", Parts(private=broken.RedoneAsNew))
 
