@@ -861,7 +861,9 @@ class World:
             for number in self.processors:
                 self.process(number, 200)
             self.tell()
-            for place in sorted(self.places.values(), key=places.__contains__):  # one that is down meets it first
+            for place in sorted(
+                self.places.values(), key=places.__contains__
+            ):  # one that is down meets it first
                 self.deliver(place, 12 if place in places else 3)
                 self.mend(place)
             self.pass_time(1.1)
