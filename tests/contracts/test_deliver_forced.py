@@ -76,6 +76,7 @@ def test_inv_dst_1_an_owner_that_was_paused_in_a_step_and_overtaken_writes_nothi
     assert there == [f"m{n}" for n in range(30)]
 
 
+@pytest.mark.broken_variant
 def test_inv_dst_1_comparing_before_the_transaction_is_found(tmp_path: Path) -> None:
     """INV-DST-1, P3: the same pause doubles rows where the comparison is not part of the transaction."""
     there, _ = overtaken(tmp_path, ComparesBefore, "compared")

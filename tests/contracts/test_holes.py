@@ -72,6 +72,7 @@ def test_inv_proc_3_a_spoilt_commit_is_made_again_from_the_raw_log(
     assert sorted(made) == ["m0", "m1", "m100", "m101", "m102", "m2"]
 
 
+@pytest.mark.broken_variant
 def test_a_processor_that_refuses_to_go_on_behind_a_spoilt_commit_is_found(node: Node) -> None:
     """The same without the rule: it never starts again."""
     worker = node.processor()
@@ -88,6 +89,7 @@ def test_a_processor_that_refuses_to_go_on_behind_a_spoilt_commit_is_found(node:
         node.processor()
 
 
+@pytest.mark.broken_variant
 def test_p1_state_that_is_saved_before_its_commit_is_found(node: Node) -> None:
     """P1, INV-PROC-1: ids that were saved before the commit was durable make its events duplicates of themselves."""
     node.accept(event(1))
@@ -95,8 +97,8 @@ def test_p1_state_that_is_saved_before_its_commit_is_found(node: Node) -> None:
     save = worker._save
 
     def saves_first(entry: Commit) -> Position:
-        ids, _ = decode_ids(bytes(entry.sections["ids"]))
-        worker.store.take_over(ids)  # broken: visible before it is durable, and not said whose they are
+        ids = decode_ids(bytes(entry.sections["ids"]))[0]
+        worker.store.take_over(ids)  # broken: visible before it is durable, and not said of which commit
         save()
         raise Killed
 
@@ -125,6 +127,7 @@ def nothing() -> Iterator[Ids | None]:
     yield from ()
 
 
+@pytest.mark.broken_variant
 def test_p2_a_private_run_that_does_not_know_the_ids_below_it_is_found(node: Node) -> None:
     """P2, INV-DEST, INV-STATE: the copy above the position of an id below it becomes a row again."""
     worker = node.processor()
@@ -140,6 +143,7 @@ def test_p2_a_private_run_that_does_not_know_the_ids_below_it_is_found(node: Nod
     assert [row["message_id"] for row in rows_of(run(broken))] == ["m1", "m2"]
 
 
+@pytest.mark.broken_variant
 def test_d5_beginning_again_where_position_rows_are_missing_is_found(tmp_path: Path) -> None:
     """D5: a deliverer that does not remember having delivered takes lost position rows for a new destination."""
     world = World(tmp_path)
@@ -157,6 +161,7 @@ def test_d5_beginning_again_where_position_rows_are_missing_is_found(tmp_path: P
     forgetful.close()
 
 
+@pytest.mark.broken_variant
 def test_d7_counting_refused_rows_apart_from_the_step_is_found(tmp_path: Path) -> None:
     """D7, INV-LED-1: a ledger that is written beside the step drifts at a crash; the one in the step does not."""
     world = World(tmp_path)
@@ -184,6 +189,7 @@ def test_d7_counting_refused_rows_apart_from_the_step_is_found(tmp_path: Path) -
     deliverer.close()
 
 
+@pytest.mark.broken_variant
 def test_l10_stamping_with_the_wall_clock_is_found() -> None:
     """L10: node time goes on at its own pace whatever the wall clock does; a stamp by the wall clock jumps with it."""
     second, day = 10**9, 86_400 * 10**9

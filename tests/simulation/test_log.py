@@ -156,98 +156,121 @@ def found(invariants: str, parts: Parts, weather: Weather = STORMY, seeds: int =
     assert any(name in str(failure[1]) for name in invariants.split()), failure
 
 
+@pytest.mark.broken_variant
 def test_acknowledging_before_sync_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2", Parts(worker_disk=broken.NoSync))
 
 
+@pytest.mark.broken_variant
 def test_taking_lost_bytes_for_a_torn_tail_is_found() -> None:
     found("INV-LOG-1", Parts(recover_all=broken.recover_without_watermark), SPOILING)
 
 
+@pytest.mark.broken_variant
 def test_taking_a_torn_tail_for_damage_is_found() -> None:
     found("INV-LOG-1 INV-LOG-3", Parts(recover_all=broken.recover_calling_everything_damage), SPOILING)
 
 
+@pytest.mark.broken_variant
 def test_trying_a_failed_sync_again_is_found() -> None:
     """INV-LOG-1: the second sync succeeds, the pages are clean, the bytes are gone."""
     found("INV-LOG-1 INV-LOG-2", Parts(worker_disk=broken.SyncTwice), replace(STORMY, io_error=10))
 
 
+@pytest.mark.broken_variant
 def test_a_segment_without_a_durable_name_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2 INV-LOG-5", Parts(worker_disk=broken.NoFolderSync))
 
 
+@pytest.mark.broken_variant
 def test_a_writer_without_a_durable_folder_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2 INV-LOG-5", Parts(worker_disk=broken.NoParentSync))
 
 
+@pytest.mark.broken_variant
 def test_ending_a_log_at_its_watermark_is_found() -> None:
     """INV-LOG-1: after a machine crash the watermark may hold any earlier value."""
     found("INV-LOG-1 INV-LOG-2", Parts(recover_all=broken.recover_by_watermark))
 
 
+@pytest.mark.broken_variant
 def test_a_watermark_before_the_sync_is_found() -> None:
     """INV-LOG-1: it says of a block that never came that it was durable, and the recovery calls it damage."""
     found("INV-LOG-1 INV-LOG-2", Parts(blocks=broken.EarlyWatermark))
 
 
+@pytest.mark.broken_variant
 def test_a_reader_that_believes_the_cache_is_found() -> None:
     found("INV-LOG-2", Parts(reader=broken.ReadsBeyondWatermark), SICK_DISK)
 
 
+@pytest.mark.broken_variant
 def test_recovering_from_the_cache_is_found() -> None:
     """INV-LOG-2: what a failed sync dropped is still in the cache, and is read, and goes with the machine."""
     found("INV-LOG-1 INV-LOG-2", Parts(supervisor_disk=broken.NothingDirect), replace(STORMY, io_error=10))
 
 
+@pytest.mark.broken_variant
 def test_keeping_a_tail_without_syncing_it_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2", Parts(supervisor_disk=broken.NoSync), replace(STORMY, kill_worker=8))
 
 
+@pytest.mark.broken_variant
 def test_believing_stale_blocks_is_found() -> None:
     found("INV-LOG-3", Parts(recover_all=broken.recover_believing_stale), replace(STORMY, retire=5))
 
 
+@pytest.mark.broken_variant
 def test_predictable_log_ids_are_found() -> None:
     found("INV-LOG-3", Parts(new_log_id=broken.predictable_log_id), RESTORED)
 
 
+@pytest.mark.broken_variant
 def test_appending_to_an_old_log_is_found() -> None:
     found("INV-LOG-4", Parts(blocks=broken.GoesOnInOldLog))
 
 
+@pytest.mark.broken_variant
 def test_deciding_an_end_twice_is_found() -> None:
     found("INV-LOG-4", Parts(recover_all=broken.recover_everything_again))
 
 
+@pytest.mark.broken_variant
 def test_leaving_a_log_before_its_end_is_found() -> None:
     found("INV-LOG-5", Parts(reader=broken.LeavesEarly))
 
 
+@pytest.mark.broken_variant
 def test_a_cut_without_its_time_is_found() -> None:
     found("INV-ORD-1", Parts(take=broken.take_without_time))
 
 
+@pytest.mark.broken_variant
 def test_draining_one_worker_first_is_found() -> None:
     found("INV-ORD-1", Parts(take=broken.take_first_writer_first), CALM)
 
 
+@pytest.mark.broken_variant
 def test_a_backlog_that_does_not_lower_the_time_is_found() -> None:
     found("INV-ORD-1", Parts(take=broken.take_whole_backlogs), CALM)
 
 
+@pytest.mark.broken_variant
 def test_dropping_the_plain_segment_before_the_name_of_the_compressed_one_is_durable_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2", Parts(switch=broken.switch_without_folder_sync), COMPRESSING)
 
 
+@pytest.mark.broken_variant
 def test_a_compressed_segment_that_was_never_synced_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2", Parts(upkeep_disk=broken.NoDraftSync), COMPRESSING)
 
 
+@pytest.mark.broken_variant
 def test_compressing_a_segment_that_is_still_written_is_found() -> None:
     found("INV-LOG-1 INV-LOG-2", Parts(compressing=broken.CompressesWhatIsWritten), COMPRESSING)
 
 
+@pytest.mark.broken_variant
 def test_not_reading_back_what_was_compressed_is_found() -> None:
     """INV-LOG-1: the sync failed, and the bytes are only in the cache."""
     ill = replace(COMPRESSING, io_error=4)

@@ -190,7 +190,7 @@ class Deliverer:
             return self.run_on(self.catch_up.run)
         beside_s = self.replays.turn() if self.replays is not None else self.settings.retry_interval_s
         self.read_ahead()
-        if self.memory.skips or self.memory.written_off:
+        if self.memory.unreckoned or self.memory.written_off:
             self.reckon()
         decision = plan.plan(self.groups, self.links(), self.settings.load_rows)
         match decision:
@@ -230,6 +230,7 @@ class Deliverer:
             if wrong.code != "destination_went_back" or self.settings.on_restored == "pause":
                 raise stand.paused(self.name, wrong)
             self.memory.note(vectors, {})  # it fills itself up again, from here
+            self.memory.count_again()
         if any(map(self.unknown, plan.standing(vectors))):
             # the next start reads it, and begins its logs behind them
             self.memory.note(vectors, self.memory.ready)
@@ -475,8 +476,7 @@ class Deliverer:
             if start != "here":
                 self.destination.place(self.memory.pipeline, placed)
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
-            self.memory.skips = missing > 0 or (start == "here" and self.memory.skips)
-            self.memory.written_off = False
+            self.memory.adopted(skips=missing > 0, counted=start != "here")
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0
             self.trouble = None

@@ -30,6 +30,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ready: dict[str, tuple[int, int]] = {}
     skips: bool = False
     written_off: bool = False
+    left_out: bool = False
+    uncounted: bool = False
 
 
 def last_log(disk: Disk, path: str) -> int:
@@ -55,10 +57,19 @@ class Memory:
     ready: dict[str, Position] = field(default_factory=dict)
     skips: bool = False
     """Events were left out whose number is not reckoned yet."""
+    left_out: bool = False
+    """Events were left out at some time: an older copy of the destination may not have counted them."""
+    uncounted: bool = False
+    """It is such a copy, perhaps."""
     written_off: bool = False
     """The raw log need not be kept for it: it takes what is left when it comes back."""
     saved_ns: int = 0
     changed: bool = False
+
+    @property
+    def unreckoned(self) -> bool:
+        """Whether its counters may lack events that were left out."""
+        return self.skips or self.uncounted
 
     def load(self) -> None:
         """Read the file if there is one. Misconfigured: it is of another pipeline or format."""
@@ -78,6 +89,7 @@ class Memory:
         }
         self.ready = {name: Position(*at) for name, at in state.ready.items()}
         self.skips, self.written_off = state.skips, state.written_off
+        self.left_out, self.uncounted = state.left_out, state.uncounted
 
     def strange(self, what: str) -> Misconfigured:
         """The error for a file that is not ours."""
@@ -94,8 +106,19 @@ class Memory:
 
     def begin_skipping(self, now_ns: int) -> None:
         """Events are left out from here on; durable on return."""
-        self.skips = self.changed = True
+        self.skips = self.left_out = self.changed = True
         self.save(now_ns, 0.0)
+
+    def count_again(self) -> None:
+        """It stands where it stood once: what it had left out there is perhaps not counted in it."""
+        self.uncounted = self.uncounted or self.left_out
+        self.changed = True
+
+    def adopted(self, *, skips: bool, counted: bool) -> None:
+        """An operator decided where it goes on. ``counted``: its counters were made anew."""
+        self.uncounted = not counted and (self.skips or self.left_out)
+        self.skips, self.left_out = skips, self.left_out or skips
+        self.written_off, self.changed = False, True
 
     def write_off(self, now_ns: int) -> None:
         """The raw log need not be kept for it; durable on return."""
@@ -104,7 +127,7 @@ class Memory:
 
     def reckoned(self) -> None:
         """It stands on the chain, and what it left out is counted."""
-        self.skips, self.written_off, self.changed = False, False, True
+        self.skips, self.uncounted, self.written_off, self.changed = False, False, False, True
 
     def save(self, now_ns: int, interval_s: float) -> None:
         """Write what changed, unless it was written less than ``interval_s`` ago."""
@@ -120,6 +143,8 @@ class Memory:
             {name: (at.log, at.seq) for name, at in self.ready.items()},
             self.skips,
             self.written_off,
+            self.left_out,
+            self.uncounted,
         )
         write_whole(self.disk, self.path, msgspec.json.encode(state))
         self.saved_ns, self.changed = now_ns, False

@@ -107,7 +107,7 @@ def adopted(
     ``beginning``: at zero, for a destination without a row. Rejected: it holds rows, they would be doubled.
     ``now``: at the end of the chain; what lies between is left out and counted as ``skipped``, from ``passed``
     (partition → stream → cumulative `out` at the end of the chain) or, without it, from the chain as far as it
-    reaches. Rejected: the destination is ahead of the chain.
+    reaches. Rejected: the destination is ahead of the chain. Unavailable: ``processed`` lacks partitions.
     """
     if start == "here":
         if missing := [p for p in range(partitions) if p not in rows]:
@@ -195,7 +195,9 @@ def from_now(
     processed: Mapping[int, Vector] | None,
 ) -> dict[int, PositionRow]:
     """Rows where processing stands; see ``adopted``."""
-    end = dict(processed) if processed else ends(opens)
+    if processed is not None and len(processed) < partitions:
+        raise Unavailable("processing has not said yet where it stands", code="processing_silent")
+    end = ends(opens) if processed is None else dict(processed)
     found = {p: rows.get(p) or PositionRow(EMPTY.encode()) for p in range(partitions)}
     ahead = [
         p

@@ -264,13 +264,16 @@ class DeliverWorker:
         """An operator's decision; see Deliverer.adopt."""
         passed = request.get("passed")
         known = None if passed is None else {int(p): dict(streams) for p, streams in passed.items()}
-        at = {int(p): Vector.decode(bytes.fromhex(v)) for p, v in request.get("vectors", {}).items()}
+        vectors = request.get("vectors")
+        at = (
+            None if vectors is None else {int(p): Vector.decode(bytes.fromhex(v)) for p, v in vectors.items()}
+        )
         deliverer = self.chosen(request)
         if deliverer.trouble is None:
             raise Rejected(
                 f"destination {deliverer.name} is not paused: there is nothing to decide", code="not_paused"
             )
-        return deliverer.adopt(str(request.get("from", "")), known, at or None), b""
+        return deliverer.adopt(str(request.get("from", "")), known, at), b""
 
     def copy(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """A copy of the destination's file for a backup, between two rounds."""
@@ -367,7 +370,7 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
         "lag": {"rows": seen.waiting_rows, "age_s": age_s},
         "loaded_ns": seen.loaded_ns,
         "catching_up": deliverer.catch_up.progress,
-        "reckoned": not deliverer.memory.skips,
+        "reckoned": not deliverer.memory.unreckoned,
         "written_off": deliverer.memory.written_off,
         "counters": {**deliverer.counters, "private_runs": deliverer.catch_up.runs},
         "replays": replay.listed(deliverer),

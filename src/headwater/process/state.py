@@ -42,6 +42,7 @@ class Saved(msgspec.Struct, frozen=True):
     vectors: dict[int, bytes]
     counters: Counters
     former: dict[int, tuple[int, int]] = {}
+    config_epoch: int = 0
     format: int = 1
 
 
@@ -54,6 +55,8 @@ class Fold:
     counters: Counters = field(default_factory=dict)
     former: dict[int, Position] = field(default_factory=dict)
     """Processors that no longer run, and the end of their ready log: what they left of these partitions is here."""
+    config_epoch: int = 0
+    """Of the last commit."""
 
     def apply(self, commit: Commit, after: Position) -> None:
         """Take one commit in."""
@@ -64,7 +67,7 @@ class Fold:
             for partition, added in changes.items():
                 old = totals.get(partition) or [0] * len(COUNTERS)
                 totals[partition] = [a + b for a, b in zip(old, added, strict=True)]
-        self.ready = after
+        self.ready, self.config_epoch = after, commit.config_epoch
 
     def with_partitions(self, other: Fold, partitions: Sequence[int]) -> Fold:
         """This fold, with these partitions as ``other`` has them.
@@ -76,7 +79,7 @@ class Fold:
         for stream in {*self.counters, *other.counters}:
             kept = {p: c for p, c in self.counters.get(stream, {}).items() if p not in set(partitions)}
             counters[stream] = kept | other.counters.get(stream, {})
-        return Fold(self.ready, vectors, counters, dict(self.former))
+        return Fold(self.ready, vectors, counters, dict(self.former), self.config_epoch)
 
 
 def merge(folds: Sequence[Fold], owned: Sequence[int]) -> Fold:
@@ -110,7 +113,7 @@ def load(disk: Disk, folder: str) -> Fold:
         raise Broken(f"state of format {saved.format} in {folder}; this version reads 1", code="state_format")
     vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
     former = {number: Position(*at) for number, at in saved.former.items()}
-    return Fold(Position(*saved.ready), vectors, saved.counters, former)
+    return Fold(Position(*saved.ready), vectors, saved.counters, former, saved.config_epoch)
 
 
 class StateStore:
@@ -151,7 +154,7 @@ class StateStore:
             self.dead.add(table)
         self.pending_dead = []
         vectors = {p: v.encode() for p, v in fold.vectors.items()}
-        saved = Saved(fold.ready, vectors, fold.counters, dict(fold.former))
+        saved = Saved(fold.ready, vectors, fold.counters, dict(fold.former), fold.config_epoch)
         write_whole(self.disk, f"{self.folder}/fold", msgspec.msgpack.encode(saved))
 
     def close(self) -> None:

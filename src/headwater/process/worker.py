@@ -18,7 +18,7 @@ from headwater.event.commit import COUNTERS, Commit
 from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, read_whole, write_whole
-from headwater.kit.errors import Broken, Busy
+from headwater.kit.errors import Broken, Busy, Misconfigured
 from headwater.log import cut, retain
 from headwater.log.block import Secret
 from headwater.log.cut import Cut
@@ -129,6 +129,7 @@ class ProcessWorker:
                 former[number] = fold.ready
             if former.get(number) is None or own.former.get(number) != fold.ready:
                 self._remember(number, fold, newest - self.seen.window_minutes - EXPIRE_MINUTES)
+        self._check_epoch(max(fold.config_epoch for fold in folds))
         self.committed = own.ready
         self.fold = own.with_partitions(merge(folds, self.owned), self.owned)
         self.fold.former = former
@@ -280,6 +281,17 @@ class ProcessWorker:
         self.careful = careful
         for group in self.groups:
             group.runner.reader.careful = careful
+
+    def _check_epoch(self, last: int) -> None:
+        """INV-PROC-4. Misconfigured: a later start of this node has committed, so this one has an older copy of
+        ``headwater.json`` beside newer logs and state."""
+        if self.config_epoch < last:
+            raise Misconfigured(
+                f"start {self.config_epoch} of this node follows commits of its start {last}: headwater.json is older "
+                "than the logs beside it",
+                code="start_went_back",
+                help="put back headwater.json together with the rest of the data folder, from one backup",
+            )
 
     def _known_numbers(self) -> list[int]:
         names = {*self.disk.listdir(f"{self.data}/state"), *self.disk.listdir(f"{self.data}/ready")}

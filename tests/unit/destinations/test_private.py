@@ -280,6 +280,30 @@ def test_what_was_left_out_is_reckoned_while_processing_is_further(world: World,
     one.close()
 
 
+@pytest.mark.parametrize("on_restored", ["refill", "pause"])
+def test_what_was_left_out_is_counted_again_in_a_copy_that_had_not_counted_it(
+    world: World, raw: Raw, on_restored: str
+) -> None:
+    half_delivered(world, raw, gone=8)
+    one = deliverer(world, raw, processed=world.processed, on_raw_full="write_off", on_restored=on_restored)
+    while one.catch_up.runs == 0 or one.catch_up.run is not None:
+        world.run(one, 1)
+    rows, positions = list(world.store.rows["events"]), dict(world.store.positions)
+    assert (left_out(one), one.memory.skips) == (0, True)
+    world.ready.entries += chain([2], PARTITIONS, 12)
+    world.run(one, 200)
+    assert (left_out(one), one.memory.skips) == (3, False)
+    world.store.rows["events"], world.store.positions = rows, positions
+    world.ready.entries += chain([1], PARTITIONS, 14)
+    world.run(one, 20)
+    if on_restored == "pause":
+        assert code(one) == "destination_went_back"
+        one.adopt("here")
+    world.run(one, 200)
+    assert (len(world.ids()), left_out(one), one.memory.uncounted) == (12, 3, False)
+    one.close()
+
+
 def test_a_crash_before_the_first_row_forgets_nothing_of_what_is_left_out(world: World, raw: Raw) -> None:
     half_delivered(world, raw, gone=8)
     one = deliverer(world, raw, on_raw_full="write_off")

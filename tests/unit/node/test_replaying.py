@@ -42,7 +42,9 @@ def raw(logs: Logs, tmp_path: Path) -> NodeRaw:
         secret=SECRET,
         path=lambda *names: "/".join([str(tmp_path), *names]),
         node_ns=lambda: 1000 * SECOND,
-        settings=SimpleNamespace(process=SimpleNamespace(dedupe_window_s=60), destinations={"warehouse": None}),
+        settings=SimpleNamespace(
+            process=SimpleNamespace(dedupe_window_s=60), destinations={"warehouse": None}
+        ),
     )
     return NodeRaw(context, never)
 

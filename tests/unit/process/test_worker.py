@@ -1,4 +1,4 @@
-"""One processor against a crash at every step: INV-PROC-1, INV-PROC-2, INV-PROC-3, INV-ORD-1."""
+"""One processor against a crash at every step: INV-PROC-1, INV-PROC-2, INV-PROC-3, INV-PROC-4, INV-ORD-1."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from headwater.event.record import DEAD, SINGLE, STAMP, Head, encode_head, encod
 from headwater.event.slots import slot_of
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
+from headwater.kit.errors import Misconfigured
 from headwater.kit.threads import inline
 from headwater.log import recover
 from headwater.log.block import Secret
@@ -52,6 +53,7 @@ class Node:
         self.log_ids = iter(range(1, 1000))
         self.collectors: dict[int, BlockWriter] = {}
         self.workers = 1
+        self.epoch = 1
         self.reports: dict[int, dict[str, Any]] = {}
 
     def start(self) -> int:
@@ -104,7 +106,7 @@ class Node:
             SimpleNamespace(start=self.start, offset_ns=lambda: self.offset_ns),
             ReadyWriter(self.block_writer(folder, number)), runner,
             lambda report: self.reports.update({number: report}),
-            partitions=8, config_epoch=1, secret=SECRET, ids_bytes_max=1 << 30,
+            partitions=8, config_epoch=self.epoch, secret=SECRET, ids_bytes_max=1 << 30,
         )  # fmt: skip
         worker.recover()
         return worker
@@ -238,6 +240,28 @@ def test_inv_proc_2_every_commit_covers_what_it_holds_and_the_chain_has_no_gap(n
         for row in pa.ipc.open_stream(commit.sections["rows:events"]).read_all().to_pylist():
             position = Position(row["_hw_log"], row["_hw_seq"])
             assert commit.origin[row["_hw_writer"]] <= position < commit.target[row["_hw_writer"]]
+
+
+@pytest.mark.parametrize("saved", [True, False])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_inv_proc_4_a_start_below_that_of_the_last_commit_is_refused(
+    node: Node, saved: bool, workers: int
+) -> None:
+    node.workers, node.epoch = workers, 7
+    for number in range(workers):
+        one = node.processor(number)
+        node.accept(event(number))
+        drain(one)
+        if saved:
+            one._save()
+        crash(one)
+    node.workers, node.epoch = 1, 6
+    with pytest.raises(Misconfigured, match="start 6 of this node follows commits of its start 7"):
+        node.processor()
+    node.epoch = 7
+    node.accept(event(9))
+    drain(node.processor())
+    assert node.commits()[-1].config_epoch == 7
 
 
 def test_a_changed_number_of_processors_neither_loses_nor_doubles(node: Node) -> None:
