@@ -380,23 +380,28 @@ class World:
                 worker.view.kill()
 
     def rot_compressed(self, path: str) -> None:
-        """A byte of a compressed segment changes: what is not in a frame harms nothing."""
+        """A byte of a compressed segment changes. Outside of frames that harms nothing, as long as one index is whole."""
         writer, name = path.split("/")[-2:]
         log, first = int(name[:16], 16), int(name[17:33], 16)
-        bytes_of = cast(Any, Content(bytes(self.sim.disk.names.live[path].cache)))
-        file = compressed.CompressedFile(bytes_of, 0, log, first, SECRET)
-        at = self.sim.random.randrange(file.disk_bytes)
-        content = file.pread(file.size(), 0)
-        touched = [n for n in range(len(file.index.frames)) if file.offsets[n] <= at < file.offsets[n + 1]]
-        for n in touched:
-            for page in range(0, len(content), block.PAGE_BYTES):
-                header = block.read_header(content[page:], log)
-                begin, end = n * file.index.frame_bytes, (n + 1) * file.index.frame_bytes
-                if header is not None and page < end and page + header.disk_bytes > begin:
+        cached = self.sim.disk.names.live[path]
+        before = self.plain_of(path, log, first)
+        at = self.sim.random.randrange(len(cached.cache))
+        cached.rot(at)
+        after = self.plain_of(path, log, first)
+        for page in range(0, len(before), block.PAGE_BYTES):
+            header = block.read_header(before[page:], log)
+            if header is not None:
+                end = page + header.disk_bytes
+                if before[page:end] != after[page:end]:
                     self.oracle.harm(int(writer, 16), log, range(header.first_seq, header.next_seq))
-        self.compressed["rotten frame" if touched else "rotten index"] += 1
-        self.sim.disk.names.live[path].rot(at)
+        self.compressed["rotten frame" if before != after else "rotten index"] += 1
         self.sim.note(f"a byte of {path} rots at {at}")
+
+    def plain_of(self, path: str, log: int, first: int) -> bytes:
+        """What can be read of a compressed segment; nothing where neither index is whole."""
+        content = cast(Any, Content(bytes(self.sim.disk.names.live[path].cache)))
+        file = compressed.CompressedFile(content, 0, log, first, SECRET)
+        return file.pread(file.size(), 0)
 
     def turn(self) -> None:
         """One thread of one worker goes on, or the upkeep process."""
