@@ -84,8 +84,10 @@ def test_a_pause_holds_one_destination_over_a_restart_and_loses_nothing(
     assert node.stop() == 0
     assert "not asked: warehouse" in node.command("explain", "held").stdout
     node.start()
+    wait_for(lambda: "is paused by operator" in node.command("status").stdout, 15, node.log)
     status = node.command("status")
-    assert "warehouse is paused by operator since" in status.stdout and "because a copy" in status.stdout
+    assert "warehouse is paused by operator since" in status.stdout, status.stdout
+    assert "because a copy" in status.stdout
     assert "headwater destination resume warehouse --data" in status.stdout
     assert status.returncode == 0, "a pause behind the door does not turn events away"
     node.post("/events", {"event": "C", "messageId": "held too"})
