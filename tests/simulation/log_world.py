@@ -380,7 +380,7 @@ class World:
                 worker.view.kill()
 
     def rot_compressed(self, path: str) -> None:
-        """A byte of a compressed segment changes. Outside of frames that harms nothing, as long as one index is whole."""
+        """A byte of a compressed segment changes. Outside of frames it harms nothing, as long as an index is whole."""
         writer, name = path.split("/")[-2:]
         log, first = int(name[:16], 16), int(name[17:33], 16)
         cached = self.sim.disk.names.live[path]
