@@ -13,7 +13,7 @@ from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.log import files
 from headwater.log.block import Secret
-from headwater.log.write import BlockWriter
+from headwater.log.write import PIECE_BYTES, BlockWriter, Segments
 
 FOLDER = "/raw/0"
 BLOCKS_IN_SEGMENT = 4
@@ -107,3 +107,47 @@ def test_a_segment_that_cannot_be_made_leaves_the_one_that_is_there() -> None:
     assert not log.has_room(4096)
     thread.run()
     assert log.has_room(4096)
+
+
+class Pauses:
+    """Counts them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, seconds: float) -> None:
+        self.count += 1
+
+
+def test_zeros_are_written_piece_by_piece_unless_a_segment_is_wanted_at_once() -> None:
+    """A sync of the log waits for one piece; a log without a segment cannot wait."""
+    disk, thread, pauses = SimDisk().process("worker"), Slow(), Pauses()
+    pieces = 4
+    segments = Segments(disk, FOLDER, pieces * PIECE_BYTES, thread, lambda: True, 2, pauses)
+    segments.prepare()
+    assert segments.urgent, "none of the two is there"
+    thread.work.popleft()()
+    assert (len(segments.prepared), pauses.count, segments.urgent) == (1, 0, False)
+    thread.run()
+    assert (len(segments.prepared), pauses.count) == (2, pieces - 1)
+    for _ in range(2):
+        disk.close(segments.take(9, len(segments.prepared)))
+        segments.prepared.pop(0)
+    with pytest.raises(Busy):
+        segments.take(9, 7)
+
+
+def test_a_log_with_one_segment_ahead_makes_it_slowly_until_it_is_missed() -> None:
+    disk, thread, pauses = SimDisk().process("worker"), Slow(), Pauses()
+    segments = Segments(disk, FOLDER, 2 * PIECE_BYTES, thread, lambda: True, 1, pauses)
+    segments.prepare()
+    wanted = [segments.urgent]
+    with pytest.raises(Busy):
+        segments.take(9, 0)
+    assert [*wanted, segments.urgent] == [False, True]
+    thread.run()
+    assert pauses.count == 0
+    disk.close(segments.take(9, 0))
+    segments.taken()
+    thread.run()
+    assert pauses.count == 1
