@@ -32,8 +32,8 @@ def backup(target: str, data: str, as_json: bool) -> None:
     headwater backup /backups --data /var/lib/headwater
     headwater restore --check /backups/monday.tar.zst
 
-    Delivery into a DuckDB file in the data folder waits while that file is copied; accepting waits for nothing.
-    Run it as the user of the node.
+    Delivery into a DuckDB file in the data folder waits while that file is copied; accepting goes
+    on, and shares the disk. Run it as the user of the node.
     """
     from headwater.kit.clock import SystemClock
     from headwater.kit.disk import SystemDisk

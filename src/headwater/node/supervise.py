@@ -308,17 +308,15 @@ class Supervisor:
         settings = self.settings
         snapshot.sweep(self.data)
         with hold.retiring(self.data) as may:
-            for number in (
-                former.retire(
-                    self.disk,
-                    self.data,
-                    self.reports(),
-                    settings.process.workers,
-                    settings.destinations,
-                    self.folder.secret,
-                )
-                if may
-                else ()
+            if not may:
+                return
+            for number in former.retire(
+                self.disk,
+                self.data,
+                self.reports(),
+                settings.process.workers,
+                settings.destinations,
+                self.folder.secret,
             ):
                 self.happenings.emit(ProcessorRetired(number=number))
 
