@@ -31,6 +31,8 @@ class Part:
     purpose: str
     binaries: tuple[str, ...] = ()
     """Names of the program, the first one found is taken."""
+    files: tuple[str, ...] = ()
+    """Where it lies, when it is on nobody's PATH; the first one found is taken."""
     debian: str | None = None
     """The Debian package that brings it."""
     npm: str | None = None
@@ -57,6 +59,26 @@ PARTS: tuple[Part, ...] = (
         purpose="the example of a load balancer in deploy/",
         binaries=("haproxy",),
         debian="haproxy",
+    ),
+    Part(
+        "redis",
+        purpose="a coordination store: one server, with Sentinel, as a Cluster",
+        binaries=("redis-server",),
+        debian="redis-server",
+    ),
+    Part("redis-sentinel", purpose="failover of Redis", binaries=("redis-sentinel",), debian="redis-sentinel"),
+    Part("java", purpose="runs ZooKeeper and Kafka", binaries=("java",), debian="default-jre-headless"),
+    Part(
+        "zookeeper",
+        purpose="a coordination store",
+        files=("/usr/share/java/zookeeper.jar",),
+        debian="zookeeper",
+    ),
+    Part(
+        "postgres",
+        purpose="a warehouse in a server of its own",
+        files=tuple(f"/usr/lib/postgresql/{version}/bin/postgres" for version in range(18, 12, -1)),
+        debian="postgresql",
     ),
     Part(
         "chromium",
@@ -99,6 +121,9 @@ def find_part(name: str) -> Path | None:
         manifest = folder / "package.json"
         wanted = f'"version": "{part.npm_version}"'
         return folder if manifest.is_file() and wanted in manifest.read_text("utf-8") else None
+    for file in map(Path, part.files):
+        if file.exists():
+            return file
     for binary in part.binaries:
         for path in (None, *_SBIN):
             found = shutil.which(binary, path=path)
