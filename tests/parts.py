@@ -66,7 +66,9 @@ PARTS: tuple[Part, ...] = (
         binaries=("redis-server",),
         debian="redis-server",
     ),
-    Part("redis-sentinel", purpose="failover of Redis", binaries=("redis-sentinel",), debian="redis-sentinel"),
+    Part(
+        "redis-sentinel", purpose="failover of Redis", binaries=("redis-sentinel",), debian="redis-sentinel"
+    ),
     Part("java", purpose="runs ZooKeeper and Kafka", binaries=("java",), debian="default-jre-headless"),
     Part(
         "zookeeper",
