@@ -139,8 +139,7 @@ class PrivateRun:
 
     def _gone(self, at: Vector) -> int:
         return sum(
-            gone(self.disk, self._folder(writer), at[writer], end)
-            for writer, end in self.until.items()
+            gone(self.disk, self._folder(writer), at[writer], end) for writer, end in self.until.items()
         )
 
     def _left(self) -> int:
