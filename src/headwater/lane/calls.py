@@ -20,7 +20,9 @@ PIECE_BYTES = 1024 * 1024
 BODY_BYTES_MAX = 256 * 1024 * 1024
 IDLE_MAX = 4
 """Connections to one node that are kept while nobody calls."""
-SOCKET = re.compile(r"deliver-[a-z0-9][a-z0-9_-]{0,47}|ops-0")
+NODE = "node"
+"""The lane process itself: what is asked about the node as a whole."""
+SOCKET = re.compile(rf"deliver-[a-z0-9][a-z0-9_-]{{0,47}}|{NODE}")
 """What may be asked from another node."""
 
 Reply = tuple[dict[str, Any], bytes]
@@ -85,7 +87,7 @@ def socket_of(header: Mapping[str, Any]) -> str:
     name = str(header.get("socket"))
     if not SOCKET.fullmatch(name) or not isinstance(header.get("request"), dict):
         raise Rejected(
-            f"socket {name[:60]!r}: expected a deliverer or ops-0, with a request", code="call_socket"
+            f"socket {name[:60]!r}: expected a deliverer or `{NODE}`, with a request", code="call_socket"
         )
     return name
 

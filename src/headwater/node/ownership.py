@@ -15,6 +15,7 @@ from headwater.kit import ask
 from headwater.kit.errors import HeadwaterError, Unavailable
 from headwater.log.cut import home_of
 from headwater.node.context import Context
+from headwater.ops.everywhere import Answers
 
 LANE_WAIT_S = 5.0
 CALL_WAIT_S = 60.0
@@ -46,6 +47,12 @@ class Ownership:
     def of_processor(self, number: int, processors: int) -> list[int]:
         """Those of them that belong to one processor."""
         return [partition for partition in self.owned() if partition % processors == number]
+
+    def owners(self) -> dict[str, frozenset[int]]:
+        """Node id → the partitions that it owns."""
+        view = self.view
+        members = view.table.members if view is not None else {}
+        return {node: frozenset(view.table.owned_by(node)) for node in members} if view is not None else {}
 
     def pipeline(self, destination: str) -> str:
         """The name under which a destination keeps its positions. Unavailable: the cluster has not said its name."""
@@ -109,6 +116,13 @@ class Mirrors:
         path = self.context.path("run", "lane.sock")
         told: dict[str, object] = {"op": "call", "node": node, "socket": socket, "request": request}
         return ask.ask(path, told, CALL_WAIT_S, body=body)
+
+    def everywhere(self, part: str) -> Answers:
+        """Every other node's part of the ledger; see ops/everywhere."""
+        answer = self.ask({"op": "everywhere", "part": part})
+        if answer is None:
+            return Answers({}, ["the lane of this node"])
+        return Answers(answer["parts"], answer["silent"])  # type: ignore[arg-type]
 
     def trim(self, name: str, below: Vector) -> None:
         """See Sources; at most once a second."""
