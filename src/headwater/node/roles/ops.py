@@ -11,8 +11,8 @@ from headwater.kit.disk import Disk
 from headwater.kit.errors import HeadwaterError
 from headwater.node import rotation
 from headwater.node.context import Context
-from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.dead_letters import NodeDeadLetters
+from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.settings import Settings, secret_reader
 from headwater.ops.look import Look, Parts
 from headwater.ops.serve import OpsServer
