@@ -35,6 +35,7 @@ FAREWELL_S = 0.5
 SELF = "self"
 
 Heard = Callable[[str, Message], None]
+Met = Callable[[str], None]
 
 
 class Line:
@@ -76,25 +77,28 @@ class Links:
         counters: Counters,
         group: Group,
         heard: Heard,
+        met: Met,
         *,
         retry_s: float,
+        dial_s: float,
         silent_s: float,
     ) -> None:
-        """``heard`` gets what a node says, and who it is; ``group`` owns the tasks."""
+        """``heard`` gets what a node says, and who it is; ``met`` who it is as soon as there is a connection; ``group``
+        owns the tasks."""
         self.identity = identity
         self.clock = clock
         self.counters = counters
         self.group = group
         self.heard = heard
+        self.met = met
         self.retry_s = retry_s
+        self.dial_s = dial_s
         self.silent_s = silent_s
         self.wanted: dict[str, str] = {}
         """Node id → address."""
         self.lines: dict[str, list[Line]] = {}
         self.trouble: dict[str, str] = {}
         """Address → why there is no connection with whoever is there."""
-        self.twin: Refused | None = None
-        """Somebody else has this node's data folder."""
         self.listener: connection.Listener | None = None
 
     async def listen(self, binding: str) -> str:
@@ -150,13 +154,11 @@ class Links:
             await self.clock.sleep(waits.next_s(reached=node in self.lines))
 
     async def keep_seed(self, address: str) -> None:
-        """The same for whoever is at an address, until that is this node itself."""
+        """The same for whoever is at an address."""
         waits, node = Waits(self.retry_s), ""
         while True:
             if node not in self.lines:
                 node = await self.dial(address, None)
-                if node == self.identity.node:
-                    return
                 if node:
                     waits.begin()
             await self.clock.sleep(waits.next_s(reached=bool(node)))
@@ -164,13 +166,14 @@ class Links:
     async def dial(self, address: str, node: str | None) -> str:
         """Who was at an address, after the connection with it has ended; empty: nobody that can be spoken with."""
         try:
-            peer = await connection.dial(address, self.identity, node=node)
+            async with asyncio.timeout(self.dial_s):
+                peer = await connection.dial(address, self.identity, node=node)
+        except TimeoutError:
+            self.trouble[address] = f"{address} does not answer within {self.dial_s:g} s"
+            return ""
         except Refused as error:
-            if error.code == SELF and error.fields.get("incarnation") == self.identity.incarnation:
-                return self.identity.node
-            if error.code == SELF:
-                self.twin = error
-            self.trouble[address] = str(error)
+            if error.code != SELF:  # a list of seeds may name everybody
+                self.trouble[address] = str(error)
             return ""
         except HeadwaterError as error:
             self.trouble[address] = error.message
@@ -188,6 +191,7 @@ class Links:
         self.lines.setdefault(node, []).append(line)
         pump = self.group.start(f"send {node}", line.pump())
         try:
+            self.met(node)
             while (frame := await peer.receive()) is not None:
                 line.heard_ns = self.clock.boot_ns()
                 if frame.kind == Kind.MEMBER:
