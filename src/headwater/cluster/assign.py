@@ -93,12 +93,12 @@ def owners(held: Numbers, stood: Numbers, weights: Numbers) -> Numbers:
             owner[partition] = node
             load.give(node)
     for partition in np.flatnonzero(owner == NOBODY):
-        owner[partition] = node = load.poorest()
-        load.give(node)
+        poorest = load.poorest()
+        owner[partition] = poorest
+        load.give(poorest)
     while load.uneven():
         rich, poor = load.richest(), load.poorest()
-        partition = best_to_move(owner == rich, stood == poor)
-        owner[partition] = poor
+        owner[best_to_move(owner == rich, stood == poor)] = poor
         load.take(rich)
         load.give(poor)
     return owner
@@ -122,20 +122,21 @@ def standbys(owner: Numbers, held: Numbers, stood: Numbers, load: Load, zones: N
 
     standby = np.full(len(owner), NOBODY, np.int64)
     pairs = np.zeros((count, count), np.int64)
-    for partition, of in enumerate(owner):
+    for partition, of in enumerate(owner.tolist()):
         for node in (int(stood[partition]), int(held[partition])):
-            if may_stand(node, int(of)):
+            if may_stand(node, of):
                 standby[partition] = node
                 load.give(node)
                 pairs[of, node] += 1
                 break
-    for partition in np.flatnonzero(standby == NOBODY):
-        of = owner[partition]
+    for partition in np.flatnonzero(standby == NOBODY).tolist():
+        of = int(owner[partition])
         rank = load.above * LOAD_FIRST + pairs[of] + (zones == zones[of]) * OTHER_ZONE_FIRST
         rank[of] = np.iinfo(np.int64).max
-        standby[partition] = node = int(rank.argmin())
-        load.give(node)
-        pairs[of, node] += 1
+        least = int(rank.argmin())
+        standby[partition] = least
+        load.give(least)
+        pairs[of, least] += 1
     even_out(owner, standby, load, zones)
     return standby
 
