@@ -71,7 +71,9 @@ class ClusterNode(Running):
 
     def order(self, what: str, body: Any, token: str = ADMIN_TOKEN) -> int:
         """An order over HTTP; its status."""
-        return self.ask("POST", f"/cluster/{what}", body, {"Authorization": f"Bearer {token}"}, port=self.ops).status
+        return self.ask(
+            "POST", f"/cluster/{what}", body, {"Authorization": f"Bearer {token}"}, port=self.ops
+        ).status
 
     def member_pid(self) -> int:
         """The member process."""
@@ -115,7 +117,7 @@ def cluster_of(
             name = chr(ord("a") + number)
             (folder / name).mkdir()
             own = settings[number] if number < len(settings) else ""
-            nodes.append(ClusterNode(folder / name, name, "\n".join((store, more, own))))
+            nodes.append(ClusterNode(folder / name, name, f"{store}\n{more}\n{own}"))
         if not store:
             peers = json.dumps([f"127.0.0.1:{node.member}" for node in nodes])
             for node in nodes:

@@ -37,7 +37,7 @@ from headwater.cluster.membership import Membership, Rules
 from headwater.cluster.messages import Drain, Heartbeat, Message
 from headwater.cluster.settings import ClusterSettings
 from headwater.cluster.stores.port import Holder, Store
-from headwater.cluster.table import NodeRecord, Table
+from headwater.cluster.table import NodeRecord, Table, View
 from headwater.kit.clock import Clock
 from headwater.kit.counters import Counters
 from headwater.kit.disk import Disk, make_folders, read_whole, write_whole
@@ -49,6 +49,7 @@ from headwater.peer.identity import Identity
 SILENT_HEARTBEATS = 3
 """A connection that is silent for so long is dialled anew."""
 LEAVE_POLL_S = 0.05
+ACQUAINTED_MAX = 4096
 RECORD_HEARTBEATS = 5
 """How long a record lives in the store without its node."""
 
@@ -128,6 +129,8 @@ class Member:
             dial_s=settings.dial_timeout_s,
             silent_s=SILENT_HEARTBEATS * settings.heartbeat_s,
         )
+        self.acquainted: dict[str, NodeRecord] = {}
+        """Everybody who was ever known, for the names in what is told."""
         self.meeting = None if store is None else self.meet(store, counters)
         self.waiting: asyncio.Queue[Action] = asyncio.Queue()
         self.idle = True
@@ -165,7 +168,17 @@ class Member:
         now_ns = self.clock.boot_ns()
         self.links.check(now_ns)
         self.act(self.core.tick(now_ns))
-        self.links.know({node: one.member_address for node, one in self.core.records.items() if one.member_address})
+        self.links.know(
+            {node: one.member_address for node, one in self.core.records.items() if one.member_address}
+        )
+
+    def acquaint(self) -> None:
+        """Remember names; the oldest are forgotten."""
+        if self.acquainted.items() >= self.core.records.items():
+            return
+        self.acquainted |= self.core.records
+        for node in list(self.acquainted)[: max(0, len(self.acquainted) - ACQUAINTED_MAX)]:
+            del self.acquainted[node]
 
     def heard(self, node: str, message: Message) -> None:
         """A node said something."""
@@ -206,7 +219,9 @@ class Member:
             self.act(self.core.drain(self.clock.boot_ns(), draining))
         elif not self.links.send(record.node, Drain(draining=draining)):
             raise Unavailable(
-                f"{record.name} cannot be reached", code="node_away", help="`headwater cluster evict` takes it out"
+                f"{record.name} cannot be reached",
+                code="node_away",
+                help="`headwater cluster evict` takes it out",
             )
         return {"node": record.node, "name": record.name, "draining": draining}
 
@@ -223,7 +238,9 @@ class Member:
             raise Rejected(f"{record.name} is no member", code="node", help="nothing waits for it")
         actions = self.core.evict(record.node, "evicted by an operator", now_ns)
         if not actions:
-            raise Unavailable("nobody leads the cluster now", code="no_leader", help="try again in some seconds")
+            raise Unavailable(
+                "nobody leads the cluster now", code="no_leader", help="try again in some seconds"
+            )
         self.act(actions)
         return {"node": record.node, "name": record.name, "evicted": True}
 
@@ -279,7 +296,7 @@ class Member:
                 await self.clock.sleep(self.settings.join_retry_s)
                 self.links.trouble.pop(table_path(self.data), None)
 
-    async def show(self, shown: view.View) -> None:
+    async def show(self, shown: View) -> None:
         """The other processes see it; where the disk does not take it, the next one tells the same."""
         try:
             await asyncio.to_thread(partial(view.write, self.disk, view.view_path(self.data), shown))
@@ -315,7 +332,8 @@ class Member:
         """A node's name, or its id where nobody ever said it."""
         if node == self.core.me.node:
             return self.core.me.name
-        return self.core.records[node].name if node in self.core.records else node
+        record = self.core.records.get(node) or self.acquainted.get(node)
+        return record.name if record is not None else node
 
     # -- the end
 
@@ -351,6 +369,7 @@ class Member:
         return status.page(
             self.core,
             self.settings.name,
+            self.acquainted,
             self.links.trouble,
             [store] if store else [],
             self.clock.boot_ns(),

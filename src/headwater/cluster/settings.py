@@ -23,7 +23,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SECRET_CHARACTERS_MIN = 16
 WEIGHT_MAX = 100
 COPIES_MAX = 5
-HEARTBEAT_S_MAX = 60.0
+HEARTBEAT_S_MIN, HEARTBEAT_S_MAX = 0.5, 60.0
 LEASE_HEARTBEATS_MIN = 3
 """A lease must outlive this many heartbeats, or one lost packet would cost the leadership."""
 WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared, not bound
@@ -229,7 +229,7 @@ def check_numbers(settings: ClusterSettings) -> None:
         ("weight", 0, WEIGHT_MAX),
         ("minimum_nodes", 1, 10_000),
         ("copies", 1, COPIES_MAX),
-        ("heartbeat_s", 0.05, HEARTBEAT_S_MAX),
+        ("heartbeat_s", HEARTBEAT_S_MIN, HEARTBEAT_S_MAX),
         ("lease_ttl_s", 0.1, 3600),
         ("dial_timeout_s", 0.1, 60),
         ("join_retry_s", 0.05, 60),

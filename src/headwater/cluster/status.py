@@ -28,16 +28,18 @@ def held(core: Membership, now_ns: int) -> Held:
 def page(
     core: Membership,
     cluster: str,
+    acquainted: Mapping[str, NodeRecord],
     trouble: Mapping[str, str],
     waits_for: Iterable[str],
     now_ns: int,
     wall_ns: int,
 ) -> dict[str, Any]:
-    """Everything. ``trouble``: address → why nobody is reached there; ``waits_for``: what else hinders it. Times of the
+    """Everything. ``acquainted``: records of nodes that were here once; ``trouble``: address → why nobody is reached there; ``waits_for``: what else hinders it. Times of the
     page are wall times, told from how long ago things were."""
     why = core.why_not_viable(now_ns)
     table, me = core.table, core.me
     records = known(core, now_ns)
+    once = {**acquainted, **records}
     return {
         "cluster": cluster,
         "cluster_id": table.cluster_id,
@@ -58,8 +60,8 @@ def page(
                 "date": date_text(wall_ns - (now_ns - one.at_ns)),
                 "event": one.event,
                 "id": one.node,
-                "name": records[one.node].name if one.node in records else "",
-                "address": records[one.node].member_address if one.node in records else "",
+                "name": once[one.node].name if one.node in once else "",
+                "address": once[one.node].member_address if one.node in once else "",
                 "incarnation": one.incarnation,
                 "epoch": one.epoch,
                 **({"reason": one.reason} if one.reason else {}),

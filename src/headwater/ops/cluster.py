@@ -70,10 +70,8 @@ class ClusterPages:
         if member is None or "status" not in member.detail:
             raise Unavailable("the member process has not started yet", code="no_member")
         lane = reports.get("lane-0")
-        page = {**member.detail["status"], "lanes": lane.detail if lane is not None else {}}
-        page["waits_for"] = [*page.get("waits_for", []), *member.reasons]
-        page["age_s"] = round((self.look.clock.boot_ns() - member.boot_ns) / 1e9, 1)
-        return page
+        age_s = round((self.look.clock.boot_ns() - member.boot_ns) / 1e9, 1)
+        return {**member.detail["status"], "lanes": lane.detail if lane is not None else {}, "age_s": age_s}
 
     async def ordered(self, order: str, asked: dict[str, Any]) -> dict[str, Any]:
         """Have the member process do something. HeadwaterError as it says."""

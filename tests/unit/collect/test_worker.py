@@ -292,7 +292,7 @@ def test_a_held_door_answers_503_with_the_reason_and_opens_again(tmp_path: Path)
         while door.worker.door.held_as != held:
             await door.worker.clock.sleep(0.01)
 
-    async def asks(door: Running) -> list[bytes]:
+    async def asks(door: Running) -> bytes:
         await turns(door, Held(HELD_TOO_FEW, 1, 3))
         held = await door.ask(post() + get("/ping", CLOSE))
         await turns(door, NOT_HELD)

@@ -113,6 +113,11 @@ class Store(Protocol):
         """Give it up at once; False: it was not held by this token any more, and nothing was done."""
         ...
 
+    async def depose(self, node: str) -> bool:
+        """Take the lease away from this node, which is dead as others found; False: it does not hold it. Should it live
+        after all, two lead for a moment, as with every store that forgets: that costs work, and nothing else."""
+        ...
+
     async def leader(self) -> Holder | None:
         """Who holds the lease now."""
         ...

@@ -42,6 +42,13 @@ return redis.call('DEL', KEYS[1])
 """
 """KEYS lease; ARGV value: 1 when it was ours."""
 
+DEPOSE = """
+local have = redis.call('GET', KEYS[1])
+if not have or string.sub(have, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+"""KEYS lease; ARGV node: 1 when that node had it."""
+
 PUT_TABLE = """
 local have = redis.call('HMGET', KEYS[1], 'epoch', 'table')
 if have[1] and have[1] >= ARGV[1] then

@@ -94,6 +94,9 @@ class RedisStore:
         text = holder_text(lease.holder, lease.token)
         return bool(await self._run(scripts.GIVE, [self._key("leader")], text))
 
+    async def depose(self, node: str) -> bool:
+        return bool(await self._run(scripts.DEPOSE, [self._key("leader")], checked_name("node", node)))
+
     async def leader(self) -> Holder | None:
         return holder_in(await self._command("GET", self._key("leader")))
 

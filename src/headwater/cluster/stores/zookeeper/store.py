@@ -122,6 +122,13 @@ class ZooKeeperStore:
     async def release(self, lease: Lease) -> bool:
         return await self._give(self._leader, holder_text(lease.holder, lease.token))
 
+    async def depose(self, node: str) -> bool:
+        found = await self._call(lambda client: self._found(client, self._leader))
+        holder = holder_in(found.value) if found else None
+        if found is None or holder is None or holder.node != node:
+            return False
+        return await self._give(self._leader, found.value)
+
     async def leader(self) -> Holder | None:
         found = await self._call(lambda client: self._found(client, self._leader))
         return holder_in(found.value) if found else None
