@@ -27,6 +27,7 @@ COMMANDS = {
     "dead": ("headwater.cli.dead", "dead"),
     "replay": ("headwater.cli.replay", "replay"),
     "destination": ("headwater.cli.destination", "destination"),
+    "cluster": ("headwater.cli.cluster", "cluster"),
     "log": ("headwater.cli.log", "log"),
     "completion": ("headwater.cli.completion", "completion"),
     "backup": ("headwater.cli.backup", "backup"),

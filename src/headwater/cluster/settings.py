@@ -14,19 +14,18 @@ from typing import Any, Literal
 
 import msgspec
 
+from headwater.cluster.stores.settings import StoreSettings
 from headwater.kit.errors import HeadwaterError, Misconfigured
-from headwater.kit.wire import split_address
+from headwater.peer.address import LANE_PORT, MEMBER_PORT, dialled, parse
 
 GIB = 1024**3
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-PORT = re.compile(r":(\d{1,5})$")
 SECRET_CHARACTERS_MIN = 16
 WEIGHT_MAX = 100
 COPIES_MAX = 5
-HEARTBEAT_S_MAX = 60.0
+HEARTBEAT_S_MIN, HEARTBEAT_S_MAX = 0.5, 60.0
 LEASE_HEARTBEATS_MIN = 3
 """A lease must outlive this many heartbeats, or one lost packet would cost the leadership."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared, not bound
 
 
@@ -70,13 +69,6 @@ class TimersSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Accepted, without effect: there are no rooms."""
 
 
-class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Placeholder until cluster/stores is there."""
-
-    url: str = ""
-    """Where the store is."""
-
-
 class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How this node finds the others and what they agree on. Nothing of it reloads."""
 
@@ -92,7 +84,8 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """The file that holds the secret instead; a relative path is below the data folder."""
     listen: str = "tcp://127.0.0.1:7510"
     """Where other nodes reach this one: `tcp://HOST:PORT`, or `tcp://[INTERFACE:FAMILY]:PORT` with the name of a
-    network interface, an address, `_site_` (the first address that other machines can reach), and `ipv4` or `ipv6`."""
+    network interface, an address, or `_site_` (the first address that other machines can reach), and `ipv4` or
+    `ipv6`."""
     lane: str = "tcp://127.0.0.1:7511"
     """The second listener, on which events travel to the owners of their partitions; written like `listen`."""
     advertise: str = ""
@@ -236,7 +229,7 @@ def check_numbers(settings: ClusterSettings) -> None:
         ("weight", 0, WEIGHT_MAX),
         ("minimum_nodes", 1, 10_000),
         ("copies", 1, COPIES_MAX),
-        ("heartbeat_s", 0.05, HEARTBEAT_S_MAX),
+        ("heartbeat_s", HEARTBEAT_S_MIN, HEARTBEAT_S_MAX),
         ("lease_ttl_s", 0.1, 3600),
         ("dial_timeout_s", 0.1, 60),
         ("join_retry_s", 0.05, 60),
@@ -264,9 +257,9 @@ def check_addresses(settings: ClusterSettings) -> None:
         raise wrong("advertise", f"{settings.advertise} is no address that others could dial")
     for peer in settings.peers:
         try:
-            split_address(peer)
+            dialled(peer, MEMBER_PORT)
         except HeadwaterError as error:
-            raise wrong("peers", f"expected a list of host:port, got {peer!r} in it") from error
+            raise wrong("peers", f"expected a list of HOST:PORT: {error.message}") from error
 
 
 def check_company(settings: ClusterSettings) -> None:
@@ -279,17 +272,12 @@ def check_company(settings: ClusterSettings) -> None:
         )
 
 
-def port_of(field: str, binding: str) -> int:
-    """The port of a binding; what stands before it is read where it is bound."""
-    scheme, _, rest = binding.rpartition("://")
-    found = PORT.search(rest)
-    if scheme not in ("tcp", "tls", "") or found is None or int(found[1]) > 65_535:
-        raise wrong(
-            field,
-            f"expected tcp://HOST:PORT or tcp://[INTERFACE:FAMILY]:PORT, got {binding!r}",
-            "for example tcp://0.0.0.0:7510, tcp://[eth0:ipv4]:7510",
-        )
-    return int(found[1])
+def port_of(name: str, binding: str) -> int:
+    """The port of a binding; the address that it means is looked up where it is bound."""
+    try:
+        return parse(binding, MEMBER_PORT if name == "listen" else LANE_PORT).port
+    except Misconfigured as error:
+        raise wrong(name, error.message, error.help) from error
 
 
 def secret_of(settings: ClusterSettings, name: str, read: Callable[[str], str]) -> str:

@@ -110,7 +110,9 @@ class Again:
 
     def busy(self) -> HeadwaterError | None:
         """Why nothing can be appended now."""
-        return STOPPED if self.door.stopped or self.door.leaving else self.log.full()
+        if self.door.stopped or self.door.leaving:
+            return STOPPED
+        return self.door.held or self.log.full()
 
     def read(self, letter: Letter, body: bytes) -> Verdict:
         """The body as the door reads it."""

@@ -24,6 +24,7 @@ from headwater.collect.replies import Template
 from headwater.collect.settings import CollectSettings
 from headwater.collect.stats import Stats
 from headwater.collect.tag import TagFile
+from headwater.config.control import NOT_HELD, Held
 from headwater.dialects.envelope import Limits, Refusal, Verdict
 from headwater.dialects.registry import DIALECTS
 from headwater.event.record import DEAD, SINGLE
@@ -77,6 +78,7 @@ class Log(Protocol):
 
 
 STOPPED = Busy("the node is stopping", retry_after_s=2.0, code="draining")
+HELD_CODE, HELD_RETRY_S = "not_enough_nodes", 2.0
 
 
 class Door:
@@ -112,6 +114,9 @@ class Door:
         """Draining: /ping says so, answers end their connections, everything else is served."""
         self.stopped = False
         """Nothing is accepted any more."""
+        self.held: HeadwaterError | None = None
+        """Why nothing is accepted for now (too few nodes of the cluster see each other)."""
+        self.held_as = NOT_HELD
         self.log: Log
         self.receipt_prefix = ""
 
@@ -156,10 +161,16 @@ class Door:
         self.stats.count("ping", status)
         waiter.answer(replies.without_body(reply) if plan.method == "HEAD" else reply)
 
+    def hold(self, held: Held) -> None:
+        """Take nothing while ``held`` says why; asked every 50 ms."""
+        if held != self.held_as:
+            self.held_as = held
+            self.held = Busy(held.text, retry_after_s=HELD_RETRY_S, code=HELD_CODE) if held.text else None
+
     def take(self, waiter: Waiter, entry: Entry[Plan], plan: Plan, body: bytes) -> None:
         """A request with events."""
         log = self.log
-        busy = STOPPED if self.stopped else log.full()
+        busy = STOPPED if self.stopped else self.held or log.full()
         if busy is not None or plan.method == "HEAD":
             return self.not_taken(waiter, plan, busy)
         if entry.query is not None:

@@ -9,6 +9,7 @@
 
 Several workers share the port by SO_REUSEPORT. The control page is looked at every 50 ms: while it says *draining*,
 /ping answers 503 and each answer ends its connection, but everything is still taken; only ``drain`` stops that.
+While it says *held* (too few nodes of a cluster see each other), events are answered 503 with the reason.
 Everything is timed by ``loop.call_later``: there is no task here.
 """
 
@@ -24,6 +25,7 @@ from headwater.collect.keys import KeyTable
 from headwater.collect.protocol import Connection
 from headwater.collect.settings import CollectSettings, host_and_port
 from headwater.collect.tag import tag_files
+from headwater.config.control import Held
 from headwater.kit import memory
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Misconfigured
@@ -52,6 +54,8 @@ class Control(Protocol):
     def offset_ns(self) -> int: ...
     @property
     def draining(self) -> bool: ...
+    @property
+    def held(self) -> Held: ...
 
 
 class CollectWorker:
@@ -157,6 +161,7 @@ class CollectWorker:
         control, door = self.control, self.door
         door.offset_ns = control.offset_ns
         door.leaving = door.leaving or control.draining
+        door.hold(control.held)
         self.polls += 1
         if self.polls % SWEEP_POLLS == 0:
             now = self.clock.boot_ns()

@@ -6,7 +6,7 @@ store of one cell is never seen torn, and no two cells have to be read together.
 ::
 
     0 magic "HWCTRL1\\0" | 8 version | 16 offset_ns (signed) | 24 start | 32 draining | 40 generation
-    | 48 raw_room_bytes | 56 alive_boot_ns
+    | 48 raw_room_bytes | 56 alive_boot_ns | 64 held: kind (8 bits), nodes seen (24), nodes needed (32)
 
 It is made anew, under a new inode, at each start of a node: a process that outlived its supervisor goes on seeing its
 own start's page, in which ``alive_boot_ns`` no longer moves.
@@ -16,18 +16,53 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Self
+from typing import NamedTuple, Self
 
 from headwater.kit.errors import Misconfigured
 
 PAGE_BYTES = 4096
 MAGIC = int.from_bytes(b"HWCTRL1\0", "little")
 VERSION = 1
-CELL_MAGIC, CELL_VERSION, CELL_OFFSET, CELL_START, CELL_DRAINING, CELL_GENERATION, CELL_ROOM, CELL_ALIVE = (
-    range(8)
-)
+CELL_MAGIC, CELL_VERSION, CELL_OFFSET, CELL_START = range(4)
+CELL_DRAINING, CELL_GENERATION, CELL_ROOM, CELL_ALIVE, CELL_HELD = range(4, 9)
 U64 = 2**64
 UNLIMITED = 2**63
+HELD_NOT, HELD_JOINING, HELD_TOO_FEW, HELD_NO_MAJORITY, HELD_SILENT = range(5)
+SEEN_MAX, NEEDED_MAX = 2**24 - 1, 2**32 - 1
+
+
+class Held(NamedTuple):
+    """Why a node of a cluster takes no events for now."""
+
+    kind: int
+    seen: int = 0
+    """Nodes that this one hears, itself included."""
+    needed: int = 0
+
+    @property
+    def text(self) -> str:
+        """In words; empty where events are taken."""
+        if self.kind == HELD_TOO_FEW:
+            return f"not enough nodes: {self.seen} of at least {self.needed} see each other"
+        if self.kind == HELD_NO_MAJORITY:
+            return f"cut off: hears {self.seen} of the cluster's members, needs {self.needed}"
+        words = {
+            HELD_JOINING: "has not joined the cluster yet",
+            HELD_SILENT: "the member process gives no sign of life",
+        }
+        return words.get(self.kind, "" if self.kind == HELD_NOT else "the cluster asks to wait")
+
+    @property
+    def cell(self) -> int:
+        """As one number, since no two cells are read together."""
+        return self.kind | min(self.seen, SEEN_MAX) << 8 | min(self.needed, NEEDED_MAX) << 32
+
+    @classmethod
+    def of(cls, cell: int) -> Held:
+        return cls(cell & 0xFF, cell >> 8 & SEEN_MAX, cell >> 32)
+
+
+NOT_HELD = Held(HELD_NOT)
 
 
 class ControlPage:
@@ -118,6 +153,14 @@ class ControlPage:
     def alive_boot_ns(self) -> int:
         """Boot time of the supervisor's last tick."""
         return int(self.cells[CELL_ALIVE])
+
+    @property
+    def held(self) -> Held:
+        """Why no events are taken though the node could: too few nodes of the cluster see each other."""
+        return Held.of(int(self.cells[CELL_HELD]))
+
+    def set_held(self, value: Held) -> None:
+        self.cells[CELL_HELD] = value.cell
 
     def set_offset_ns(self, value: int) -> None:
         self.cells[CELL_OFFSET] = value % U64

@@ -12,6 +12,7 @@ role          module                      from → to
 ``deliver``   roles/deliver.py            ready → one destination; SQL
 ``ops``       roles/ops.py                reports → health, metrics, status, API, demo page
 ``upkeep``    roles/upkeep.py             raw → raw, compressed
+``member``    roles/member.py             other nodes → the table, ``run/view``
 ============  ==========================  ====================================================
 """
 
@@ -93,10 +94,18 @@ def upkeep(context: Context) -> Role:
     return UpkeepRole(context)
 
 
+def member(context: Context) -> Role:
+    """This node's part in the cluster: heartbeats, the table, the store."""
+    from headwater.node.roles.member import MemberRole
+
+    return MemberRole(context)
+
+
 ROLES: Mapping[str, Callable[[Context], Role]] = {
     "collect": collect,
     "process": process,
     "deliver": deliver,
     "ops": ops,
     "upkeep": upkeep,
+    "member": member,
 }

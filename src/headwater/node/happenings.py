@@ -293,3 +293,36 @@ def of_destination(name: str, fields: Mapping[str, object]) -> Happening:
     told = fields.get("partitions", 0)
     count = told if isinstance(told, int) else len(told) if isinstance(told, Sized) else 0
     return DestinationAdvisory(destination=str(fields.get("destination", "")), code=name, partitions=count)
+
+
+class ClusterChanged(Happening):
+    """Something happened in the cluster: a node joined, restarted, left, drains, leads, or this node has to join again
+    (`rejoins`), stood still (`stood_still`) or is not let in (`refused`)."""
+
+    event: str
+    node: str
+    node_name: str
+    incarnation: int
+    epoch: int
+    reason: str
+
+
+class ClusterNodeEvicted(ClusterChanged):
+    """A node was taken out of the cluster's table; its partitions go to others."""
+
+    level: ClassVar[Level] = "warning"
+
+
+class ClusterNotJoined(Happening):
+    """This node has tried `cluster.join_retry_max` times to get into the cluster; it goes on trying."""
+
+    level: ClassVar[Level] = "error"
+    reasons: list[str]
+
+
+class ClusterTaskFailed(Happening):
+    """A part of the member process ended with an error; the process is started again."""
+
+    level: ClassVar[Level] = "error"
+    task: str
+    reason: str

@@ -4,7 +4,7 @@ It does no work on events. It recovers what a dead process left (INV-LOG-4), han
 and the raw log's room, answers SIGHUP by a reload and SIGTERM or Ctrl-C by a drain (protocol.md §12)::
 
     draining: /ping and /ready say 503 → shutdown_delay, everything served → collectors stop, their logs get ends
-    → processors run to the end of raw → deliverers to the end of ready → ops stops → exit 0
+    → processors run to the end of raw → deliverers to the end of ready → member leaves → ops stops → exit 0
 
 A second Ctrl-C stops at once. Where time runs out, or the machine does, recovery at the next start is the same code.
 """
@@ -16,7 +16,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 
 from headwater.config.control import ControlPage
-from headwater.config.report import Publisher, Report, read_reports
+from headwater.config.report import Publisher, Report, read_report, read_reports
 from headwater.config.running import config_path, node_path, write_private
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
@@ -26,7 +26,7 @@ from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log import compress
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import former, hold, logids, nodetime, reload, retention, rotation, salt, snapshot
+from headwater.node import former, held, hold, logids, nodetime, reload, retention, rotation, salt, snapshot
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.folder import FORMAT_COMPRESSED
@@ -165,6 +165,7 @@ class Supervisor:
         write_private(node_path(self.data), self.prepared.info)
         self.keep_salt()
         self.control.set_alive_boot_ns(self.clock.boot_ns())
+        self.control.set_held(held.judged(self.settings.cluster, lambda: None, self.clock.boot_ns()))
         self.keep_raw()
         self.happenings.emit(
             NodeStarted(version=self.prepared.info.version, start=self.prepared.info.start, data=self.data)
@@ -175,6 +176,7 @@ class Supervisor:
         settings = self.settings
         return [
             Spec("ops", "0"),
+            *([Spec("member", "0")] if settings.cluster is not None else []),
             *([Spec("upkeep", "0")] if settings.log.compress_after_s else []),
             *(Spec("deliver", name) for name in settings.destinations),
             *(Spec("process", str(n)) for n in range(settings.process.workers)),
@@ -247,6 +249,7 @@ class Supervisor:
         )
         control.set_alive_boot_ns(now_ns)
         self.ticked_ns = now_ns
+        control.set_held(held.judged(self.settings.cluster, self.member_report, now_ns))
         if self.state == "starting" and self.accepts():
             self.state = "running"
             self.manager.tell("READY=1", f"STATUS=accepting events on {self.prepared.info.collector}")
@@ -291,6 +294,11 @@ class Supervisor:
     def reports(self) -> Mapping[str, Report]:
         """What the processes of this start say."""
         return read_reports(self.disk, f"{self.data}/run/reports", self.prepared.info.start)
+
+    def member_report(self) -> Report | None:
+        """What the member process of this start says."""
+        told = read_report(self.disk, f"{self.data}/run/reports/member-0.json")
+        return told if told is not None and told.start == self.prepared.info.start else None
 
     def keep_raw(self) -> None:
         """Retire what is safe, and tell the collectors how much room is left. In a thread."""
@@ -417,6 +425,7 @@ class Supervisor:
             await self.stop_children(self.of_role(role), left_s + CLOSE_MARGIN_S)
         await asyncio.to_thread(self.recover_ready)
         await self.stop_children(self.of_role("upkeep"), CLOSE_MARGIN_S)
+        await self.stop_children(self.of_role("member"), settings.shutdown_timeout + CLOSE_MARGIN_S)
         await self.stop_children(self.of_role("ops"), CLOSE_MARGIN_S)
         self.state = "stopped"
 

@@ -21,6 +21,7 @@ POST /api/destinations/NAME/write-off     the raw log need not be kept for it (u
 POST /api/destinations/NAME/replay {do}   the raw log processed again: start, list, cancel, … (as adopt)
 POST /api/destinations/NAME/retry {…}     rows that it refused, tried again (as adopt)
 GET /demo, /demo/…                        the demo page (demo.py)
+/cluster/…, /_plugin/cluster/…            where the node is one of many (cluster.py)
 ========================================  =============================================================
 
 Errors are ``{"error": {kind, code, message, help}}``; the status follows from the kind (kit/errors.py).
@@ -29,6 +30,7 @@ Errors are ``{"error": {kind, code, message, help}}``; the status follows from t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -49,7 +51,7 @@ from headwater.kit.errors import (
     Rejected,
     Unavailable,
 )
-from headwater.ops import deep, demo, known, reconcile, standing
+from headwater.ops import cluster, deep, demo, known, reconcile, standing
 from headwater.ops.guard import TRUSTED
 from headwater.ops.look import Look
 from headwater.ops.settings import OpsSettings
@@ -114,9 +116,9 @@ PATHS = (
 """What ``/`` tells."""
 
 
-def make(look: Look, settings: OpsSettings) -> Starlette:
+def make(look: Look, settings: OpsSettings, *, clustered: bool = False) -> Starlette:
     """The application; who may reach it is guard.py's."""
-    routes = Routes(look, settings)
+    routes = Routes(look, settings, (*PATHS, *cluster.PATHS) if clustered else PATHS)
     shown = demo.routes(look, settings, routes.ask_sql) if settings.demo and not settings.token else []
     return Starlette(
         routes=[
@@ -141,6 +143,7 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
             Route("/api/destinations/{name}/write-off", routes.write_off, methods=["POST"]),
             Route("/api/destinations/{name}/replay", routes.replay, methods=["POST"]),
             Route("/api/destinations/{name}/retry", routes.retry, methods=["POST"]),
+            *(cluster.routes(look) if clustered else []),
             *shown,
         ],
         exception_handlers={HeadwaterError: failed, 404: not_found},
@@ -150,15 +153,17 @@ def make(look: Look, settings: OpsSettings) -> Starlette:
 class Routes:
     """The handlers."""
 
-    def __init__(self, look: Look, settings: OpsSettings) -> None:
+    def __init__(self, look: Look, settings: OpsSettings, paths: Sequence[tuple[str, str]]) -> None:
+        """``paths`` are those that ``/`` tells."""
         self.look = look
         self.settings = settings
+        self.paths = paths
         self.retrier: Retrier | None = None
 
     async def root(self, request: Request) -> Response:
         """What this listener has, for whoever opens it in a browser."""
         demo = self.settings.demo and not self.settings.token
-        shown = [(path, says) for path, says in PATHS if demo or not path.startswith("/demo")]
+        shown = [(path, says) for path, says in self.paths if demo or not path.startswith("/demo")]
         width = max(len(path) for path, _ in shown)
         lines = "".join(f"  {path:<{width}}  {says}\n" for path, says in shown)
         about = (

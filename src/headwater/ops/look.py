@@ -111,6 +111,7 @@ class Look:
             reports=reports,
             expected=self.parts().roles,
             destinations=standing.delivered(reports),
+            held=self.control.held.text,
         )
 
     def ledgers(self) -> list[Ledger]:

@@ -31,9 +31,12 @@ def readiness(
     reports: Mapping[str, Report],
     expected: Sequence[str],
     destinations: Mapping[str, Delivered],
+    held: str = "",
 ) -> Readiness:
-    """Whether this node takes events, and what is wrong otherwise. Times are boot times."""
+    """Whether this node takes events, and what is wrong otherwise. Times are boot times; ``held`` is why the cluster
+    has the door closed."""
     reasons = ["draining: the node is about to stop"] if draining else []
+    reasons += [held] if held else []
     if now_ns - alive_ns > ALIVE_S * 1e9:
         reasons.append("the supervisor gives no sign of life")
     warnings: list[str] = []

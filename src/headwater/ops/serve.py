@@ -33,18 +33,23 @@ class Server(uvicorn.Server):
 class OpsServer:
     """Both listeners."""
 
-    def __init__(self, look: Look, settings: OpsSettings) -> None:
+    def __init__(
+        self, look: Look, settings: OpsSettings, *, clustered: bool = False, admin_token: str = ""
+    ) -> None:
+        """``clustered``: the node has a cluster block; ``admin_token`` is the cluster's, empty for none."""
         self.look = look
         self.settings = settings
+        self.clustered = clustered
+        self.admin_token = admin_token
         self.servers: list[Server] = []
         self.tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Listen; returns when both answer. OSError as the machine gives it."""
-        application = app.make(self.look, self.settings)
+        application = app.make(self.look, self.settings, clustered=self.clustered)
         host, _ = host_and_port("ops.listen", self.settings.listen)
         hosts = [host, *self.settings.hosts]
-        outside = Guard(application, hosts, self.settings.token, trusted=False)
+        outside = Guard(application, hosts, self.settings.token, trusted=False, admin_token=self.admin_token)
         inside = Guard(application, hosts, self.settings.token, trusted=True)
         await self.serve(outside, listen_tcp(self.settings.listen))
         await self.serve(inside, listen_unix(f"{self.look.data}/run/ops.sock"))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from headwater.collect.keys import KeyTable
 from headwater.collect.settings import CollectSettings
 from headwater.collect.worker import CollectWorker, bound_sockets, new_loop
-from headwater.config.control import ControlPage
+from headwater.config.control import HELD_TOO_FEW, NOT_HELD, ControlPage, Held
 from headwater.event.position import WriterId
 from headwater.event.record import decode_payload
 from headwater.kit import memory
@@ -282,6 +282,28 @@ def test_control_page_turns_ping_before_anything_else(tmp_path: Path) -> None:
 
     with running(tmp_path) as door:
         assert door.play(lambda: pings(door)) == [200, 503, 200]
+
+
+def test_a_held_door_answers_503_with_the_reason_and_opens_again(tmp_path: Path) -> None:
+    """P1: too few nodes see each other; /ping stays 200, and so does the connection."""
+
+    async def turns(door: Running, held: Held) -> None:
+        door.control.set_held(held)
+        while door.worker.door.held_as != held:
+            await door.worker.clock.sleep(0.01)
+
+    async def asks(door: Running) -> bytes:
+        await turns(door, Held(HELD_TOO_FEW, 1, 3))
+        held = await door.ask(post() + get("/ping", CLOSE))
+        await turns(door, NOT_HELD)
+        (taken,) = await door.ask(post("/v1/track", b'{"event":"x"}', CLOSE))
+        assert [answer.status for answer in (*held, taken)] == [503, 200, 200]
+        return held[0].body
+
+    with running(tmp_path) as door:
+        body = door.play(lambda: asks(door))
+    assert b"not enough nodes: 1 of at least 3 see each other" in body
+    assert b'"not_enough_nodes"' in body
 
 
 @pytest.mark.slow

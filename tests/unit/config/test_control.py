@@ -1,6 +1,14 @@
 import pytest
 
-from headwater.config.control import UNLIMITED, ControlPage
+from headwater.config.control import (
+    HELD_JOINING,
+    HELD_NO_MAJORITY,
+    HELD_TOO_FEW,
+    NOT_HELD,
+    UNLIMITED,
+    ControlPage,
+    Held,
+)
 from headwater.kit.errors import Misconfigured
 
 
@@ -43,3 +51,27 @@ def test_what_is_no_control_page_is_refused(tmp_path, data):
 def test_no_page_says_that_no_node_runs(tmp_path):
     with pytest.raises(Misconfigured, match="not running"):
         ControlPage.attach(f"{tmp_path}/control")
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        (NOT_HELD, ""),
+        (Held(HELD_TOO_FEW, 1, 3), "not enough nodes: 1 of at least 3 see each other"),
+        (Held(HELD_NO_MAJORITY, 2, 3), "cut off: hears 2 of the cluster's members, needs 3"),
+        (Held(HELD_JOINING), "has not joined the cluster yet"),
+        (Held(99), "the cluster asks to wait"),
+    ],
+)
+def test_why_the_door_is_held_goes_through_one_cell(held, words):
+    page = ControlPage.in_memory()
+    assert page.held == NOT_HELD
+    page.set_held(held)
+    assert page.held == held
+    assert page.held.text == words
+
+
+def test_numbers_of_nodes_stay_in_their_bits():
+    page = ControlPage.in_memory()
+    page.set_held(Held(HELD_TOO_FEW, 2**40, 2**40))
+    assert page.held == Held(HELD_TOO_FEW, 2**24 - 1, 2**32 - 1)

@@ -42,7 +42,7 @@ class NoLetters:
 class Node:
     """A data folder of a running node, without processes."""
 
-    def __init__(self, path, **settings):
+    def __init__(self, path, *, clustered=False, admin_token="", **settings):
         self.path = str(path)
         for name in ("raw", "run/reports"):
             (path / name).mkdir(parents=True)
@@ -65,7 +65,8 @@ class Node:
             NoLetters(self.path),
             Secret(1),
         )
-        self.application = app.make(look, self.settings)
+        self.admin_token = admin_token
+        self.application = app.make(look, self.settings, clustered=clustered)
         self.say("collect-0")
 
     def say(self, role, **detail):
@@ -75,7 +76,13 @@ class Node:
         replace(self.disk, f"{self.path}/run/reports/{role}.json", msgspec.json.encode(report))
 
     async def request(self, method, path, body=b"", *, trusted=False, host="127.0.0.1:8421", **headers):
-        guard = Guard(self.application, ["ops.example"], self.settings.token, trusted=trusted)
+        guard = Guard(
+            self.application,
+            ["ops.example"],
+            self.settings.token,
+            trusted=trusted,
+            admin_token=self.admin_token,
+        )
         return await call(guard, method, path, body, [("host", host), *headers.items()])
 
     async def get(self, path, **options):
@@ -129,12 +136,14 @@ async def test_a_request_for_another_name_is_refused(node, host):
     assert (await node.get("/api/status", host=host, trusted=True))[0] == 200
 
 
-async def test_the_root_lists_every_path(node):
+@pytest.mark.parametrize("clustered", [False, True])
+async def test_the_root_lists_every_path(tmp_path, clustered):
+    node = Node(tmp_path, clustered=clustered)
     status, headers, text = await node.get("/")
     assert (status, headers["content-type"]) == (200, "text/plain; charset=utf-8")
-    for route in node.application.routes:
-        if not route.path.startswith("/demo/") and route.path != "/":
-            assert route.path.partition("/{")[0] in text.decode(), route.path
+    for path in (str(getattr(route, "path")) for route in node.application.routes):
+        if not path.startswith(("/demo/", "/_plugin/cluster/")) and path != "/":
+            assert path.partition("/{")[0] in text.decode(), path
 
 
 async def test_the_root_does_not_name_a_demo_that_is_not_served(tmp_path):

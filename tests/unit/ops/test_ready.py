@@ -12,12 +12,12 @@ def report(role, **changes):
     return Report(**{"role": role, "pid": 1, "start": 1, "boot_ns": NOW, **changes})
 
 
-def look(*, draining=False, alive_ns=NOW, without=(), destinations=None, **changed):
+def look(*, draining=False, alive_ns=NOW, without=(), destinations=None, held="", **changed):
     reports = {role: report(role) for role in EXPECTED if role not in without}
     reports |= {told.role: told for told in changed.values()}
     return ready.readiness(
         draining=draining, now_ns=NOW, alive_ns=alive_ns, reports=reports, expected=EXPECTED,
-        destinations=destinations or {},
+        destinations=destinations or {}, held=held,
     )  # fmt: skip
 
 
@@ -27,6 +27,10 @@ def test_a_node_whose_door_is_open_is_ready():
 
 def test_a_draining_node_is_not_ready():
     assert look(draining=True).reasons == ["draining: the node is about to stop"]
+
+
+def test_a_node_that_the_cluster_holds_is_not_ready_and_says_why():
+    assert look(held="not enough nodes: 1 of at least 3").reasons == ["not enough nodes: 1 of at least 3"]
 
 
 def test_a_missing_or_silent_collector_is_a_reason():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from headwater.cluster.settings import secret_of
 from headwater.collect.keys import secrets_of
 from headwater.collect.settings import KeySettings
 from headwater.kit.disk import Disk
@@ -37,7 +38,13 @@ class OpsRole:
             others=Mirrors(context, ownership).everywhere,
             owners=None if ownership.alone else ownership.owners,
         )
-        self.server = OpsServer(look, context.settings.ops)
+        cluster = context.settings.cluster
+        self.server = OpsServer(
+            look,
+            context.settings.ops,
+            clustered=cluster is not None,
+            admin_token=secret_of(cluster, "admin_token", secret_reader(context.data)) if cluster else "",
+        )
 
     async def start(self) -> None:
         await self.server.start()
@@ -68,6 +75,7 @@ def parts_of(settings: Settings, data: str, disk: Disk) -> Parts:
             *(f"collect-{n}" for n in range(settings.collect.workers)),
             *(f"process-{n}" for n in range(settings.process.workers)),
             *(f"deliver-{name}" for name in settings.destinations),
+            *(["member-0"] if settings.cluster is not None else []),
         ],
         destinations=list(settings.destinations),
         keys=[

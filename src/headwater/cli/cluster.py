@@ -1,0 +1,217 @@
+"""``headwater cluster``: many nodes, seen and steered from any of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from headwater.cli import show
+from headwater.cli.client import Node, data_option, json_option
+from headwater.cli.show import answer_no
+from headwater.kit.errors import HeadwaterError, Misconfigured
+from headwater.kit.plural import counted
+
+ACTIVITY_SHOWN = 10
+COLORS = {"active": "green", "joining": "yellow", "draining": "yellow", "suspect": "red", "gone": "red"}
+NODE_COLUMNS = (
+    "node",
+    "state",
+    "partitions",
+    "standby for",
+    "zone",
+    "weight",
+    "incarnation",
+    "address",
+    "heard",
+)
+
+
+@click.group()
+def cluster() -> None:
+    """Look at the nodes of a cluster and steer them, from any of them.
+
+    A node belongs to a cluster when its configuration has a block `cluster:` (docs/guides/cluster.md).
+
+    \b
+    headwater cluster status              who is there, who owns how much, what it waits for
+    headwater cluster drain node-b        move node-b's partitions away, for example before a repair
+    headwater cluster evict node-c        node-c is gone for good: do not wait for it
+    headwater cluster reset               say everything again, after the store was lost or restored
+
+    Over HTTP the same: GET /cluster/status, and POST /cluster/drain, evict, reset with `Authorization: Bearer` and
+    cluster.admin_token.
+    """
+
+
+@cluster.command()
+@data_option
+@json_option
+def status(data: str, as_json: bool) -> None:
+    """Show nodes, partitions and what happened lately. Exit code 1 while too few nodes see each other.
+
+    Every node tells what it sees itself; ask another one where two could disagree. `incarnation` is the time at which
+    a node's membership began, so a greater one means that it has joined again.
+
+    \b
+    headwater cluster status
+    headwater cluster status --json | jq '.nodes[] | {name, state, partitions}'
+    headwater cluster status --json | jq -e .viable
+    """
+    told = asked(Node(data), "/cluster/status")
+    if as_json:
+        show.as_json(told)
+    else:
+        page(told)
+    if not told["viable"]:
+        answer_no(told["why"] or "too few nodes see each other")
+
+
+@cluster.command()
+@click.argument("node")
+@click.option("--back", is_flag=True, help="Let it have partitions again.")
+@data_option
+@json_option
+def drain(node: str, back: bool, data: str, as_json: bool) -> None:
+    """Move the partitions of NODE to the others; it stays a member and goes on accepting events.
+
+    NODE is a name or an id, as `headwater cluster status` shows them. Stopping a node (SIGTERM) does this by itself;
+    use it to take work off a machine that goes on running. It lasts until `--back`, or until the node is started again.
+
+    \b
+    headwater cluster drain node-b
+    headwater cluster drain node-b --back
+    """
+    told = ordered(Node(data), "drain", {"node": node, "back": back})
+    tell(told, as_json, f"{told['name']} takes partitions again" if back else f"{told['name']} is draining")
+
+
+@cluster.command()
+@click.argument("node")
+@data_option
+@json_option
+def evict(node: str, data: str, as_json: bool) -> None:
+    """Take NODE, which does not answer, out of the cluster without waiting for anybody else to miss it.
+
+    Its partitions go to the others at once. Events that only it has on its disk are delivered when it comes back; it
+    joins again by itself then. A node that is well is not evicted: stop it, or drain it.
+
+    \b
+    headwater cluster evict node-c
+    """
+    told = ordered(Node(data), "evict", {"node": node})
+    tell(told, as_json, f"{told['name']} is evicted")
+
+
+@cluster.command()
+@data_option
+@json_option
+def reset(data: str, as_json: bool) -> None:
+    """Have the cluster say everything again: nodes join anew, a leader makes a new table, the store is written anew.
+
+    Nothing is lost by it: events, positions and state are on the nodes' disks and in the destinations, none of it in
+    the store. For a store that was lost, restored from an old copy, or holds what it should not.
+
+    \b
+    headwater cluster reset
+    """
+    told = ordered(Node(data), "reset", {})
+    tell(told, as_json, "the cluster says everything again")
+
+
+def asked(node: Node, path: str) -> Any:
+    """A page of the node; Misconfigured where it is no cluster's."""
+    try:
+        return node.get(path)
+    except HeadwaterError as error:
+        raise alone(error) from error
+
+
+def ordered(node: Node, order: str, body: dict[str, Any]) -> Any:
+    """What the node answers to an order."""
+    try:
+        return node.post(f"/cluster/{order}", body)
+    except HeadwaterError as error:
+        raise alone(error) from error
+
+
+def alone(error: HeadwaterError) -> HeadwaterError:
+    """The error, in other words where the node is not one of many."""
+    if error.code != "not_found":
+        return error
+    return Misconfigured(
+        "this node is not part of a cluster",
+        code="no_cluster",
+        help="its configuration has no block `cluster:`; docs/guides/cluster.md says what to write",
+    )
+
+
+def tell(told: dict[str, Any], as_json: bool, words: str) -> None:
+    """The answer to an order."""
+    if as_json:
+        show.as_json(told)
+    else:
+        click.echo(words)
+
+
+def page(told: dict[str, Any]) -> None:
+    """The status for a person."""
+    word = click.style("viable", fg="green") if told["viable"] else click.style("not viable", fg="red")
+    alive = counted(sum(one["alive"] for one in told["nodes"]), "node")
+    names = {one["id"]: one["name"] for one in told["nodes"]}
+    leader = names.get(told["leader"], told["leader"]) or "nobody"
+    click.echo(f"Cluster {told['cluster']}, {alive} here, {word}; epoch {told['epoch']}, led by {leader}")
+    click.echo(f"seen by {told['name']} ({told['node']})")
+    for reason in told["waits_for"]:
+        click.echo(click.style(f"  waits for: {reason}", fg="yellow"))
+    show.as_table(NODE_COLUMNS, (node_row(one, told["node"]) for one in told["nodes"]))
+    lanes(told["lanes"], names)
+    if told["activity"]:
+        click.echo("lately:")
+        for one in told["activity"][-ACTIVITY_SHOWN:]:
+            click.echo("  " + activity_words(one, names))
+
+
+def node_row(one: dict[str, Any], own: str) -> list[Any]:
+    """A node as a row of the table."""
+    return [
+        f"{one['name']} *" if one["id"] == own else one["name"],
+        one["state"],
+        one["partitions"],
+        one["standby"],
+        one["zone"],
+        one["weight"],
+        one["incarnation"],
+        one["address"],
+        "itself" if one["id"] == own else heard_words(one["heard_s"]),
+    ]
+
+
+def heard_words(heard_s: float | None) -> str:
+    """When a node was last heard."""
+    return "not heard" if heard_s is None else f"{show.time(heard_s)} ago"
+
+
+def activity_words(one: dict[str, Any], names: dict[str, str]) -> str:
+    """A line of what happened."""
+    name = one.get("name") or names.get(one["id"], one["id"])
+    because = f": {one['reason']}" if one.get("reason") else ""
+    return f"{one['date']}  {name} {one['event']}{because}"
+
+
+def lanes(told: dict[str, Any], names: dict[str, str]) -> None:
+    """What the lane process reports: blocks with an entry for each peer as tables, anything else as lines."""
+    plain = {key: value for key, value in told.items() if not is_table(value)}
+    for key, value in told.items():
+        if is_table(value):
+            columns = list(dict.fromkeys(column for row in value.values() for column in row))
+            rows = [[names.get(peer, peer), *(row.get(c) for c in columns)] for peer, row in value.items()]
+            show.as_table((key.replace("_", " "), *(c.replace("_", " ") for c in columns)), rows)
+    if plain:
+        click.echo("lane:")
+        show.fields(plain)
+
+
+def is_table(value: object) -> bool:
+    """Whether it is a mapping of mappings."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(row, dict) for row in value.values())

@@ -1,0 +1,1 @@
+"""Coordination stores: where nodes find each other and a leader holds its lease (protocol.md §9)."""

@@ -1,0 +1,1 @@
+"""Redis as a coordination store: one server, with Sentinel, or a Cluster."""

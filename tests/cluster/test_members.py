@@ -1,0 +1,307 @@
+"""Membership with real processes: three nodes on loopback, each whole, with a static list or with a real Redis.
+
+The ids are those of reference/kuzzle.md §8.3. H is the default heartbeat, 2 s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.nodes import ADMIN_TOKEN, ClusterNode, begin, cluster_of, wait_view
+from tests.journeys.running import wait_for
+from tests.rigs.redis import Single
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+H = 2.0
+START_S = 20.0
+"""Of three nodes of five processes each on a machine that may be busy; what a test promises is measured apart."""
+
+
+@pytest.fixture(scope="module")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ClusterNode]]:
+    """Three nodes with a list of each other."""
+    with cluster_of(tmp_path_factory.mktemp("static"), 3) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Single]:
+    """A real Redis."""
+    server = Single(tmp_path_factory.mktemp("redis"))
+    server.up()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def stored(redis: Single, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ClusterNode]]:
+    """Three nodes that find each other in Redis."""
+    store = f"  store: {{url: 'redis://127.0.0.1:{redis.port}'}}"
+    with cluster_of(tmp_path_factory.mktemp("stored"), 3, store) as nodes:
+        yield nodes
+
+
+@pytest.fixture(params=["static", pytest.param("stored", marks=pytest.mark.real("redis"))])
+def trio(request: pytest.FixtureRequest) -> list[ClusterNode]:
+    """Three nodes that see each other, however they found each other; what an earlier test ended runs again."""
+    return together(request.getfixturevalue(request.param))
+
+
+def together(nodes: list[ClusterNode]) -> list[ClusterNode]:
+    """All of them run, and see each other."""
+    begin([node for node in nodes if node.process is None or node.process.poll() is not None])
+    wait_view(nodes, START_S + 15)
+    return nodes
+
+
+def measured(condition: Callable[[], bool], within_s: float, about: Callable[[], str]) -> float:
+    """Seconds until it is so."""
+    began = time.monotonic()
+    wait_for(condition, within_s, about)
+    return time.monotonic() - began
+
+
+def about(nodes: Sequence[ClusterNode]) -> Callable[[], str]:
+    """What failures show."""
+    return lambda: "\n".join(f"{node.name}: {json.dumps(node.status())}\n{node.log()}" for node in nodes)
+
+
+def told_of(node: ClusterNode, name: str) -> dict[str, Any]:
+    """What a node tells of another one."""
+    (one,) = [one for one in node.status()["nodes"] if one["name"] == name]
+    return dict(one)
+
+
+def owned(node: ClusterNode) -> dict[str, int]:
+    """Partitions of each node, as this one sees it."""
+    return {one["name"]: one["partitions"] for one in node.status()["nodes"]}
+
+
+# -- join
+
+
+def test_j3_nodes_that_start_at_once_have_one_view(trio: list[ClusterNode]) -> None:
+    tables = {(told["epoch"], told["leader"], told["cluster_id"]) for told in (n.status() for n in trio)}
+    assert len(tables) == 1
+    assert sorted(owned(trio[0]).values()) == [21, 21, 22]
+    assert len({one["id"] for one in trio[0].status()["nodes"]}) == 3
+
+
+def test_j1_the_first_node_is_ready_at_once_and_alone_in_the_activity(tmp_path: Path) -> None:
+    with cluster_of(tmp_path, 1) as (node,):
+        node.start()
+        took_s = measured(lambda: node.sees("a"), 2 * H, node.log)
+        told = node.read("/cluster/_status")["result"]
+        assert told["activeNodes"] == 1 and took_s < H
+        assert [one["event"] for one in told["activity"] if one["event"] == "joined"] == ["joined"]
+        assert node.read("/_plugin/cluster/health")["result"] == "ok"
+
+
+def test_j2_p1_below_the_minimum_nothing_is_accepted_until_it_is_met(tmp_path: Path) -> None:
+    with cluster_of(tmp_path, 3, more="  minimum_nodes: 3") as nodes:
+        a, b, c = nodes
+        a.begin()
+        wait_for(
+            lambda: a.alive() and a.status() is not None and a.status_of(a.collect, "/ping") == 200, START_S
+        )
+        assert a.status_of(a.ops, "/ready") == 503
+        assert "not enough nodes: 1 of at least 3 see each other" in a.reasons()
+        assert a.status_of(a.ops, "/ping") == a.status_of(a.collect, "/ping") == 200
+        assert a.status_of(a.ops, "/_plugin/cluster/health") == 404
+        status, told = a.post("/v1/track", {"event": "x", "anonymousId": "v"})
+        assert (status, told["error"]["code"]) == (503, "not_enough_nodes"), told
+        done = a.command("cluster", "status")
+        assert done.returncode == 1 and "not viable" in done.stdout
+
+        begin([b, c])
+        wait_view(nodes, START_S)
+        wait_for(lambda: all(n.status_of(n.ops, "/ready") == 200 for n in nodes), 1.0, about(nodes))
+        assert a.post("/v1/track", {"event": "x", "anonymousId": "v"})[0] == 200
+
+        c.kill_all()
+        took_s = measured(lambda: a.status_of(a.ops, "/ready") == 503, 3 * H + 3, about([a, b]))
+        assert took_s <= 3 * H + 1, "P1: readiness fails within 3H"
+        assert a.post("/v1/track", {"event": "x", "anonymousId": "v"})[0] == 503
+        c.begin()
+        wait_for(
+            lambda: a.post("/v1/track", {"event": "x", "anonymousId": "v"})[0] == 200, START_S, about(nodes)
+        )
+
+
+def test_p1_a_node_that_spools_accepts_into_its_own_log(tmp_path: Path) -> None:
+    more = "  minimum_nodes: 3\n  below_minimum: spool"
+    with cluster_of(tmp_path, 3, more=more) as (a, *_):
+        a.begin()
+        wait_for(lambda: a.alive() and a.status() is not None, START_S, a.log)
+        wait_for(lambda: a.status_of(a.ops, "/ready") == 200, 5, a.log)
+        assert a.post("/v1/track", {"event": "x", "anonymousId": "v"})[0] == 200
+        assert not a.status()["viable"] and a.status()["waits_for"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("  name: another", "is of the cluster 'another'"), ("", "does not have this cluster's secret")],
+)
+def test_j6_a_stranger_is_refused_with_the_reason(tmp_path: Path, setting: str, said: str) -> None:
+    with cluster_of(tmp_path, 3, settings=["", "", setting]) as nodes:
+        *two, stranger = nodes
+        if not setting:
+            stranger.secret = "another-secret-than-the-others"
+            stranger.configure()
+        begin(nodes)
+        wait_view(two, START_S)
+        wait_for(lambda: said in " ".join(stranger.status()["waits_for"]), START_S, about(nodes))
+        told = stranger.status()
+        assert not told["viable"] and told["epoch"] == 0, "no state leaked"
+        assert [one["name"] for one in told["nodes"]] == ["c"]
+        assert "c" not in two[0].here()
+        assert "another-secret" not in two[0].log_text() + stranger.log_text()
+
+
+# -- failure
+
+
+def test_f1_a_killed_node_is_evicted_within_7_s_with_the_reason(trio: list[ClusterNode]) -> None:
+    a, _, c = trio
+    (leader,) = [node for node in trio if node.status()["leads"]]
+    others = [node for node in trio if node is not leader]
+    known = told_of(others[0], leader.name)["id"]
+    leader.kill_all()
+    names = [node.name for node in others]
+    took_s = measured(lambda: all(node.sees(*names) for node in others), 15, about(others))
+    assert took_s <= 7.0
+    for node in others:
+        last = node.events("evicted")[-1]
+        assert (last["id"], last["name"], last["reason"]) == (known, leader.name, "heartbeat timeout")
+        assert sorted(owned(node).values()) == [32, 32]
+
+
+def test_f2_a_node_that_is_stopped_leaves_and_is_not_evicted(trio: list[ClusterNode]) -> None:
+    a, b, c = trio
+    before = len(a.events("evicted"))
+    assert c.process is not None
+    c.signal(signal.SIGTERM)
+    wait_for(lambda: a.sees("a", "b") and b.sees("a", "b"), 10, about([a, b]))
+    assert c.process.wait(20) == 0
+    assert [one["name"] for one in a.events("left")][-1] == "c"
+    assert [one["name"] for one in a.events("draining")][-1] == "c"
+    assert len(a.events("evicted")) == before
+
+
+def test_f3_a_node_that_stood_still_briefly_stays(static: list[ClusterNode]) -> None:
+    a, _, c = together(static)
+    before, evicted = told_of(a, "c")["incarnation"], len(a.events("evicted"))
+    pid = c.member_pid()
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(1.5 * H)
+    os.kill(pid, signal.SIGCONT)
+    time.sleep(H)
+    assert told_of(a, "c")["incarnation"] == before
+    assert len(a.events("evicted")) == evicted
+    assert c.member_pid() == pid
+
+
+def test_f3_a_node_that_stood_still_for_long_joins_again_in_the_same_process(trio: list[ClusterNode]) -> None:
+    a, b, c = trio
+    before, pid = told_of(a, "c")["incarnation"], c.member_pid()
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    took_s = measured(lambda: a.sees("a", "b"), 5 * H, about([a, b]))
+    assert took_s <= 7.0
+    time.sleep(max(0.0, 5 * H - (time.monotonic() - began)))
+    os.kill(pid, signal.SIGCONT)
+    wait_view(trio, 5 * H)
+    assert told_of(a, "c")["incarnation"] > before
+    assert c.member_pid() == pid
+    told = [(one["event"], one["name"]) for one in a.status()["activity"]]
+    assert told.index(("evicted", "c")) < len(told) - 1 - told[::-1].index(("joined", "c"))
+
+
+@pytest.mark.real("redis")
+def test_f5_while_the_store_is_down_the_cluster_goes_on(redis: Single, stored: list[ClusterNode]) -> None:
+    nodes = together(stored)
+    before = [(node.status()["epoch"], len(node.events("evicted"))) for node in nodes]
+    redis.down()
+    try:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            assert all(node.status_of(node.ops, "/ready") == 200 for node in nodes)
+            time.sleep(0.5)
+        assert any("Redis at" in one for one in nodes[0].status()["waits_for"])
+    finally:
+        redis.up()
+    assert [(node.status()["epoch"], len(node.events("evicted"))) for node in nodes] == before
+    wait_for(lambda: not any("Redis" in one for one in nodes[0].status()["waits_for"]), 10, about(nodes))
+    time.sleep(2 * H)
+    assert all(node.sees("a", "b", "c") for node in nodes)
+
+
+# -- status and orders
+
+
+def test_t1_t2_all_nodes_tell_the_same_in_all_forms(trio: list[ClusterNode]) -> None:
+    told = [node.read("/cluster/_status")["result"] for node in trio]
+    assert {one["activeNodes"] for one in told} == {3}
+    assert (
+        len(
+            {
+                json.dumps(sorted((n["id"], n["address"], n["birthdate"]) for n in one["nodes"]))
+                for one in told
+            }
+        )
+        == 1
+    )
+    assert all({"state", "epoch", "lag", "incarnation"} <= set(one) for one in told)
+    plugin = trio[0].read("/_plugin/cluster/status")["result"]
+    assert plugin["count"] == 3 and len(plugin["pool"]) == 2
+    assert plugin["current"]["router"] == f"tcp://127.0.0.1:{trio[0].member}"
+
+
+def test_a_drained_node_owns_nothing_until_it_is_taken_back(static: list[ClusterNode]) -> None:
+    a, b, c = together(static)
+    assert a.command("cluster", "drain", "b").stdout == "b is draining\n"
+    wait_for(lambda: owned(a)["b"] == 0 and owned(c)["b"] == 0, 3 * H, about(static))
+    assert b.status_of(b.ops, "/ready") == 200, "it accepts events all the same"
+    assert told_of(a, "b")["member"]
+    assert a.command("cluster", "drain", "b", "--back").returncode == 0
+    wait_for(lambda: sorted(owned(a).values()) == [21, 21, 22], 3 * H, about(static))
+
+
+def test_orders_are_refused_in_words(static: list[ClusterNode]) -> None:
+    a, _, _ = together(static)
+    living, nobody = a.command("cluster", "evict", "b"), a.command("cluster", "drain", "nobody")
+    assert (living.returncode, "b is alive" in living.stderr) == (2, True), living.stderr
+    assert (nobody.returncode, "known are a (" in nobody.stderr) == (2, True), nobody.stderr
+    assert a.order("drain", {"node": "b"}, token=f"{ADMIN_TOKEN}x") == 401
+    assert a.order("evict", {"node": "b"}) == 400
+    assert ADMIN_TOKEN not in a.log_text() + json.dumps(a.status())
+
+
+def test_a_dead_node_is_evicted_at_once_when_an_operator_says_so(static: list[ClusterNode]) -> None:
+    a, b, c = together(static)
+    b.kill_all()
+    wait_for(lambda: "b" not in a.here() or a.order("evict", {"node": "b"}) == 200, 3 * H, about([a, c]))
+    wait_for(lambda: a.sees("a", "c"), 3.0, about([a, c]))
+
+
+@pytest.mark.real("redis")
+def test_t2_after_a_reset_everything_stands_in_the_store_again(
+    redis: Single, stored: list[ClusterNode]
+) -> None:
+    a, *_ = nodes = together(stored)
+    assert a.order("reset", {}) == 200
+    wait_for(lambda: all(node.sees("a", "b", "c") for node in nodes), 3 * H, about(nodes))
+    a.kill_all()  # who starts now finds the others through the store alone
+    (a.data / "state" / "member" / "table").unlink()
+    together(nodes)
