@@ -124,9 +124,15 @@ def load(disk: Disk, folder: str) -> Fold:
     """The fold as it was last saved; an empty one where none was."""
     if not disk.exists(f"{folder}/fold"):
         return Fold()
+    return decode(read_whole(disk, f"{folder}/fold"), folder)
+
+
+def decode(data: bytes, folder: str) -> Fold:
+    """The fold that was saved in a folder; Broken where it cannot be read."""
     try:
-        saved = msgspec.msgpack.decode(read_whole(disk, f"{folder}/fold"), type=Saved)
-    except msgspec.MsgspecError as error:
+        saved = msgspec.msgpack.decode(data, type=Saved)
+        vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
+    except (msgspec.MsgspecError, Broken) as error:
         raise Broken(
             f"{folder}/fold cannot be read: {error}",
             code="state_unreadable",
@@ -134,7 +140,6 @@ def load(disk: Disk, folder: str) -> Fold:
         ) from error
     if saved.format != 1:
         raise Broken(f"state of format {saved.format} in {folder}; this version reads 1", code="state_format")
-    vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
     former = {number: Position(*at) for number, at in saved.former.items()}
     return Fold(Position(*saved.ready), vectors, saved.counters, former, saved.config_epoch)
 
