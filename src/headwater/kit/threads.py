@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Submit(Protocol):
@@ -34,6 +37,36 @@ class Thread:
     def _run(self) -> None:
         while (work := self.queue.get()) is not None:
             work()
+
+
+async def answer(submit: Submit, work: Callable[[], T]) -> T:
+    """What ``work`` returns or raises, when it has been run elsewhere, after all that was submitted before.
+
+    On cancellation it is run nevertheless: who must not have two pieces of work at once submits both to one thread.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)  # type: ignore[arg-type]  # T may be None
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        try:
+            outcome: tuple[T | None, BaseException | None] = work(), None
+        except BaseException as error:
+            outcome = None, error
+        try:
+            loop.call_soon_threadsafe(settle, *outcome)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more
+
+    submit(run)
+    return await future
 
 
 def inline(work: Callable[[], None], /) -> None:

@@ -12,7 +12,7 @@ minute. The edge rises when the partition has used up its share of the memory; i
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,14 @@ class Seen:
         if self.count > max(self.entries_max, self.left + self.left // 4):
             self._shed()
             self.left = self.count
+
+    def forget(self, partitions: Collection[int]) -> None:
+        """Nothing of these partitions was seen: they went to another node, or come back from one at another vector."""
+        gone = np.zeros(EMPTY_PARTITION + 1, bool)
+        gone[list(partitions)] = True
+        self.partition[gone[self.partition]] = EMPTY_PARTITION
+        self.edge[list(partitions)] = 0
+        self._rebuild(len(self.high))
 
     def expire(self, now_minute: int) -> None:
         """Forget what no window reaches any more, and raise the edge of partitions that hold more than their share."""

@@ -10,16 +10,17 @@ Both hashes are xxh3_64; the second is that of the fields before it and of ``abo
 was lost so is appended again, since no saved fold covers it, and the row of commits goes on in the next run. Chunks of
 version 1 (no ``about``) are read.
 
-They serve two: a processor that starts reads those of its window; a private run reads the ids below its origin, which
-the raw log would tell ten times more dearly. Since a chunk names its commit, a reader knows whether they are
-complete (``below``): ids that are missing could double a row, ids from above the origin could lose one.
+They serve three: a processor that starts reads those of its window; a private run reads the ids below its origin, which
+the raw log would tell ten times more dearly; another node's standby is given them (node/standby). Since a
+chunk names its commit, a reader knows whether they are complete (``below``), and which of them lie below a vector
+(``held``): ids that are missing could double a row, ids from above could lose one.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ from xxhash import xxh3_64_intdigest
 
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Vector
+from headwater.kit.disk import Disk, SystemDisk, make_folders
+from headwater.kit.errors import Broken
 from headwater.process.dedupe import CHUNK, ENTRY_BYTES, MAGIC, MINUTE_NS, Ids, arrays_of, bytes_of
 
 FIELDS = struct.Struct("<4sIIIIQ")
@@ -38,6 +41,10 @@ FIELDS_MAGIC = b"HWI2"
 ABOUT_BYTES_MAX = 1024 * 1024
 """4,096 partitions and some thousand writers."""
 READ_BYTES = 8 * 1024 * 1024
+RUN_BYTES = 16 * 1024 * 1024
+"""From here on a new run is begun; runs are removed whole."""
+MACHINE: Disk = SystemDisk()
+"""Whose runs are read where nobody says otherwise; it holds nothing."""
 
 
 class About(NamedTuple):
@@ -77,26 +84,35 @@ def about_of(commit: Commit) -> About:
     return About(tuple(commit.partitions), commit.origin, commit.target)
 
 
-def paths(folder: str) -> list[str]:
+def held(about: About, vectors: Mapping[int, Vector], wanted: Collection[int]) -> tuple[int, ...]:
+    """The partitions among those ``wanted`` whose state at these vectors holds all that this commit added.
+
+    Ids of a commit that reaches beyond the vector belong to events that are still to be run, and would make each of
+    them a duplicate of itself (protocol-why.md P1).
+    """
+    return tuple(p for p in about.partitions if p in wanted and about.target <= vectors.get(p, EMPTY))
+
+
+def paths(folder: str, disk: Disk = MACHINE) -> list[str]:
     """The runs below a folder of state, oldest first."""
     path = f"{folder}/ids"
-    if not os.path.isdir(path):
+    if not disk.exists(path):
         return []
-    return [f"{path}/{name}" for name in sorted(os.listdir(path)) if name.endswith(".run")]
+    return [f"{path}/{name}" for name in sorted(disk.listdir(path)) if name.endswith(".run")]
 
 
-def chunks(path: str) -> Iterator[Chunk]:
+def chunks(path: str, disk: Disk = MACHINE) -> Iterator[Chunk]:
     """The chunks of a run by their headers, as far as it is whole by size; none where it is gone by now: its processor
     gives runs back beside those who read them."""
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = disk.open(path)
     except FileNotFoundError:
         return
     try:
-        size = os.fstat(file).st_size
+        size = disk.size(file)
         at = 0
         while at < size:
-            found = _chunk(file, path, at)
+            found = _chunk(disk, file, path, at)
             if found is None:
                 return
             at = found.offset + found.entries * ENTRY_BYTES
@@ -104,23 +120,40 @@ def chunks(path: str) -> Iterator[Chunk]:
                 return
             yield found
     finally:
-        os.close(file)
+        disk.close(file)
 
 
-def _chunk(file: int, path: str, at: int) -> Chunk | None:
-    head = os.pread(file, HEADER_BYTES, at)
+def _chunk(disk: Disk, file: int, path: str, at: int) -> Chunk | None:
+    head = disk.pread(file, HEADER_BYTES, at)
     if head[:4] == MAGIC and len(head) >= CHUNK.size:
         _, entries, first, last, digest = CHUNK.unpack_from(head)
         return Chunk(path, at + CHUNK.size, entries, first, last, digest, None)
     if head[:4] != FIELDS_MAGIC or len(head) < HEADER_BYTES:
         return None
-    _, entries, first, last, about_bytes, digest = FIELDS.unpack_from(head)
+    about_bytes = FIELDS.unpack_from(head)[4]
     if about_bytes > ABOUT_BYTES_MAX:
         return None
-    about = os.pread(file, about_bytes, at + HEADER_BYTES)
+    return parsed(head + disk.pread(file, about_bytes, at + HEADER_BYTES), path, at)
+
+
+def parsed(head: bytes, path: str = "", at: int = 0) -> Chunk | None:
+    """What a chunk says before its ids; None where that is damaged."""
+    if head[:4] != FIELDS_MAGIC or len(head) < HEADER_BYTES:
+        return None
+    _, entries, first, last, about_bytes, digest = FIELDS.unpack_from(head)
+    about = head[HEADER_BYTES : HEADER_BYTES + about_bytes]
     if HASH.unpack_from(head, FIELDS.size)[0] != xxh3_64_intdigest(head[: FIELDS.size] + about):
         return None
     return Chunk(path, at + HEADER_BYTES + about_bytes, entries, first, last, digest, _about(about))
+
+
+def checked(data: bytes) -> Chunk:
+    """The one chunk that these bytes are; Broken where they are anything else."""
+    found = parsed(data)
+    if found is not None and len(data) == found.offset + found.entries * ENTRY_BYTES:
+        if xxh3_64_intdigest(memoryview(data)[found.offset :]) == found.digest:
+            return found
+    raise Broken("a chunk of ids is damaged", code="ids_torn")
 
 
 def _about(data: bytes) -> About | None:
@@ -130,26 +163,72 @@ def _about(data: bytes) -> About | None:
     return About(partitions, Vector.decode(origin), Vector.decode(target))
 
 
-def read(chunk: Chunk) -> Ids | None:
+def read(chunk: Chunk, disk: Disk = MACHINE) -> Ids | None:
     """The ids of a chunk; None where it is damaged, or gone."""
     length = chunk.entries * ENTRY_BYTES
     try:
-        with open(chunk.path, "rb") as file:
-            file.seek(chunk.offset)
-            data = file.read(length)
+        file = disk.open(chunk.path)
     except FileNotFoundError:
         return None
+    try:
+        data = disk.pread(file, length, chunk.offset)
+    finally:
+        disk.close(file)
     if len(data) != length or xxh3_64_intdigest(data) != chunk.digest:
         return None
     return arrays_of(data, chunk.entries)
 
 
-def pieces(found: Iterable[Chunk], bytes_max: int = READ_BYTES) -> Iterator[Ids | None]:
+class Runs:
+    """The runs below one folder of state, for the one process that writes them."""
+
+    def __init__(self, disk: Disk, folder: str) -> None:
+        self.disk = disk
+        self.folder = folder
+        make_folders(disk, f"{folder}/ids")
+        self.file: int | None = None
+        self.bytes = 0
+
+    def append(self, data: bytes) -> None:
+        """Chunks, durable on return. OSError as the disk gives it: then nothing, or a part that readers pass over, is
+        there, and the next ones go into another run."""
+        if self.file is None or self.bytes > RUN_BYTES:
+            self.close()
+            self._begin()
+        assert self.file is not None
+        try:
+            view = memoryview(data)
+            while view:
+                written = self.disk.pwrite(self.file, view, self.bytes)
+                self.bytes += written
+                view = view[written:]
+            self.disk.sync(self.file)
+        except OSError:  # nobody knows what of it is there
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the file; what is appended next begins a run."""
+        if self.file is not None:
+            self.disk.close(self.file)
+            self.file = None
+
+    def _begin(self) -> None:
+        known = paths(self.folder, self.disk)
+        number = int(os.path.basename(known[-1]).split(".")[0], 16) + 1 if known else 0
+        self.file = self.disk.open(f"{self.folder}/ids/{number:016x}.run", write=True, create=True)
+        self.bytes = 0
+        self.disk.sync_dir(f"{self.folder}/ids")
+
+
+def pieces(
+    found: Iterable[Chunk], bytes_max: int = READ_BYTES, disk: Disk = MACHINE
+) -> Iterator[Ids | None]:
     """The ids of many chunks, about ``bytes_max`` at a time; None for a piece with damage in it."""
     held: list[Ids] = []
     size = 0
     for chunk in found:
-        ids = read(chunk)
+        ids = read(chunk, disk)
         if ids is None:
             yield None
             continue
@@ -168,23 +247,19 @@ def joined(found: Sequence[Ids]) -> Ids:
     return high, low, minute, partition
 
 
-def since(
-    folder: str, minute: int | None = None, wanted: Callable[[About], bool] = lambda about: True
-) -> Iterator[Ids]:
-    """The ids of a folder of state received at ``minute`` or later, or within the same chunk, of the commits that are
-    ``wanted``."""
-    found = (
-        chunk
-        for path in paths(folder)
-        for chunk in chunks(path)
-        if (minute is None or chunk.last_minute >= minute) and (chunk.about is None or wanted(chunk.about))
-    )
-    yield from (ids for ids in pieces(found) if ids is not None)
+def since(folder: str, minute: int | None = None, disk: Disk = MACHINE) -> Iterator[Chunk]:
+    """The chunks of a folder of state that hold an id received at ``minute`` or later, or say whose they are and hold
+    none at all: they keep the row of commits without a gap."""
+    for path in paths(folder, disk):
+        for chunk in chunks(path, disk):
+            if minute is None or chunk.last_minute >= minute or not chunk.entries:
+                yield chunk
 
 
-def newest_minute(folder: str) -> int:
+def newest_minute(folder: str, disk: Disk = MACHINE) -> int:
     """The latest minute of receipt in a folder; 0 where there is none."""
-    return max((chunk.last_minute for path in paths(folder) for chunk in chunks(path)), default=0)
+    found = (chunk.last_minute for path in paths(folder, disk) for chunk in chunks(path, disk))
+    return max(found, default=0)
 
 
 class Below(NamedTuple):

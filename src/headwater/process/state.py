@@ -14,8 +14,9 @@ The same file that makes this durable says so (``former``), so that both may be 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,10 +28,10 @@ from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken
 from headwater.process import idruns
 from headwater.process.dead import DeadLetters
-from headwater.process.dedupe import Ids, decode_ids
-from headwater.process.idruns import About
+from headwater.process.dedupe import ENTRY_BYTES, Ids, decode_ids
+from headwater.process.idruns import MACHINE, RUN_BYTES, About, Runs
 
-RUN_BYTES = 16 * 1024 * 1024
+IN = COUNTERS.index("in")
 Counters = dict[str, dict[int, list[int]]]
 NO_IDS = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint16))
 
@@ -69,6 +70,18 @@ class Fold:
                 totals[partition] = [a + b for a, b in zip(old, added, strict=True)]
         self.ready, self.config_epoch = after, commit.config_epoch
 
+    def only(self, partitions: Collection[int]) -> Fold:
+        """What it says of these partitions, and nothing of the processor: no ready position, no configuration."""
+        counters: Counters = {}
+        for stream, totals in self.counters.items():
+            if mine := {p: list(counts) for p, counts in totals.items() if p in partitions}:
+                counters[stream] = mine
+        return Fold(vectors={p: v for p, v in self.vectors.items() if p in partitions}, counters=counters)
+
+    def events_in(self, partition: int) -> int:
+        """How many events of a partition it has counted."""
+        return sum(totals[partition][IN] for totals in self.counters.values() if partition in totals)
+
     def with_partitions(self, other: Fold, partitions: Sequence[int]) -> Fold:
         """This fold, with these partitions as ``other`` has them.
 
@@ -83,13 +96,10 @@ class Fold:
 
 
 def merge(folds: Sequence[Fold], owned: Sequence[int]) -> Fold:
-    """State of these partitions out of several processors' folds: of each partition, the furthest one counts."""
+    """State of these partitions out of several folds: of each partition, the furthest one counts."""
     merged = Fold()
     for partition in owned:
-        best = Fold()
-        for fold in folds:  # vectors of one partition lie on one chain
-            if best.vectors.get(partition, EMPTY) <= fold.vectors.get(partition, EMPTY):
-                best = fold
+        best = furthest(folds, partition)
         merged.vectors[partition] = best.vectors.get(partition, EMPTY)
         for stream, totals in best.counters.items():
             if partition in totals:
@@ -97,13 +107,32 @@ def merge(folds: Sequence[Fold], owned: Sequence[int]) -> Fold:
     return merged
 
 
+def furthest(folds: Sequence[Fold], partition: int) -> Fold:
+    """The fold that stands furthest with a partition, whatever their order.
+
+    Vectors of one partition lie on one chain, unless two nodes were its owners at a time: of several that none is
+    above, the one that has counted most events is taken, then the one with the greater bytes. Any of them is right,
+    as a state at a vector; the others' events are run again where they lie above it (protocol.md INV-OWN-1).
+    """
+    at = [fold.vectors.get(partition, EMPTY) for fold in folds]
+    top = [n for n, vector in enumerate(at) if not any(vector <= other != vector for other in at)]
+    best = max(top, key=lambda n: (folds[n].events_in(partition), at[n].encode(), -n), default=None)
+    return Fold() if best is None else folds[best]
+
+
 def load(disk: Disk, folder: str) -> Fold:
     """The fold as it was last saved; an empty one where none was."""
     if not disk.exists(f"{folder}/fold"):
         return Fold()
+    return decode(read_whole(disk, f"{folder}/fold"), folder)
+
+
+def decode(data: bytes, folder: str) -> Fold:
+    """The fold that was saved in a folder; Broken where it cannot be read."""
     try:
-        saved = msgspec.msgpack.decode(read_whole(disk, f"{folder}/fold"), type=Saved)
-    except msgspec.MsgspecError as error:
+        saved = msgspec.msgpack.decode(data, type=Saved)
+        vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
+    except (msgspec.MsgspecError, Broken) as error:
         raise Broken(
             f"{folder}/fold cannot be read: {error}",
             code="state_unreadable",
@@ -111,9 +140,15 @@ def load(disk: Disk, folder: str) -> Fold:
         ) from error
     if saved.format != 1:
         raise Broken(f"state of format {saved.format} in {folder}; this version reads 1", code="state_format")
-    vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
     former = {number: Position(*at) for number, at in saved.former.items()}
     return Fold(Position(*saved.ready), vectors, saved.counters, former, saved.config_epoch)
+
+
+def save(disk: Disk, folder: str, fold: Fold) -> None:
+    """Replace the saved fold; durable on return."""
+    vectors = {p: v.encode() for p, v in fold.vectors.items()}
+    saved = Saved(fold.ready, vectors, fold.counters, dict(fold.former), fold.config_epoch)
+    write_whole(disk, f"{folder}/fold", msgspec.msgpack.encode(saved))
 
 
 class StateStore:
@@ -122,18 +157,14 @@ class StateStore:
     def __init__(self, disk: Disk, folder: str, *, dead_letters_max: int) -> None:
         self.disk = disk
         self.folder = folder
-        os.makedirs(f"{folder}/ids", mode=0o750, exist_ok=True)
+        self.runs = Runs(disk, folder)
         self.dead = DeadLetters(f"{folder}/dead.sqlite", letters_max=dead_letters_max)
-        self.run: int | None = None
-        self.run_bytes = 0
         self.pending_ids: list[bytes] = []
         self.pending_dead: list[pa.Table] = []
 
     def add(self, commit: Commit) -> None:
         """Take over what a durable commit leaves behind; on disk with the next ``save``."""
-        section = commit.sections.get("ids")
-        ids = decode_ids(bytes(section))[0] if section else NO_IDS
-        self.pending_ids.append(idruns.encode(ids, idruns.about_of(commit)))
+        self.pending_ids.append(idruns.encode(ids_in(commit), idruns.about_of(commit)))
         self.add_dead(commit)
 
     def add_dead(self, commit: Commit) -> None:
@@ -141,9 +172,13 @@ class StateStore:
         if dead := commit.sections.get("dead"):
             self.pending_dead.append(pa.ipc.open_stream(dead).read_all())
 
-    def take_over(self, ids: Ids) -> None:
-        """Keep ids that a former processor has seen; durable with the next ``save`` at the latest."""
-        self.pending_ids.append(idruns.encode(ids, None))
+    def take_over(self, ids: Ids, about: About | None = None) -> None:
+        """Keep ids that another processor has seen; durable with the next ``save`` at the latest.
+
+        ``about``: the commit that they are of, as far as its partitions are taken over. Without it they count as seen
+        whatever becomes of the partition later, also where it comes back from another node at a lower vector.
+        """
+        self.pending_ids.append(idruns.encode(ids, about))
         if sum(map(len, self.pending_ids)) > RUN_BYTES:
             self._append_pending()
 
@@ -153,15 +188,11 @@ class StateStore:
         for table in self.pending_dead:
             self.dead.add(table)
         self.pending_dead = []
-        vectors = {p: v.encode() for p, v in fold.vectors.items()}
-        saved = Saved(fold.ready, vectors, fold.counters, dict(fold.former), fold.config_epoch)
-        write_whole(self.disk, f"{self.folder}/fold", msgspec.msgpack.encode(saved))
+        save(self.disk, self.folder, fold)
 
     def close(self) -> None:
         """Release the files."""
-        if self.run is not None:
-            os.close(self.run)
-            self.run = None
+        self.runs.close()
         self.dead.close()
 
     def forget_ids(self, raw_minute: int, window_minute: int, bytes_max: int) -> None:
@@ -182,49 +213,77 @@ class StateStore:
             self.pending_ids = []
 
     def _append_ids(self, data: bytes) -> None:
-        if self.run is None or self.run_bytes > RUN_BYTES:
-            if self.run is not None:
-                os.close(self.run)
-            known = idruns.paths(self.folder)
-            number = int(os.path.basename(known[-1]).split(".")[0], 16) + 1 if known else 0
-            self.run = os.open(
-                f"{self.folder}/ids/{number:016x}.run", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640
-            )
-            self.run_bytes = 0
-            _sync_folder(f"{self.folder}/ids")
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self.run, view) :]
-        self.run_bytes += len(data)
-        os.fdatasync(self.run)
+        self.runs.append(data)
+
+
+def ids_in(commit: Commit) -> Ids:
+    """The ids that a commit adds to those seen."""
+    section = commit.sections.get("ids")
+    return decode_ids(bytes(section))[0] if section else NO_IDS
+
+
+class Part(NamedTuple):
+    """Ids of one commit, as far as they are wanted of it."""
+
+    ids: Ids
+    about: About | None
+
+
+def parts_below(
+    folder: str,
+    fold: Fold,
+    base: Mapping[int, Vector],
+    minute: int | None = None,
+    disk: Disk = MACHINE,
+) -> Iterator[Part]:
+    """What a folder of state holds of the ids that the state at ``base`` has seen: its partitions, each at its vector.
+    ``fold``: that of the folder; those received before ``minute`` are left out.
+
+    The rule for whatever folder it is, be it that of the base or another one: a commit's ids count for those partitions
+    whose base covers the commit. Runs are written before the fold, and a partition may have gone on elsewhere from a
+    lower vector: ids from above it are of events that are run again, and would find themselves seen already
+    (protocol-why.md P1). Ids that do not say whose they are lie at or below the vector of their own folder.
+    """
+    whole = {p for p, at in base.items() if p in fold.vectors and fold.vectors[p] <= at}
+    for chunk in idruns.since(folder, minute, disk):
+        about = chunk.about
+        partitions = whole if about is None else idruns.held(about, base, base)
+        if not partitions:
+            continue
+        ids = idruns.read(chunk, disk)
+        if ids is None:
+            continue
+        if about is None or len(partitions) < len(about.partitions):
+            ids = of_partitions(ids, partitions)
+        yield Part(ids, about and about._replace(partitions=tuple(partitions)))
 
 
 def ids_of(folder: str, fold: Fold, owned: Sequence[int], minute: int) -> Iterator[Ids]:
-    """The ids of a folder that belong to these partitions and were received at ``minute`` or later.
-
-    Runs are written before the fold. What they say of commits that the fold does not hold is left out: those commits
-    are run again, and would find their own events seen already (protocol-why.md P1).
-    """
-
-    def held(about: About) -> bool:
-        return all(about.target <= fold.vectors.get(p, EMPTY) for p in about.partitions)
-
-    for ids in idruns.since(folder, minute, held):
-        yield of_partitions(ids, owned)
+    """The ids of a folder that belong to these partitions and were received at ``minute`` or later, a piece at a time:
+    those that its own fold holds."""
+    base = {p: fold.vectors.get(p, EMPTY) for p in owned}
+    for parts in batches(parts_below(folder, fold, base, minute)):
+        yield idruns.joined([part.ids for part in parts])
 
 
-def of_partitions(ids: Ids, owned: Sequence[int]) -> Ids:
+def batches(parts: Iterator[Part], bytes_max: int = idruns.READ_BYTES) -> Iterator[list[Part]]:
+    """Several at a time, about ``bytes_max`` of them: what is remembered at once is remembered fast."""
+    batch: list[Part] = []
+    size = 0
+    for part in parts:
+        batch.append(part)
+        size += len(part.ids[0]) * ENTRY_BYTES
+        if size >= bytes_max:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def of_partitions(ids: Ids, owned: Collection[int]) -> Ids:
     """Those that belong to these partitions."""
     mine = np.zeros(1 << 16, bool)
     mine[list(owned)] = True
     high, low, minute, partition = ids
     keep = mine[partition]
     return high[keep], low[keep], minute[keep], partition[keep]
-
-
-def _sync_folder(path: str) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -55,7 +55,7 @@ def test_a_chunk_tells_its_ids_and_its_commit(tmp_path: Path) -> None:
 def test_chunks_of_the_first_version_are_read_and_say_nothing_of_a_commit(tmp_path: Path) -> None:
     place = folder(tmp_path, encode_ids(some(3, 9)) + chunk(0, 2, 4))
     assert [c.about is None for path in idruns.paths(place) for c in idruns.chunks(path)] == [True, False]
-    assert [len(ids[0]) for ids in idruns.since(place)] == [3]
+    assert [c.entries for c in idruns.since(place)] == [2, 1]
 
 
 def test_a_torn_tail_ends_a_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_torn_tail_ends_a_run_and_the_next_one_goes_on(tmp_path: Path) -> None
 def test_only_chunks_with_ids_of_the_window_are_given(tmp_path: Path) -> None:
     place = folder(tmp_path, chunk(0, 1, 5) + chunk(1, 2, 7, 8) + chunk(2, 3, 8))
     assert begins(idruns.below([place], BOTH, vector(3, 9), 8)) == [1, 2]
-    assert [len(ids[0]) for ids in idruns.since(place, 8)] == [3]
+    assert [c.entries for c in idruns.since(place, 8)] == [2, 1]
     assert idruns.newest_minute(place) == 8
 
 

@@ -1,0 +1,102 @@
+"""Whose state a processor goes on from when it starts, or when partitions come to it (protocol.md §7, decision 0007).
+
+A partition that moves is a processor that is gone: what a processor finds in its data folder are *candidates*, each a
+folder of the form of ``state/<n>``:
+
+* ``state/<its own number>``;
+* ``state/<n>`` and ``ready/<n>`` of other processors of this node, running or former;
+* ``standby/<node>-<n>``: what this node, as a standby, was sent by a processor of another node (node/standby).
+
+The order of its work, with the functions here and in process/state.py::
+
+    found = candidates(disk, data, owned, number)
+    # fold the rest of ready/<n> into the folds of those that have one
+    base = merge([c.fold for c in found.candidates], owned)          # of each partition, the furthest
+    for c in found.candidates:
+        for parts in batches(parts_below(c.folder, c.fold, base.vectors, minute)):
+            seen.remember(joined([part.ids for part in parts]))      # and, but for the own folder:
+            for part in parts: store.take_over(part.ids, part.about)
+
+A candidate that says too little costs work, one that says too much costs rows: so ids count below the base only
+(``parts_below``), wherever they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from headwater.kit.disk import Disk
+from headwater.kit.errors import HeadwaterError
+from headwater.process.state import Fold, load
+
+STANDBY = "standby"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A folder of state, and where its commits stand, if they are here."""
+
+    folder: str
+    number: int | None
+    """The processor of this node whose ready log goes on behind its fold; None for another node's."""
+    fold: Fold
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is to go on from."""
+
+    candidates: list[Candidate]
+    """The own folder first."""
+    unreadable: list[str]
+    """Standby folders that had to be passed over, and why; to be reported."""
+
+
+def candidates(disk: Disk, data: str, owned: Collection[int], number: int) -> Found:
+    """The folders that may know where the ``owned`` partitions of processor ``number`` stand.
+
+    Broken: the state of a processor of this node cannot be read. A standby folder that cannot be read is passed over:
+    its partitions go on from where the destinations stand, and their events are read from their homes again.
+    """
+    found = [Candidate(_state(data, n), n, load(disk, _state(data, n))) for n in _numbers(disk, data, number)]
+    unreadable = []
+    for name in standby_names(disk, data):
+        folder = f"{data}/{STANDBY}/{name}"
+        try:
+            fold = load(disk, folder).only(owned)
+        except (HeadwaterError, OSError) as error:
+            unreadable.append(str(error))
+            continue
+        if fold.vectors:
+            found.append(Candidate(folder, None, fold))
+    return Found(found, unreadable)
+
+
+def standby_names(disk: Disk, data: str) -> list[str]:
+    """The names below ``standby/`` that are folders of another node's processor: ``<node: 16 hex>-<number>``."""
+    path = f"{data}/{STANDBY}"
+    return [name for name in disk.listdir(path) if standby_of(name)] if disk.exists(path) else []
+
+
+def standby_of(name: str) -> tuple[str, int] | None:
+    """The node and the number of a processor in the name of a standby folder; None where it is none."""
+    node, _, number = name.partition("-")
+    if len(node) != 16 or node.strip("0123456789abcdef") or not (number.isascii() and number.isdigit()):
+        return None
+    return node, int(number)
+
+
+def standby_folder(data: str, node: str, number: int) -> str:
+    """Where the state of another node's processor is kept."""
+    return f"{data}/{STANDBY}/{node}-{number}"
+
+
+def _state(data: str, number: int) -> str:
+    return f"{data}/state/{number}"
+
+
+def _numbers(disk: Disk, data: str, own: int) -> list[int]:
+    """The processors of this node that left something, ``own`` first."""
+    names = {n for part in ("state", "ready") if disk.exists(f"{data}/{part}") for n in disk.listdir(f"{data}/{part}")}
+    return [own, *sorted({int(n) for n in names if n.isdigit()} - {own})]
