@@ -23,7 +23,18 @@ HEAL_S = 30.0
 def redis_server(folder: Path, port: int, *options: str) -> Server:
     """A server that keeps nothing unless it is told to."""
     binary = str(require_part("redis"))
-    plain = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
+    plain = [
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     return Server([binary, *plain, "--repl-diskless-sync-delay", "0", *options], folder)
 
 

@@ -82,16 +82,19 @@ def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_full: int) -> 
     """The next load: it ends with the link that reaches ``rows_full`` rows, or with the last that there is."""
     off: dict[int, Link] = {}
     for number, links in enumerate(chains):
+        missed = False
         for index, link in enumerate(links):
             if passed(groups, link):
                 continue
             here = groups.get(link.origin, frozenset()) & link.partitions
             if here and not link.target <= link.origin:
                 return extend(number, index, here, links, rows_full)
+            if missed:
+                continue  # a partition that came back from another node begins its chain anew behind void links
+            missed = True
             for vector, group in groups.items():
                 if not link.target <= vector:
                     off = dict.fromkeys(group & link.partitions, link) | off
-            break
     return private(groups, off) if off else Wait()
 
 

@@ -6,19 +6,23 @@ Without a cluster: all of them, always. With one: those that the newest table gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from headwater.cluster.table import View
 from headwater.cluster.view import ViewReader, view_path
-from headwater.event.position import Vector, WriterId
+from headwater.config.report import read_reports
+from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import HeadwaterError, Unavailable
 from headwater.log.cut import home_of
 from headwater.node.context import Context
+from headwater.ops import standing
 from headwater.ops.everywhere import Answers
 
 LANE_WAIT_S = 5.0
 CALL_WAIT_S = 60.0
+STOOD_WAIT_NS = 3_000_000_000
+STOOD_POLL_S = 0.05
 TRIM_INTERVAL_NS = 1_000_000_000
 PIPELINE = "{}/{}/main"
 
@@ -145,8 +149,31 @@ class Mirrors:
         alive = {int(node, 16) for node in view.alive} if view is not None else set()
         return {home_of(writer) for writer in writers} <= alive | {self.me}
 
+    def stood(self, partitions: Sequence[int]) -> Mapping[int, Vector]:
+        """See Sources: as the deliverers of this node find it, which begin with these partitions too."""
+        context = self.context
+        until_ns = context.clock.boot_ns() + STOOD_WAIT_NS
+        found: dict[int, Vector] = {}
+        while True:
+            reports = read_reports(context.disk, context.path("run", "reports"), context.control.start)
+            told = standing.delivered(reports)
+            found = {}
+            for one in told.values():
+                for p in partitions:
+                    if p in one.vectors:
+                        found[p] = found.get(p, EMPTY).join(one.vectors[p])
+            silent = [
+                name
+                for name in context.settings.destinations
+                if name not in told
+                or (told[name].state != "paused" and not told[name].vectors.keys() >= set(partitions))
+            ]
+            if not silent or context.clock.boot_ns() > until_ns:
+                return found
+            context.clock.block(STOOD_POLL_S)
+
     def standby(self) -> list[str]:
-        """See Sources."""
+        """Folders of state that are kept for other nodes' processors."""
         folder = self.context.path("standby")
         if self.ownership.alone or not self.context.disk.exists(folder):
             return []

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -221,9 +221,7 @@ class Runs:
         self.disk.sync_dir(f"{self.folder}/ids")
 
 
-def pieces(
-    found: Iterable[Chunk], bytes_max: int = READ_BYTES, disk: Disk = MACHINE
-) -> Iterator[Ids | None]:
+def pieces(found: Iterable[Chunk], bytes_max: int = READ_BYTES, disk: Disk = MACHINE) -> Iterator[Ids | None]:
     """The ids of many chunks, about ``bytes_max`` at a time; None for a piece with damage in it."""
     held: list[Ids] = []
     size = 0

@@ -5,7 +5,7 @@ On one node there is nobody else: ``ALONE``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from headwater.event.position import Vector, WriterId
@@ -30,8 +30,8 @@ class Sources(Protocol):
         """Whether the homes of all these writers can be read now."""
         ...
 
-    def standby(self) -> list[str]:
-        """Folders of state that were kept for other nodes' processors."""
+    def stood(self, partitions: Sequence[int]) -> Mapping[int, Vector]:
+        """Where destinations stand with partitions that come from another node, as far as they say it soon."""
         ...
 
 
@@ -50,8 +50,8 @@ class Alone:
     def reachable(self, writers: Iterable[WriterId]) -> bool:
         return True
 
-    def standby(self) -> list[str]:
-        return []
+    def stood(self, partitions: Sequence[int]) -> Mapping[int, Vector]:
+        return {}
 
 
 ALONE = Alone()

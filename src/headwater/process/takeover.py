@@ -23,10 +23,13 @@ A candidate that says too little costs work, one that says too much costs rows: 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from headwater.kit.disk import Disk
+import msgspec
+
+from headwater.event.position import EMPTY, Vector
+from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import HeadwaterError
 from headwater.process.state import Fold, load
 
@@ -98,5 +101,68 @@ def _state(data: str, number: int) -> str:
 
 def _numbers(disk: Disk, data: str, own: int) -> list[int]:
     """The processors of this node that left something, ``own`` first."""
-    names = {n for part in ("state", "ready") if disk.exists(f"{data}/{part}") for n in disk.listdir(f"{data}/{part}")}
+    names = {
+        n
+        for part in ("state", "ready")
+        if disk.exists(f"{data}/{part}")
+        for n in disk.listdir(f"{data}/{part}")
+    }
     return [own, *sorted({int(n) for n in names if n.isdigit()} - {own})]
+
+
+class Recent(msgspec.Struct, frozen=True, array_like=True):
+    """What a commit of the last moments changed, beside its ids; so that it can be taken back."""
+
+    partitions: tuple[int, ...]
+    origin: bytes
+    target: bytes
+    changes: dict[str, dict[int, list[int]]]
+
+
+RECENT = "recent"
+RECENT_MAX = 256
+"""Commits; about a minute of them."""
+
+
+def save_recent(disk: Disk, folder: str, recent: Iterable[Recent]) -> None:
+    """Keep the last commits beside a standby's fold; written before the fold."""
+    write_whole(disk, f"{folder}/{RECENT}", msgspec.msgpack.encode(list(recent)))
+
+
+def load_recent(disk: Disk, folder: str) -> list[Recent]:
+    """The last commits of a standby's fold, oldest first; none where they cannot be read: then nothing is taken back."""
+    try:
+        return msgspec.msgpack.decode(read_whole(disk, f"{folder}/{RECENT}"), type=list[Recent])
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return []
+
+
+def rewound(fold: Fold, recent: Sequence[Recent], stood: Mapping[int, Vector]) -> Fold:
+    """The state as it was where the destinations stand (``stood``), of the partitions of which that is known.
+
+    The owner that is gone may have committed more than it delivered. From its state, the next one would begin behind
+    what destinations lack, with events that perhaps only the dead node can give. From where they stand, it begins
+    on their chain; what was committed beyond that is run again (protocol.md §7).
+    """
+    found = fold.only(fold.vectors)
+    found.ready, found.config_epoch = fold.ready, fold.config_epoch
+    by_target = {(p, one.target): one for one in recent for p in one.partitions}
+    for partition, wanted in stood.items():
+        at = fold.vectors.get(partition, EMPTY)
+        if not wanted <= at:
+            continue
+        undone: list[Recent] = []
+        while at != wanted and (last := by_target.get((partition, at.encode()))) is not None:
+            undone.append(last)
+            at = Vector.decode(last.origin)
+        if at != wanted:
+            continue
+        found.vectors[partition] = at
+        for one in undone:
+            for stream, changes in one.changes.items():
+                if partition in changes:
+                    counts = found.counters[stream][partition]
+                    found.counters[stream][partition] = [
+                        a - b for a, b in zip(counts, changes[partition], strict=True)
+                    ]
+    return found

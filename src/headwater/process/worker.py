@@ -7,7 +7,7 @@ nothing, a crash after 3 leaves a commit that is folded at the next start (INV-P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import reduce
 from typing import Any, Protocol
 
@@ -24,12 +24,13 @@ from headwater.log.block import Secret
 from headwater.log.cut import Cut
 from headwater.log.follow import Follower
 from headwater.log.ready import ReadyReader, ReadyWriter
-from headwater.process import idruns, unmapped
-from headwater.process.dedupe import MINUTE_NS, Ids, Seen, decode_ids, encode_ids
+from headwater.process import idruns, takeover, unmapped
+from headwater.process.dedupe import MINUTE_NS, Seen, encode_ids
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
 from headwater.process.sources import ALONE, Sources
-from headwater.process.state import Fold, StateStore, ids_of, load, merge, of_partitions
+from headwater.process.state import Fold, Part, StateStore, batches, ids_in, merge, of_partitions, parts_below
+from headwater.process.takeover import Candidate, load_recent, rewound
 
 ATTEMPTS_CAREFUL = 3
 FEW_EVENTS = 500
@@ -158,6 +159,8 @@ class ProcessWorker:
         self.seen = self._nothing_seen()
         self.fold = Fold()
         self.groups: list[Group] = []
+        self.unreadable: list[str] = []
+        """Folders of state that were kept for other nodes and cannot be read."""
         self.groups_made = 0
         self.joined_ns = 0
         self.committed = Position(0, 0)
@@ -170,28 +173,19 @@ class ProcessWorker:
         self.last_events = 0
 
     def recover(self) -> None:
-        """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
-        own = load(self.disk, self.store.folder)
-        folds: dict[int, Fold] = {}
-        for number in self._known_numbers():
-            folds[number] = own if number == self.number else load(self.disk, f"{self.data}/state/{number}")
-        kept = {folder: load(self.disk, folder) for folder in self.sources.standby()}
-        newest = max(idruns.newest_minute(folder) for folder in [*map(self._state, folds), *kept])
-        minute = newest - self.seen.window_minutes - EXPIRE_MINUTES
-        rest = {number: self._fold_rest(number, fold) for number, fold in folds.items()}
-        chosen = merge([*folds.values(), *kept.values()], self.owned)
-        former = {number: fold.ready for number, fold in folds.items() if number >= self.settings.workers}
-        for number, fold in folds.items():
-            mine = standing_below(fold, chosen, self.owned)
-            for ids in rest[number]:
-                self._take(number, of_partitions(ids, mine))
-            if former.get(number) is None or own.former.get(number) != fold.ready:
-                self._remember(number, fold, mine, minute)
-        for folder, fold in kept.items():
-            for ids in ids_of(folder, fold, standing_at(fold, chosen, self.owned), minute):
-                self.seen.remember(ids)
-                self.store.take_over(ids)
-        self._check_epoch(max(fold.config_epoch for fold in folds.values()))
+        """State at the last commit of every partition: saved folds, the commits behind them, the ids seen; for those
+        that come from another node, what was kept of it here (process/takeover.py)."""
+        found = takeover.candidates(self.disk, self.data, self.owned, self.number)
+        self.unreadable = found.unreadable
+        here = {c.number: c.fold for c in found.candidates if c.number is not None}
+        rest = [part for number, fold in here.items() for part in self._fold_rest(number, fold)]
+        own = here[self.number]
+        folds = self._standing(found.candidates)
+        chosen = merge([fold for _, fold in folds], self.owned)
+        former = {n: fold.ready for n, fold in here.items() if n >= self.settings.workers}
+        self._remember_rest(rest, chosen.vectors)
+        self._remember_all(folds, chosen.vectors, {n for n, at in former.items() if own.former.get(n) == at})
+        self._check_epoch(max(fold.config_epoch for fold in here.values()))
         self.committed = own.ready
         self.fold = own.with_partitions(chosen, self.owned)
         self.fold.former = former
@@ -199,6 +193,49 @@ class ProcessWorker:
         self._save()
         self._count_attempt()
         self._publish()
+
+    def _standing(self, candidates: Sequence[Candidate]) -> list[tuple[Candidate, Fold]]:
+        """The candidates with their folds; those of other nodes as they were where the destinations stand."""
+        kept = [c.fold for c in candidates if c.number is None]
+        stood = (
+            self.sources.stood([p for p in self.owned if any(p in fold.vectors for fold in kept)])
+            if kept
+            else {}
+        )
+        return [
+            (c, c.fold if c.number is not None else rewound(c.fold, load_recent(self.disk, c.folder), stood))
+            for c in candidates
+        ]
+
+    def _remember_rest(self, rest: Sequence[tuple[int, Part]], base: Mapping[int, Vector]) -> None:
+        """The ids of commits behind a fold, as far as the state at ``base`` has seen them."""
+        for number, part in rest:
+            assert part.about is not None
+            mine = idruns.held(part.about, base, base)
+            ids = of_partitions(part.ids, mine)
+            self.seen.remember(ids)
+            if number >= self.settings.workers:
+                self.store.take_over(ids, part.about._replace(partitions=tuple(mine)))
+
+    def _remember_all(
+        self, folds: Sequence[tuple[Candidate, Fold]], base: Mapping[int, Vector], known: Set[int]
+    ) -> None:
+        """The ids that the state at ``base`` has seen, and dead letters that become ours; ``known``: of which former
+        processors that was done at an earlier start."""
+        newest = max(idruns.newest_minute(c.folder) for c, _ in folds)
+        minute = newest - self.seen.window_minutes - EXPIRE_MINUTES
+        for candidate, fold in folds:
+            if candidate.number in known:
+                continue
+            foreign = candidate.number is None or candidate.number >= self.settings.workers
+            for parts in batches(parts_below(candidate.folder, fold, base, minute)):
+                self.seen.remember(idruns.joined([part.ids for part in parts]))
+                for part in parts if foreign else ():
+                    self.store.take_over(part.ids, part.about)
+            if candidate.number is not None and self._inherits_dead(candidate.number):
+                path = f"{candidate.folder}/dead.sqlite"
+                if self.disk.exists(path):
+                    self.store.dead.take_over(path)
 
     def own(self, partitions: Iterable[int]) -> None:
         """Own these partitions from the next turn on; from any thread."""
@@ -363,6 +400,7 @@ class ProcessWorker:
                 if self.expired_minute
                 else None,
                 "trouble": self.trouble,
+                "unreadable": self.unreadable,
             }
         )
 
@@ -394,15 +432,11 @@ class ProcessWorker:
                 help="put back headwater.json together with the rest of the data folder, from one backup",
             )
 
-    def _known_numbers(self) -> list[int]:
-        names = {*self.disk.listdir(f"{self.data}/state"), *self.disk.listdir(f"{self.data}/ready")}
-        return sorted({int(n) for n in names if n.isdigit()} | {self.number})
-
-    def _fold_rest(self, number: int, fold: Fold) -> list[Ids]:
-        """Fold the commits behind a saved fold; the ids that they add."""
+    def _fold_rest(self, number: int, fold: Fold) -> list[tuple[int, Part]]:
+        """Fold the commits behind a saved fold; the number, and the ids that they add."""
+        added: list[tuple[int, Part]] = []
         folder = f"{self.data}/ready/{number}"
         reader = ReadyReader(self.disk, folder, WriterId(number), fold.ready, secret=self.secret)
-        added: list[Ids] = []
         while entries := reader.read(FOLD_READ_BYTES):
             for entry, after in entries:
                 known = fold.vectors.get(entry.partitions[0], EMPTY)
@@ -414,31 +448,13 @@ class ProcessWorker:
                         code="chain_broken",
                     )
                 fold.apply(entry, after)
-                if ids := entry.sections.get("ids"):
-                    added.append(of_partitions(decode_ids(bytes(ids))[0], self.owned))
+                added.append((number, Part(of_partitions(ids_in(entry), self.owned), idruns.about_of(entry))))
                 if number == self.number:
                     self.store.add(entry)
                 elif self._inherits_dead(number) and "dead" in entry.sections:
                     self.store.add_dead(entry)
         reader.close()
         return added
-
-    def _remember(self, number: int, fold: Fold, mine: Sequence[int], minute: int) -> None:
-        """What a folder of state holds beside its fold, ids from this minute on; of a processor that no longer runs, it
-        becomes ours."""
-        folder = self._state(number)
-        for ids in ids_of(folder, fold, mine, minute):
-            self._take(number, ids)
-        if self._inherits_dead(number) and self.disk.exists(f"{folder}/dead.sqlite"):
-            self.store.dead.take_over(f"{folder}/dead.sqlite")
-
-    def _state(self, number: int) -> str:
-        return f"{self.data}/state/{number}"
-
-    def _take(self, number: int, ids: Ids) -> None:
-        self.seen.remember(ids)
-        if number >= self.settings.workers:
-            self.store.take_over(ids)
 
     def _inherits_dead(self, number: int) -> bool:
         return self.number == 0 and number >= self.settings.workers
@@ -491,17 +507,6 @@ class ProcessWorker:
         for one in self.groups:
             one.close()
         self._group()
-
-
-def standing_below(fold: Fold, chosen: Fold, owned: Iterable[int]) -> list[int]:
-    """The partitions of which this fold is the chosen state, or an earlier one. What a folder says of the others
-    lies beside the chosen chain: its ids would make events duplicates of themselves (protocol-why.md P1)."""
-    return [p for p in owned if fold.vectors.get(p, EMPTY) <= chosen.vectors[p]]
-
-
-def standing_at(fold: Fold, chosen: Fold, owned: Iterable[int]) -> list[int]:
-    """The partitions of which this fold is the chosen state."""
-    return [p for p in owned if p in fold.vectors and fold.vectors[p] == chosen.vectors[p]]
 
 
 def sections_of(output: Output) -> Mapping[str, memoryview]:

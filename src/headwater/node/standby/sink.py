@@ -14,6 +14,7 @@ two times after a new base, and one run (16 MiB) more.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 from headwater.event.commit import Commit
@@ -22,7 +23,7 @@ from headwater.kit.disk import Disk
 from headwater.kit.errors import Broken
 from headwater.node.standby import entries
 from headwater.node.standby.entries import Base, Delta, Entry, Known, Seen
-from headwater.process import idruns, state
+from headwater.process import idruns, state, takeover
 from headwater.process.idruns import About, Chunk, Runs
 from headwater.process.state import Fold
 
@@ -44,6 +45,8 @@ class Sink:
         self.fold = self._loaded()
         self.synced: Mapping[int, Vector] = dict(self.fold.vectors)
         """Per partition the vector of the state that is on disk."""
+        self.recent = deque(takeover.load_recent(disk, folder), maxlen=takeover.RECENT_MAX)
+        """The last commits, so that they can be taken back (``takeover.rewound``)."""
         self.changed = False
         self.pending: list[bytes] = []
         self.pending_bytes = 0
@@ -77,6 +80,7 @@ class Sink:
         self._flush()
         if not self.changed:
             return False
+        takeover.save_recent(self.disk, self.folder, self.recent)
         state.save(self.disk, self.folder, self.fold)
         self.synced = dict(self.fold.vectors)
         self.changed = False
@@ -127,6 +131,8 @@ class Sink:
             about.partitions, about.origin, about.target, entry.config_epoch, 0, entry.changes, {}
         )
         self.fold.apply(commit, Position(*entry.ready))
+        told = takeover.Recent(about.partitions, about.origin.encode(), about.target.encode(), entry.changes)
+        self.recent.append(told)
         self.changed = True
 
     def _append(self, chunk: Chunk, data: bytes) -> None:

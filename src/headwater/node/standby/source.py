@@ -148,7 +148,9 @@ class Source:
         assert self.at is not None
         if fold.ready < self.at:
             self._read_from(fold.ready)
-        told = Base(entries.standing(vectors, partitions), fold.only(vectors).counters, self.at, fold.config_epoch)
+        told = Base(
+            entries.standing(vectors, partitions), fold.only(vectors).counters, self.at, fold.config_epoch
+        )
         self.told |= vectors
         self.lost -= vectors.keys()
         yield entries.encode(told)

@@ -321,7 +321,9 @@ class World:
         """Nothing happens any more: the standby comes to where the processor stands."""
         self.mend()
         for group in self.processor.groups():
-            self.processor.commit(group, 30, 30)  # beyond everything that a base behind the last one took back
+            self.processor.commit(
+                group, 30, 30
+            )  # beyond everything that a base behind the last one took back
         self.processor.save()
         self.connect()
         for _ in range(3):
