@@ -12,6 +12,7 @@ On the data's way, so nothing here is done per event in Python. Measured, a thir
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ def unwanted(wanted: Iterable[int], partitions: int) -> Array:
 
 def blank(payload: memoryview, unwanted_slot: Array) -> Blanked:
     """The payload without what is unwanted; the same bytes where all of it is wanted."""
-    records, events, refused, head_bytes, stream_bytes, body_bytes = COUNTS.unpack_from(payload)
+    records, events, refused, head_bytes, stream_bytes, _ = COUNTS.unpack_from(payload)
     stamps = np.frombuffer(payload, "<u4", records * WORDS, COUNTS.size).reshape(records, WORDS)
     kind = stamps[:, KIND]
     gone = ((kind >> 16) & FLAGS == SINGLE) & unwanted_slot[kind & 0xFFFF]
@@ -102,6 +103,6 @@ def body_pieces(bodies: memoryview, stamps: Array, gone: Array) -> Iterable[byte
     changes = np.flatnonzero(gone[1:] != gone[:-1])
     borders = [0, *ends[changes].tolist(), len(bodies)]
     going = bool(gone[0])
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         yield NEWLINE if going else bodies[start:end]
         going = not going

@@ -74,10 +74,10 @@ class MirrorLog:
     def check(self, head: BlockHead) -> None:
         """INV-LANE-1."""
         here = self.at
-        if head.log == here.log and not self.ended:
-            fits = head.first_seq == here.seq
+        if head.log > here.log:
+            fits = head.first_seq == 0 and (self.ended or not here.log)
         else:
-            fits = head.log > here.log and head.first_seq == 0 and (self.ended or not here.log)
+            fits = head.log == here.log != 0 and head.first_seq == here.seq and not self.ended
         if not fits:
             raise Rejected(
                 f"a block of log {head.log:016x} at {head.first_seq}, expected {here.log:016x} at {here.seq}"

@@ -20,7 +20,7 @@ from headwater.kit.disk import Disk
 from headwater.kit.errors import HeadwaterError, Unavailable
 from headwater.kit.tasks import Group, Report
 from headwater.lane import wire
-from headwater.lane.blank import blank, unwanted
+from headwater.lane.blank import Blanked, blank, unwanted
 from headwater.lane.wire import BlockHead, Connection, Lost, Moment, Outgoing, Packer
 from headwater.log import cut, files
 from headwater.log.block import Secret
@@ -30,7 +30,7 @@ from headwater.peer.frames import Frame, Kind
 CUT_BYTES = 2 * 1024 * 1024
 """Read of the log for one cut; a stream's turn is that long."""
 FULL_BYTES = CUT_BYTES // 4
-"""A cut with more than this has more behind it; after a smaller one the stream waits for the next to become worth it."""
+"""A cut with more than this has more behind it; after a smaller one its stream waits, so that the next is worth it."""
 POLL_S = 0.02
 EMPTY_S = 1.0
 STREAMS_MAX = 64
@@ -54,8 +54,9 @@ class RawLog:
 class Stream:
     """One stream of one owner. ``turn`` runs in a thread; ``close`` waits for it."""
 
-    def __init__(self, raw: RawLog, asked: wire.Open, now: Now) -> None:
+    def __init__(self, raw: RawLog, asked: wire.Open, now: Now, cut_bytes: int = CUT_BYTES) -> None:
         self.raw = raw
+        self.cut_bytes = cut_bytes
         self.name = asked.stream
         self.now = now
         self.origin = asked.origin_vector
@@ -88,7 +89,7 @@ class Stream:
             return self.sending([wire.alive(self.name)], now) if late else []
         raw = self.raw
         cut.discover(raw.disk, raw.path, self.readers, self.origin, self.until, secret=raw.secret)
-        found = cut.take(self.readers, self.origin, now[:2], now.node_time_ns, CUT_BYTES)
+        found = cut.take(self.readers, self.origin, now[:2], now.node_time_ns, self.cut_bytes)
         blocks = found.blocks if found is not None else []
         packer = Packer(self.name)
         for block in blocks:
@@ -115,22 +116,22 @@ class Stream:
             self.tell_end(packer, writer, passed=True)
         self.stands[writer] = block.after
         if block.payload is None:
-            parts, records, lost = (), 0, self.why_lost(block)
+            left, lost = Blanked((), 0), self.why_lost(block)
         else:
-            (parts, records), lost = blank(block.payload, self.unwanted), Lost.NOTHING
+            left, lost = blank(block.payload, self.unwanted), Lost.NOTHING
         head = BlockHead(
             int(writer),
             header.log_id,
             header.first_seq,
             header.events,
-            records,
+            left.records,
             header.start,
             header.boot_ns,
             header.node_time_ns,
-            sum(map(len, parts)),
+            sum(map(len, left.parts)),
             lost,
         )
-        packer.add(head, parts)
+        packer.add(head, left.parts)
 
     def tell_end(self, packer: Packer, writer: WriterId, *, passed: bool = False) -> None:
         """Say where the log in which a writer's stream stands has ended, once all of it was sent. One that was
@@ -186,7 +187,9 @@ class Home:
                 group.start("send", self.send_forever(connection, streams))
                 while (frame := await connection.receive()) is not None:
                     await self.take(connection, streams, frame)
-        except HeadwaterError:  # the other side said something impossible, or our files cannot be read: it was reported
+        except (
+            HeadwaterError
+        ):  # the other side said something impossible, or our files cannot be read: it was reported
             pass
         finally:
             for stream in streams.values():
@@ -198,7 +201,9 @@ class Home:
         if frame.kind == Kind.OPEN:
             asked = wire.message(frame, wire.Open)
             if len(streams) >= STREAMS_MAX and asked.stream not in streams:
-                raise Unavailable(f"more than {STREAMS_MAX} streams on one connection", code="too_many_streams")
+                raise Unavailable(
+                    f"more than {STREAMS_MAX} streams on one connection", code="too_many_streams"
+                )
             former, streams[asked.stream] = streams.get(asked.stream), Stream(self.raw, asked, self.now)
             if former is not None:
                 former.close()

@@ -1,9 +1,10 @@
-"""The owner side: keeps mirrors of other nodes' logs for those who own partitions here (docs/decisions/0007-cluster.md).
+"""The owner side: mirrors of other nodes' logs, for those who own partitions here (docs/decisions/0007-cluster.md).
 
 A stream is asked for by a name, with its partitions and the vector from which on it is read; its folder is
 ``mirror/<stream>/``. Each home is followed over a connection of its own, dialled again with back-off, always from where
-the mirror ends: so a connection that is cut anywhere costs nothing but time, and what was written stands. ``<node>.cut``
-moves after the last frame of a cut, so whoever reads it first and the watermarks afterwards has whole cuts (INV-ORD-1).
+the mirror ends: so a connection that is cut anywhere costs nothing but time, and what was written stands.
+``<node>.cut`` moves after the last frame of a cut, so whoever reads it first and the watermarks afterwards has whole
+cuts (INV-ORD-1).
 
 Nothing here is synced, and at a start of the process all of it is gone: its readers open their streams again. The size
 is bounded: each home of each stream has an equal share, and over it gets no more credit.
@@ -28,7 +29,7 @@ from headwater.kit.errors import HeadwaterError, Rejected, Unavailable
 from headwater.lane import wire
 from headwater.lane.folder import SEGMENT_BYTES, MirrorLog
 from headwater.lane.wire import BlockHead, Connection, Moment
-from headwater.log.block import Secret
+from headwater.log.block import BLOCK_BYTES_MAX, HEADER_BYTES, Secret
 from headwater.log.cut import home_of
 from headwater.log.follow import CUT
 from headwater.peer.frames import Frame, Kind
@@ -125,11 +126,15 @@ class HomeMirror:
                 body = self.go_on(self.begun, body)
             for head in data.blocks:
                 body = self.go_on(head, body)
+            if body:
+                raise Rejected(f"{len(body)} bytes more than the blocks of a frame have", code="lane_format")
             if data.last:
                 self.end_cut(data.moment)
 
     def go_on(self, head: BlockHead, body: memoryview) -> memoryview:
         """Take a block, or as much of it as there is; the rest of the body."""
+        if head.bytes > BLOCK_BYTES_MAX - HEADER_BYTES:
+            raise Rejected(f"a block with {head.bytes} bytes", code="lane_format")
         missing = head.bytes - sum(map(len, self.pieces))
         piece, rest = body[:missing], body[missing:]
         self.owed += len(piece)
@@ -146,8 +151,10 @@ class HomeMirror:
         """Everything up to this time is there."""
         if self.begun is not None:
             raise Rejected("a cut ended in the middle of a block", code="lane_format")
-        if moment < self.moment:
-            raise Rejected(f"the time went back, from {self.moment} to {moment}", code="lane_format")
+        if moment.start == self.moment.start:
+            moment = max(
+                moment, self.moment
+            )  # a cut that a backlog cut short may end before one that was whole
         if moment != self.moment:
             replace(self.place.disk, f"{self.folder}/{self.node}.cut", CUT.pack(*moment))
             self.moment = moment
@@ -179,8 +186,6 @@ class HomeMirror:
 
     def close(self) -> None:
         """Release the files; nothing is written afterwards."""
-        if self.task is not None:
-            self.task.cancel()
         with self.lock:
             self.closed = True
             for log in self.logs.values():
@@ -196,7 +201,7 @@ class HomeMirror:
         """Follow the home until cancelled, over one connection after the other."""
         wait_s = RETRY_S_MIN
         while True:
-            heard_ns = self.heard_ns
+            began_ns = self.place.clock.boot_ns()
             try:
                 await self.receive(await dial(self.node), share)
                 self.trouble = "the connection ended"
@@ -204,7 +209,8 @@ class HomeMirror:
                 self.trouble = str(error)
             except OSError as error:
                 self.trouble = f"the mirror cannot be written: {error}"
-            wait_s = RETRY_S_MIN if self.heard_ns != heard_ns else min(wait_s * 2, RETRY_S_MAX)
+            lasted = self.place.clock.boot_ns() - began_ns > RETRY_S_MAX * 1e9
+            wait_s = RETRY_S_MIN if lasted else min(wait_s * 2, RETRY_S_MAX)
             await self.place.clock.sleep(wait_s)
 
     async def receive(self, connection: Connection, share: Callable[[], int]) -> None:
@@ -255,7 +261,7 @@ class Mirrors:
     """The streams of this node."""
 
     def __init__(self, place: Place, me: str, dial: Dial, start: Start, bytes_max: int) -> None:
-        """``start`` runs a coroutine as a task of the owner. What ``place.root`` holds is of a former start: it goes."""
+        """``start`` runs a coroutine as a task of the owner. What ``place.root`` holds is of a former start: gone."""
         self.place = place
         self.me = me
         self.dial = dial
@@ -305,6 +311,8 @@ class Mirrors:
         """End a stream, and remove its folder; nothing where there is none."""
         _, homes = self.streams.pop(name, (None, {}))
         for home in homes.values():
+            if home.task is not None:
+                home.task.cancel()
             await asyncio.to_thread(home.close)
         await asyncio.to_thread(shutil.rmtree, f"{self.place.root}/{name}", ignore_errors=True)
 
@@ -321,7 +329,9 @@ class Mirrors:
     def found(self, name: str) -> tuple[Wanted, dict[str, HomeMirror]]:
         if name not in self.streams:
             raise Rejected(
-                f"there is no stream {name[:80]!r}", code="no_stream", help="open it; none outlives its process"
+                f"there is no stream {name[:80]!r}",
+                code="no_stream",
+                help="open it; none outlives its process",
             )
         return self.streams[name]
 
@@ -367,4 +377,3 @@ class Mirrors:
             }
             for name, (wanted, homes) in self.streams.items()
         }
-

@@ -7,15 +7,15 @@
                     ENDED {stream, writer, log, seq}
 
 The bodies of the DATA frames of a stream, one after the other, are the payloads of its blocks, one after the other: a
-payload may go on in the next frames. ``last`` says that everything up to the time (start, boot_ns) is there now; without
-blocks and without ``last`` a frame says only that the home is alive. Vectors travel as their canonical bytes.
+payload may go on in the next frames. ``last`` says that everything up to the time (start, boot_ns) is there now; a
+frame with neither blocks nor ``last`` says only that the home is alive. Vectors travel as their canonical bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -25,6 +25,7 @@ from headwater.kit.errors import Rejected
 from headwater.peer.frames import Frame, Kind
 
 T = TypeVar("T")
+Count = Annotated[int, msgspec.Meta(ge=0)]
 BODY_BYTES_MAX = 1024 * 1024
 """Of one DATA frame."""
 BLOCKS_MAX = 2048
@@ -60,15 +61,15 @@ class Moment(NamedTuple):
 class BlockHead(msgspec.Struct, frozen=True, array_like=True):
     """A block, or a stretch that its home cannot give."""
 
-    writer: int
-    log: int
-    first_seq: int
-    events: int
-    records: int
-    start: int
-    boot_ns: int
-    node_time_ns: int
-    bytes: int
+    writer: Count
+    log: Count
+    first_seq: Count
+    events: Count
+    records: Count
+    start: Count
+    boot_ns: Count
+    node_time_ns: Count
+    bytes: Count
     """Of its payload."""
     lost: Lost = Lost.NOTHING
 
@@ -80,7 +81,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     partitions: list[int]
     origin: bytes
     until: bytes | None = None
-    credit: int = 0
+    credit: Count = 0
 
     @property
     def origin_vector(self) -> Vector:
@@ -97,7 +98,7 @@ class Credit(msgspec.Struct, frozen=True, kw_only=True):
     """The home may send so many bytes of payloads more."""
 
     stream: str
-    bytes: int
+    bytes: Count
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,10 +113,10 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     stream: str
     blocks: list[BlockHead] = []
     last: bool = False
-    start: int = 0
-    boot_ns: int = 0
-    node_time_ns: int = 0
-    hash: int = 0
+    start: Count = 0
+    boot_ns: Count = 0
+    node_time_ns: Count = 0
+    hash: Count = 0
     """xxh3_64 of the body: the home believed its blocks by their hashes, which only it can check."""
 
     @property
@@ -128,9 +129,9 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """A log has got its end, and all of it was sent."""
 
     stream: str
-    writer: int
-    log: int
-    seq: int
+    writer: Count
+    log: Count
+    seq: Count
 
 
 class Outgoing(NamedTuple):

@@ -48,8 +48,11 @@ def body_of(kind: str, number: int, count: int) -> bytes:
     return f'{{"event":"e{number}"}}'.encode()
 
 
-def payload_of(records: Sequence[Record], so_far: dict[str, int] | None = None, first: int = 0) -> bytes:
-    """A payload with these records; ``so_far``: events per stream of the log, changed."""
+def payload_of(
+    records: Sequence[Record], so_far: dict[str, int] | None = None, first: int = 0, body_bytes: int = 0
+) -> bytes:
+    """A payload with these records; ``so_far``: events per stream of the log, changed. ``body_bytes``: of each single
+    event at least."""
     so_far = {} if so_far is None else so_far
     used = sorted({head for _, _, head in records})
     stamps, bodies, refused, here = [], [], [], dict[str, int]()
@@ -59,6 +62,8 @@ def payload_of(records: Sequence[Record], so_far: dict[str, int] | None = None, 
         slot = value if kind in ("single", "erased") else NO_SLOT
         wrong = [events - 1] if kind == "batch" and events > 1 else []
         body = b"" if kind == "erased" else body_of(kind, first + number, events)
+        if kind == "single" and len(body) < body_bytes:
+            body = body[:-1] + b',"pad":"' + b"x" * (body_bytes - len(body)) + b'"}'
         stamps.append(
             STAMP.pack(
                 1_000 + first + number,
