@@ -202,7 +202,9 @@ class ProcessWorker:
 
     def own(self, partitions: Iterable[int]) -> None:
         """Own these partitions from the next turn on; from any thread."""
-        self.wanted = sorted(partitions)
+        wanted = sorted(partitions)
+        if wanted != self.wanted:
+            self.wanted = wanted
 
     def step(self) -> bool:
         """One turn; False when there was nothing to do."""
