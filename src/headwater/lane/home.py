@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from headwater.event.position import Position, WriterId
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
-from headwater.kit.errors import HeadwaterError, Unavailable
+from headwater.kit.errors import Rejected, Unavailable
 from headwater.kit.tasks import Group, Report
 from headwater.lane import wire
 from headwater.lane.blank import Blanked, blank, unwanted
@@ -37,8 +37,6 @@ STREAMS_MAX = 64
 """On one connection."""
 
 Now = Callable[[], Moment]
-Others = Callable[[Connection, Frame], Awaitable[None]]
-"""What is done with frames that are not about streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,38 +169,40 @@ def lowered(bound: tuple[int, int], blocks: list[Block]) -> Moment:
 class Home:
     """Serves the connections of owners."""
 
-    def __init__(self, raw: RawLog, now: Now, clock: Clock, report: Report, others: Others) -> None:
+    def __init__(self, raw: RawLog, now: Now, clock: Clock, report: Report) -> None:
         self.raw = raw
         self.now = now
         self.clock = clock
         self.report = report
-        self.others = others
         self.sent_bytes = 0
 
-    async def serve(self, connection: Connection) -> None:
-        """Until the connection ends, on either side."""
+    async def serve(self, connection: Connection, opened: Frame) -> None:
+        """From its first frame on, until the connection ends on either side. Rejected: the owner asks for what cannot
+        be."""
         streams: dict[str, Stream] = {}
+        frame: Frame | None = opened
         try:
             async with Group("lane home", self.report) as group:
-                group.start("send", self.send_forever(connection, streams))
-                while (frame := await connection.receive()) is not None:
-                    await self.take(connection, streams, frame)
-        except (
-            HeadwaterError
-        ):  # the other side said something impossible, or our files cannot be read: it was reported
-            pass
+                group.start(f"send to {connection.peer.node}", self.send_forever(connection, streams))
+                while frame is not None:
+                    self.take(streams, frame)
+                    frame = await connection.receive()
+        except OSError:
+            pass  # our own files cannot be read: it was reported, and the owner tries again
         finally:
             for stream in streams.values():
                 stream.close()
-            await connection.close()
 
-    async def take(self, connection: Connection, streams: dict[str, Stream], frame: Frame) -> None:
+    def take(self, streams: dict[str, Stream], frame: Frame) -> None:
         """One frame of an owner."""
         if frame.kind == Kind.OPEN:
             asked = wire.message(frame, wire.Open)
             if len(streams) >= STREAMS_MAX and asked.stream not in streams:
-                raise Unavailable(
-                    f"more than {STREAMS_MAX} streams on one connection", code="too_many_streams"
+                raise Rejected(f"more than {STREAMS_MAX} streams on one connection", code="too_many_streams")
+            if max(asked.partitions, default=0) >= self.raw.partitions:
+                raise Rejected(
+                    f"partition {max(asked.partitions)}, where there are {self.raw.partitions}",
+                    code="lane_format",
                 )
             former, streams[asked.stream] = streams.get(asked.stream), Stream(self.raw, asked, self.now)
             if former is not None:
@@ -215,8 +215,6 @@ class Home:
             stream = streams.pop(wire.message(frame, wire.Close).stream, None)
             if stream is not None:
                 stream.close()
-        else:
-            await self.others(connection, frame)
 
     async def send_forever(self, connection: Connection, streams: dict[str, Stream]) -> None:
         """Turn by turn, while the connection stands."""

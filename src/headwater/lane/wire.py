@@ -5,6 +5,7 @@
     owner → home    OPEN {stream, partitions, origin, until, credit} · CREDIT {stream, bytes} · CLOSE {stream}
     home → owner    DATA {stream, blocks, last, start, boot_ns, node_time_ns, hash} + payloads
                     ENDED {stream, writer, log, seq}
+    owner → home    PROGRESS {epoch, groups}, on a connection of its own (lane/progress)
 
 The bodies of the DATA frames of a stream, one after the other, are the payloads of its blocks, one after the other: a
 payload may go on in the next frames. ``last`` says that everything up to the time (start, boot_ns) is there now; a
@@ -23,6 +24,7 @@ from xxhash import xxh3_64_intdigest
 from headwater.event.position import Vector
 from headwater.kit.errors import Rejected
 from headwater.peer.frames import Frame, Kind
+from headwater.peer.identity import Hello
 
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -35,6 +37,8 @@ BLOCKS_MAX = 2048
 class Connection(Protocol):
     """What the lane needs of a peer connection (peer/connection.py)."""
 
+    @property
+    def peer(self) -> Hello: ...
     async def send(self, kind: int, header: Mapping[str, Any], *body: bytes | memoryview) -> None: ...
     async def receive(self) -> Frame | None: ...
     async def close(self) -> None: ...
@@ -134,6 +138,22 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     seq: Count
 
 
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """Partitions, and from where on their owner may ask for raw events again; vectors in hex, as in reports."""
+
+    partitions: list[Count]
+    vector: str
+    kept: str
+    """The same, without the destinations that may be written off when the raw log is full."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What an owner needs for its partitions, by the table of this epoch."""
+
+    epoch: Count
+    groups: list[Need]
+
+
 class Outgoing(NamedTuple):
     """A frame to be sent."""
 
@@ -148,6 +168,7 @@ KINDS: Mapping[type[msgspec.Struct], Kind] = {
     Close: Kind.CLOSE,
     Data: Kind.DATA,
     Ended: Kind.ENDED,
+    Progress: Kind.PROGRESS,
 }
 
 

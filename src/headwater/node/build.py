@@ -12,6 +12,7 @@ role          module                      from → to
 ``deliver``   roles/deliver.py            ready → one destination; SQL
 ``ops``       roles/ops.py                reports → health, metrics, status, API, demo page
 ``upkeep``    roles/upkeep.py             raw → raw, compressed
+``lane``      roles/lane.py               raw → other nodes; their raw → mirrors
 ============  ==========================  ====================================================
 """
 
@@ -93,10 +94,18 @@ def upkeep(context: Context) -> Role:
     return UpkeepRole(context)
 
 
+def lane(context: Context) -> Role:
+    """Events between nodes; only in a cluster."""
+    from headwater.node.roles.lane import LaneRole
+
+    return LaneRole(context)
+
+
 ROLES: Mapping[str, Callable[[Context], Role]] = {
     "collect": collect,
     "process": process,
     "deliver": deliver,
     "ops": ops,
     "upkeep": upkeep,
+    "lane": lane,
 }

@@ -176,6 +176,7 @@ class Supervisor:
         return [
             Spec("ops", "0"),
             *([Spec("upkeep", "0")] if settings.log.compress_after_s else []),
+            *([Spec("lane", "0")] if settings.cluster is not None else []),
             *(Spec("deliver", name) for name in settings.destinations),
             *(Spec("process", str(n)) for n in range(settings.process.workers)),
             *(Spec("collect", str(n)) for n in range(settings.collect.workers)),
@@ -416,7 +417,7 @@ class Supervisor:
             left_s = max(0.0, (until_ns - self.clock.boot_ns()) / 1e9)
             await self.stop_children(self.of_role(role), left_s + CLOSE_MARGIN_S)
         await asyncio.to_thread(self.recover_ready)
-        await self.stop_children(self.of_role("upkeep"), CLOSE_MARGIN_S)
+        await self.stop_children([*self.of_role("upkeep"), *self.of_role("lane")], CLOSE_MARGIN_S)
         await self.stop_children(self.of_role("ops"), CLOSE_MARGIN_S)
         self.state = "stopped"
 
