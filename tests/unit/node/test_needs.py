@@ -60,13 +60,11 @@ def test_inv_lane_2_safe_is_below_what_the_owner_of_every_partition_needs() -> N
 
 @pytest.mark.parametrize("silent", [ME, OTHER, THIRD])
 def test_inv_lane_2_a_partition_that_nobody_spoke_for_makes_nothing_safe(silent: str) -> None:
-    spoken = {ME: said({0: at(7)}), OTHER: said({1: at(5)}), THIRD: said({2: at(6)})}
-    assert needs.safe(seen(ME, OTHER, THIRD), spoken)[0] == at(5)
-    assert needs.safe(seen(ME, OTHER, THIRD), {n: s for n, s in spoken.items() if n != silent}) == (
-        EMPTY,
-        EMPTY,
-    )
-    assert needs.safe(seen(ME, OTHER, THIRD), {**spoken, silent: said({})}) == (EMPTY, EMPTY)
+    spoken = {ME: said({0: at(7)}), OTHER: said({1: at(5)}), THIRD: said({2: at(6), 3: at(6)})}
+    view = seen(ME, OTHER, THIRD, THIRD)
+    assert needs.safe(view, spoken)[0] == at(5)
+    assert needs.safe(view, {n: s for n, s in spoken.items() if n != silent}) == (EMPTY, EMPTY)
+    assert needs.safe(view, {**spoken, silent: said({2: at(6)})}) == (EMPTY, EMPTY)
     assert needs.safe(seen(ME, OTHER, THIRD, ""), spoken) == (EMPTY, EMPTY), "it has no owner"
     assert needs.safe(None, spoken) == (EMPTY, EMPTY), "there is no table"
 
