@@ -1,5 +1,7 @@
-"""The direct lane: raw logs of one node, mirrored on the nodes that own their events (protocol.md §6).
+"""The road between nodes: raw logs of one node, mirrored where their events' owners are (protocol.md §6), and calls to
+whoever holds a destination (docs/decisions/0007-cluster.md).
 
-``blank`` leaves out of a block what belongs to others, ``home`` sends the blocks, ``mirror`` keeps them as a log folder
-that ``LogReader`` reads as if the writer stood here. ``wire`` is what the two say to each other.
+``blank`` leaves out of a block what belongs to others, ``home`` sends the blocks, ``mirror`` keeps them as log folders
+that ``LogReader`` reads as if the writer stood here; ``wire`` is what the two say to each other. ``progress`` is what
+owners still need of a home's log.
 """

@@ -56,16 +56,19 @@ def blank(payload: memoryview, unwanted_slot: Array) -> Blanked:
     begins = ~gone
     begins[0] = True
     begins[1:] |= ~gone[:-1]
-    leaders = np.flatnonzero(begins)  # those that stay, and the first of each run that goes
+    (leaders,) = begins.nonzero()  # those that stay, and the first of each run that goes
     left = stamps[leaders]
     going = gone[leaders]
-    left[going] = blanked(left[going], np.diff(leaders, append=records)[going])
+    lengths = np.empty_like(leaders)
+    lengths[:-1] = leaders[1:] - leaders[:-1]
+    lengths[-1] = records - leaders[-1]
+    left[going] = blanked(left[going], lengths[going])
 
     refused_at = COUNTS.size + records * STAMP_BYTES
     heads_at = refused_at + 4 * refused
     streams_at = heads_at + head_bytes
     bodies_at = streams_at + stream_bytes
-    heads = needed_heads(payload[heads_at:streams_at], left, ~going)
+    heads = needed_heads(payload[heads_at:streams_at], int(stamps[:, HEAD].max()) + 1, left, ~going)
     bodies = b"".join(body_pieces(payload[bodies_at:], stamps, gone))
     counts = COUNTS.pack(len(left), events, refused, len(heads), stream_bytes, len(bodies))
     rest = (payload[refused_at:heads_at], heads, payload[streams_at:bodies_at], bodies)
@@ -81,27 +84,24 @@ def blanked(first: Array, lengths: Array) -> Array:
     return first
 
 
-def needed_heads(heads: memoryview, stamps: Array, here: Array) -> bytes:
-    """The heads that the records that stay refer to; ``stamps`` are changed to their new numbers."""
-    whole = bytes(heads)
-    every = split_heads(whole)
-    needed = np.zeros(len(every), bool)
-    needed[stamps[here, HEAD]] = True
+def needed_heads(heads: memoryview, count: int, stamps: Array, here: Array) -> bytes:
+    """Of so many heads, those that the records that stay refer to; ``stamps`` are changed to their new numbers."""
+    used = stamps[here, HEAD]
+    needed = np.zeros(count, bool)
+    needed[used] = True
     if needed.all():
-        return whole
-    stamps[here, HEAD] = (np.cumsum(needed) - 1)[stamps[here, HEAD]]
-    return b"".join(
-        len(head).to_bytes(4, "little") + head
-        for head, keep in zip(every, needed.tolist(), strict=True)
-        if keep
-    )
+        return bytes(heads)
+    stamps[here, HEAD] = (needed.cumsum() - 1)[used]
+    every = split_heads(bytes(heads))
+    kept = [every[number] for number in needed.nonzero()[0].tolist()]
+    return b"".join([len(head).to_bytes(4, "little") + head for head in kept])
 
 
 def body_pieces(bodies: memoryview, stamps: Array, gone: Array) -> Iterable[bytes | memoryview]:
     """The bodies that stay, in stretches, with an empty one in the place of each run that goes."""
-    ends = np.cumsum(stamps[:, BODY].astype(np.int64) + 1)
-    changes = np.flatnonzero(gone[1:] != gone[:-1])
-    borders = [0, *ends[changes].tolist(), len(bodies)]
+    ends = stamps[:, BODY].cumsum(dtype=np.int64)
+    (changes,) = (gone[1:] != gone[:-1]).nonzero()
+    borders = [0, *(ends[changes] + changes + 1).tolist(), len(bodies)]
     going = bool(gone[0])
     for start, end in pairwise(borders):
         yield NEWLINE if going else bodies[start:end]

@@ -18,7 +18,7 @@ from headwater.config.report import replace
 from headwater.event.position import Position
 from headwater.kit.disk import Cell, Disk
 from headwater.kit.errors import Rejected
-from headwater.lane.wire import BlockHead, Lost
+from headwater.lane.wire import BlockHead, Gap
 from headwater.log import block, files
 from headwater.log.block import Secret
 from headwater.log.files import End, Segment
@@ -63,11 +63,11 @@ class MirrorLog:
         self.check(head)
         if head.log != self.at.log:
             self.begin(head.log)
-        if head.lost is Lost.NOTHING:
+        if head.gap is Gap.NONE:
             self.append(head, payload)
         else:
             self.seal()
-            self.missing += head.events if head.lost is Lost.GIVEN_BACK else 0
+            self.missing += head.events if head.gap is Gap.GIVEN_BACK else 0
         self.at = Position(head.log, head.first_seq + head.events)
         self.cell().set(self.at.seq)
 

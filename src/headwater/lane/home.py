@@ -21,7 +21,7 @@ from headwater.kit.errors import Rejected, Unavailable
 from headwater.kit.tasks import Group, Report
 from headwater.lane import wire
 from headwater.lane.blank import Blanked, blank, unwanted
-from headwater.lane.wire import BlockHead, Connection, Lost, Moment, Outgoing, Packer
+from headwater.lane.wire import BlockHead, Connection, Gap, Moment, Outgoing, Packer
 from headwater.log import cut, files
 from headwater.log.block import Secret
 from headwater.log.read import Block, LogReader
@@ -114,9 +114,9 @@ class Stream:
             self.tell_end(packer, writer, passed=True)
         self.stands[writer] = block.after
         if block.payload is None:
-            left, lost = Blanked((), 0), self.why_lost(block)
+            left, gap = Blanked((), 0), self.why_missing(block)
         else:
-            left, lost = blank(block.payload, self.unwanted), Lost.NOTHING
+            left, gap = blank(block.payload, self.unwanted), Gap.NONE
         head = BlockHead(
             int(writer),
             header.log_id,
@@ -127,7 +127,7 @@ class Stream:
             header.boot_ns,
             header.node_time_ns,
             sum(map(len, left.parts)),
-            lost,
+            gap,
         )
         packer.add(head, left.parts)
 
@@ -142,11 +142,11 @@ class Stream:
             self.ended[writer] = at.log
             packer.end_log(wire.Ended(stream=self.name, writer=int(writer), log=at.log, seq=at.seq))
 
-    def why_lost(self, block: Block) -> Lost:
+    def why_missing(self, block: Block) -> Gap:
         """Whether retention gave the stretch back: it goes from the oldest on."""
         log, behind = block.header.log_id, block.header.next_seq
         held = [s.first for s in files.segments(self.raw.disk, self.folder(block.writer)) if s.log == log]
-        return Lost.DAMAGED if held and held[0] < behind else Lost.GIVEN_BACK
+        return Gap.DAMAGED if held and held[0] < behind else Gap.GIVEN_BACK
 
     def folder(self, writer: WriterId) -> str:
         """Of a writer's logs."""

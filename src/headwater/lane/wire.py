@@ -44,11 +44,11 @@ class Connection(Protocol):
     async def close(self) -> None: ...
 
 
-class Lost(IntEnum):
-    """What is there of a block."""
+class Gap(IntEnum):
+    """Why a stretch of a log is not there."""
 
-    NOTHING = 0
-    """Nothing is lost: its payload is in the body."""
+    NONE = 0
+    """It is: the payload of the block is in the body."""
     DAMAGED = 1
     GIVEN_BACK = 2
     """Retention took it."""
@@ -75,7 +75,7 @@ class BlockHead(msgspec.Struct, frozen=True, array_like=True):
     node_time_ns: Count
     bytes: Count
     """Of its payload."""
-    lost: Lost = Lost.NOTHING
+    gap: Gap = Gap.NONE
 
 
 class Open(msgspec.Struct, frozen=True, kw_only=True):

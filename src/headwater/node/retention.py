@@ -45,7 +45,9 @@ def safe_vector(reports: Mapping[str, Report], partitions: int, destinations: It
 
 def committed(reports: Mapping[str, Report], partitions: int, *, alone: bool) -> Vector:
     """What this node's processors have behind them; of all partitions where it is alone. Nothing is safe by it."""
-    return safe_vector(reports, partitions, ()) if alone else standing.least(standing.processed(reports).vectors)
+    return (
+        safe_vector(reports, partitions, ()) if alone else standing.least(standing.processed(reports).vectors)
+    )
 
 
 def keep(

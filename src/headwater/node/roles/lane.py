@@ -2,8 +2,10 @@
 logs for its own processors and deliverers (docs/decisions/0007-cluster.md).
 
 What a connection is for is said by its first frame. On the unix socket ``run/lane.sock``: ``open``, ``status``,
-``trim`` and ``close`` of streams (lane/mirror). Each second it says to every home what is still needed of its log, and reports
-what it heard itself under ``needs``, so that the supervisor gives back nothing that anybody may ask for (node/needs).
+``trim`` and ``close`` of streams (lane/mirror). Each second it says to every home what is still needed of its log, and
+reports
+what it heard itself under ``needs``, so that the supervisor gives back nothing that anybody may ask for
+(node/needs).
 """
 
 from __future__ import annotations

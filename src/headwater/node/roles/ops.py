@@ -12,6 +12,7 @@ from headwater.kit.errors import HeadwaterError
 from headwater.node import rotation
 from headwater.node.context import Context
 from headwater.node.dead_letters import NodeDeadLetters
+from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.settings import Settings, secret_reader
 from headwater.ops.look import Look, Parts
 from headwater.ops.serve import OpsServer
@@ -23,6 +24,7 @@ class OpsRole:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.parts = parts_of(context.settings, context.data, context.disk)
+        ownership = Ownership(context)
         look = Look(
             context.node,
             context.data,
@@ -32,6 +34,8 @@ class OpsRole:
             lambda: self.parts,
             NodeDeadLetters(context.disk, context.data),
             context.secret,
+            others=Mirrors(context, ownership).everywhere,
+            owners=None if ownership.alone else ownership.owners,
         )
         self.server = OpsServer(look, context.settings.ops)
 

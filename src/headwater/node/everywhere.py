@@ -1,0 +1,86 @@
+"""Questions between nodes, as the lane process answers and asks them (lane/calls.py).
+
+``here`` answers what another node asks: a request for one of this node's deliverers goes to its socket; what the ledger
+of the whole cluster needs of this node is read from its files. ``Everywhere`` asks all others at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headwater.cluster.table import View
+from headwater.config.report import read_reports
+from headwater.kit import ask
+from headwater.kit.errors import HeadwaterError, Rejected
+from headwater.lane.calls import NODE, Caller, Reply
+from headwater.node.context import Context
+from headwater.ops import everywhere
+from headwater.ops.accepted import AcceptedCounter
+
+CALL_S = 60.0
+PART_S = 2.0
+"""How long another node may take for its part of the ledger."""
+
+
+class Here:
+    """Answers other nodes."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.counter = AcceptedCounter(context.disk, context.path("raw"), context.secret)
+        self.counting = asyncio.Lock()
+
+    async def answer(self, socket: str, request: Mapping[str, Any], body: bytes) -> Reply:
+        """One question. Rejected: not understood."""
+        if socket != NODE:
+            path = self.context.path("run", f"{socket}.sock")
+            return await asyncio.to_thread(ask.ask, path, request, CALL_S, body=body)
+        part = request.get("part")
+        if part == everywhere.REPORTS:
+            return {"told": await asyncio.to_thread(self.reports)}, b""
+        if part == everywhere.ACCEPTED:
+            async with self.counting:
+                accepted = await asyncio.to_thread(self.counter.count)
+            return {"told": everywhere.accepted_as_told(accepted)}, b""
+        raise Rejected(f"part {part!r}: expected reports or accepted", code="call_part")
+
+    def reports(self) -> list[dict[str, Any]]:
+        """Where this node's processors and deliverers stand."""
+        context = self.context
+        told = read_reports(context.disk, context.path("run", "reports"), context.control.start)
+        return everywhere.reports_as_told(told)
+
+
+class Everywhere:
+    """Asks every other member."""
+
+    def __init__(self, caller: Caller, view: Callable[[], View | None], me: str) -> None:
+        self.caller = caller
+        self.view = view
+        self.me = me
+
+    async def ask(self, part: str) -> dict[str, Any]:
+        """{parts: {node: its part}, silent: [names]}."""
+        view = self.view()
+        nodes = sorted({*view.table.members, *view.alive} - {self.me}) if view is not None else []
+        answers = await asyncio.gather(*(self.one(node, part) for node in nodes))
+        parts = {node: told for node, told in zip(nodes, answers, strict=True) if told is not None}
+        silent = [self.name(node) for node, told in zip(nodes, answers, strict=True) if told is None]
+        return {"parts": parts, "silent": silent}
+
+    async def one(self, node: str, part: str) -> Any:
+        """The part of one node; None where it does not answer in time."""
+        try:
+            async with asyncio.timeout(PART_S):
+                reply, _ = await self.caller.call(node, NODE, {"part": part}, b"")
+        except (HeadwaterError, TimeoutError):
+            return None
+        return reply["told"]
+
+    def name(self, node: str) -> str:
+        """As people know it."""
+        view = self.view()
+        record = view.alive.get(node) if view is not None else None
+        return f"node {record.name if record is not None else node}"
