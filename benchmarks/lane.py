@@ -1,8 +1,8 @@
 """The direct lane: what a home and an owner spend on an event that travels (`python -m benchmarks.lane`).
 
 Two parts, on one machine: *blank*, a block for a third of the partitions, in blocks of 16 and of 600 events; and
-*stream*, one home that sends its log to three owners, each a third, over TCP connections on loopback, home and owners in
-processes of their own. Single events of 1 KiB. Times of the processor are per event and of each side.
+*stream*, one home that sends its log to three owners, each a third, over TCP connections on loopback, home and owners
+in processes of their own. Single events of 1 KiB. Times of the processor are per event and of each side.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from headwater.event.record import COUNTS
 from headwater.kit import ask
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
+from headwater.kit.errors import Unavailable
 from headwater.kit.rng import SeededRng, SystemRng
 from headwater.kit.threads import inline
 from headwater.lane import folder, mirror
@@ -320,6 +324,25 @@ async def test_inv_lane_2_owners_say_what_they_need_and_every_home_reports_it(wo
     await world.owner.role.stop()
     assert safe(world.home) == end, "what was said stays true"
     await world.owner.start()
+
+
+async def test_a_stream_ends_with_the_process_that_asked_for_it(world: World) -> None:
+    origin = EMPTY.encode().hex()
+    gone = subprocess.run(  # noqa: ASYNC221 - it ends at once
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    path = (await world.owner.ask("open", partitions=[1], origin=origin, pid=int(gone.stdout)))["path"]
+    await world.owner.ask("open", stream="mine", partitions=[1], origin=origin, pid=os.getpid())
+    await world.until(lambda: not world.owner.disk.exists(path))
+    assert list(world.owner.role.mirrors.streams) == ["mine"]
+
+
+async def test_questions_reach_the_other_node(world: World) -> None:
+    world.home.write(0, [1, 2, 3])
+    answer = await world.owner.ask("everywhere", part="accepted")
+    assert answer["silent"] == [] and answer["parts"][world.home.name]["streams"] == {"web": 3}
+    with pytest.raises(Unavailable, match="no answer"):
+        await world.owner.ask("call", node=world.home.name, socket="deliver-nobody", request={"op": "x"})
 
 
 async def test_what_the_lane_cannot_do_it_refuses(world: World) -> None:

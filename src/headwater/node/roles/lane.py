@@ -2,10 +2,9 @@
 logs for its own processors and deliverers (docs/decisions/0007-cluster.md).
 
 What a connection is for is said by its first frame. On the unix socket ``run/lane.sock``: ``open``, ``status``,
-``trim`` and ``close`` of streams (lane/mirror). Each second it says to every home what is still needed of its log, and
-reports
-what it heard itself under ``needs``, so that the supervisor gives back nothing that anybody may ask for
-(node/needs).
+``trim`` and ``close`` of streams (lane/mirror), ``call`` and ``everywhere`` (node/everywhere). Each second it says to
+every home what is still needed of its log, and reports what it heard itself under ``needs``, so that the supervisor
+gives back nothing that anybody may ask for (node/needs).
 """
 
 from __future__ import annotations
@@ -23,13 +22,15 @@ from headwater.event.position import Vector
 from headwater.kit import ask
 from headwater.kit.errors import Broken, Misconfigured, Rejected, Unavailable
 from headwater.kit.tasks import Group
-from headwater.lane import progress
+from headwater.lane import calls, progress
+from headwater.lane.calls import Caller
 from headwater.lane.home import Home, RawLog
 from headwater.lane.mirror import Mirrors, Place
 from headwater.lane.wire import Moment, Progress
 from headwater.log.cut import home_of
 from headwater.node import needs, rawkeeper
 from headwater.node.context import Context
+from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
 from headwater.node.settings import Settings, secret_reader
 from headwater.ops.standing import Vectors
@@ -69,7 +70,11 @@ class LaneRole:
         self.firsts: dict[int, First] = {
             Kind.OPEN: self.home.serve,
             Kind.PROGRESS: self.heard.serve,
+            Kind.CALL: self.serve_calls,
         }
+        self.here = Here(context)
+        self.caller = Caller(self.dial)
+        self.everywhere = Everywhere(self.caller, lambda: self.view, self.me)
         self.group = Group("lane", self.trouble)
         self.mirrors = Mirrors(
             Place(context.disk, context.path("mirror"), context.secret, context.clock),
@@ -83,6 +88,8 @@ class LaneRole:
         self.listener: Listener | None = None
         self.asked: ask.Server | None = None
         self.saying: dict[str, asyncio.Task[None]] = {}
+        self.readers: dict[str, int] = {}
+        """Stream → the process that asked for it; 0 where it did not say."""
 
     async def start(self) -> None:
         self.running = asyncio.get_running_loop().create_task(self.run())
@@ -128,31 +135,51 @@ class LaneRole:
         except Rejected as error:
             connection.refuse(error)
 
+    async def serve_calls(self, connection: Connection, opened: Frame) -> None:
+        """Questions of another node, on a connection of their own."""
+        await calls.serve(connection, opened, self.here.answer)
+
     # -- own processes
 
     async def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """A processor or deliverer of this node asks. Rejected: not understood, or no such stream."""
+        """A process of this node asks. Rejected: not understood, or no such stream."""
         operation, name = request.get("op"), str(request.get("stream", ""))
+        if operation == "call":
+            node, socket = str(request.get("node")), str(request.get("socket"))
+            return await self.caller.call(node, socket, request.get("request", {}), request.get("body", b""))
+        if operation == "everywhere":
+            return await self.everywhere.ask(str(request.get("part"))), b""
         if operation == "open":
-            partitions = [int(one) for one in request.get("partitions", [])]
-            if not set(partitions) <= set(range(self.context.node.partitions)):
-                raise Rejected(f"no such partitions: {partitions}", code="lane_request")
-            origin = vector(request, "origin")
-            until = None if request.get("until") is None else vector(request, "until")
-            return {"path": await self.mirrors.open(name, partitions, origin, until)}, b""
+            return {"path": await self.open(name, request)}, b""
         if operation == "status":
             return self.mirrors.status(name), b""
         if operation == "trim":
             await self.mirrors.trim(name, vector(request, "below"))
             return {}, b""
         if operation == "close":
-            await self.mirrors.close(name)
+            await self.close(name)
             return {}, b""
         raise Rejected(
             f"not an operation of the lane: {operation!r}",
             code="lane_request",
-            help="expected open, status, trim or close",
+            help="expected open, status, trim, close, call or everywhere",
         )
+
+    async def open(self, name: str, request: Mapping[str, Any]) -> str:
+        """Begin a stream; it ends with the process that asked, where that says its ``pid``."""
+        partitions = [int(one) for one in request.get("partitions", [])]
+        if not set(partitions) <= set(range(self.context.node.partitions)):
+            raise Rejected(f"no such partitions: {partitions}", code="lane_request")
+        origin = vector(request, "origin")
+        until = None if request.get("until") is None else vector(request, "until")
+        path = await self.mirrors.open(name, partitions, origin, until)
+        self.readers[name] = int(request.get("pid", 0))
+        return path
+
+    async def close(self, name: str) -> None:
+        """End a stream."""
+        self.readers.pop(name, None)
+        await self.mirrors.close(name)
 
     # -- every tick
 
@@ -166,6 +193,8 @@ class LaneRole:
         if now_ns - self.said_ns >= SAY_S * 1e9:
             self.said_ns = now_ns
             self.said = self.needed()
+            for name in [name for name, pid in self.readers.items() if pid and not is_running(pid)]:
+                await self.close(name)
 
     def look(self) -> None:
         """Who is there now: every node that is a member, or is heard, is a home of every stream, and is told."""
@@ -211,6 +240,7 @@ class LaneRole:
             await self.asked.close()
         if self.listener is not None:
             await self.listener.close()
+        await self.caller.close()
         if self.running is not None:
             self.running.cancel()
             await asyncio.wait((self.running,))
@@ -228,6 +258,15 @@ class LaneRole:
             "streams": self.mirrors.told(),
             "needs": needs.told(by_node),
         }
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this node is there."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def vector(request: Mapping[str, Any], name: str) -> Vector:
