@@ -28,6 +28,8 @@ INVARIANTS = {
     "DST-4": "no row before the table fits",
     "LED-1": "each number is written in the atomic step that it counts",
     "CLU-1": "tables are totally ordered, and a node adopts only greater ones",
+    "LANE-1": "an owner takes of a log only what begins where its mirror of it ends, else it asks again from there",
+    "LANE-2": "a home gives back nothing that the owner of any partition, by the newest table, may still ask for",
     "STATE": "the state at a position is a function of the set of events below it",
     "DEST": "each message id has exactly one event's rows in a destination; rows and position move together",
 }

@@ -51,6 +51,9 @@ ADDRESS_V6 = 8  # the address is IPv6 (otherwise IPv4-mapped)
 ADDRESS_HASH = 16  # the address field is a salted hash
 ADDRESS_NONE = 32  # no address kept
 MEMORY = 64  # acknowledged at `memory`
+ELSEWHERE = (
+    128  # a run of events of others: the mirror of a log on an owner's node has their count only (lane/blank)
+)
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):

@@ -37,6 +37,8 @@ class Cut:
     target: Vector
     blocks: list[Block]
     node_time_ns: int
+    bound: Closed = (0, 0)
+    """The T of the cut on this node: the time that was read, or where a backlog lowered it to."""
 
 
 def discover(
@@ -89,4 +91,4 @@ def take(
     if not blocks:
         return None
     target = Vector({w: r.at for w, r in readers.items()}, max(origin.clock, node_time_ns)).join(origin)
-    return Cut(origin, target, blocks, node_time_ns)
+    return Cut(origin, target, blocks, node_time_ns, bounds[0])

@@ -13,6 +13,7 @@ role          module                      from → to
 ``ops``       roles/ops.py                reports → health, metrics, status, API, demo page
 ``upkeep``    roles/upkeep.py             raw → raw, compressed
 ``member``    roles/member.py             other nodes → the table, ``run/view``
+``lane``      roles/lane.py               raw → other nodes; their raw → mirrors
 ============  ==========================  ====================================================
 """
 
@@ -101,6 +102,13 @@ def member(context: Context) -> Role:
     return MemberRole(context)
 
 
+def lane(context: Context) -> Role:
+    """Events between nodes; only in a cluster."""
+    from headwater.node.roles.lane import LaneRole
+
+    return LaneRole(context)
+
+
 ROLES: Mapping[str, Callable[[Context], Role]] = {
     "collect": collect,
     "process": process,
@@ -108,4 +116,5 @@ ROLES: Mapping[str, Callable[[Context], Role]] = {
     "ops": ops,
     "upkeep": upkeep,
     "member": member,
+    "lane": lane,
 }

@@ -63,6 +63,14 @@ class TickFailed(Happening):
     reason: str
 
 
+class LaneTrouble(Happening):
+    """Something between this node and another one failed, and is tried again: the lane process goes on."""
+
+    level: ClassVar[Level] = "warning"
+    task: str
+    reason: str
+
+
 class LogDamaged(Happening):
     """What was durable of a log cannot be read any more, [first, next): `headwater log inspect` says where. Events of
     raw count as `damaged`, a destination that lacks commits of ready pauses; processing goes on behind it."""

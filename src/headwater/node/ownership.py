@@ -6,6 +6,7 @@ Without a cluster: all of them, always. With one: those that the newest table gi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from headwater.cluster.table import View
@@ -95,6 +96,7 @@ class Mirrors:
             "partitions": list(partitions),
             "origin": origin.encode().hex(),
             "until": until.encode().hex() if until is not None else None,
+            "pid": os.getpid(),
         }
         answer = self.ask(request)
         return str(answer["path"]) if answer is not None else None

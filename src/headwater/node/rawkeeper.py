@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from headwater.cluster.view import ViewReader, view_path
 from headwater.config.control import ControlPage
 from headwater.config.report import Report
 from headwater.event.position import Vector, WriterId
@@ -19,7 +20,7 @@ from headwater.kit.disk import Disk
 from headwater.kit.happenings import Happenings
 from headwater.log import retain
 from headwater.log.block import Secret
-from headwater.node import retention
+from headwater.node import needs, retention
 from headwater.node.happenings import HorizonShortened, RawFillsUp, RawWrittenOff
 from headwater.node.settings import Settings
 from headwater.ops import standing
@@ -62,17 +63,17 @@ class RawKeeper:
         """Bytes, quota, and the forecast, as the report of the node has them."""
         self.warning = ""
         self.alarmed_ns = 0
+        self.views = ViewReader(disk, view_path(data))
 
     def keep(self, settings: Settings, reports: Mapping[str, Report]) -> None:
         """One pass: retire, tell the collectors how much room is left, look ahead."""
-        safe = retention.safe_vector(reports, self.partitions, settings.destinations)
-        needed = [name for name in settings.destinations if name not in expendable(settings, reports)]
+        safe, given_up = self.safe(settings, reports)
         kept = retention.keep(
             self.disk,
             self.raw,
             safe,
             self.secret,
-            retention.safe_vector(reports, self.partitions, needed),
+            given_up,
             now_ns=self.clock.boot_ns() + self.control.offset_ns,
             retain_s=settings.log.retain_s,
             raw_bytes_max=settings.raw_bytes_max,
@@ -85,7 +86,7 @@ class RawKeeper:
                 HorizonShortened(raw_bytes=kept.raw_bytes, raw_bytes_max=settings.raw_bytes_max)
             )
         if kept.given_up_segments:
-            names = sorted(set(settings.destinations) - set(needed))
+            names = sorted(expendable(settings, reports) & set(settings.destinations))
             self.happenings.emit(RawWrittenOff(destinations=names, segments=kept.given_up_segments))
         self.control.set_raw_room_bytes(
             retention.room_each(
@@ -97,6 +98,17 @@ class RawKeeper:
             )
         )
         self.look_ahead(settings, reports, safe, kept.raw_bytes)
+
+    def safe(self, settings: Settings, reports: Mapping[str, Report]) -> tuple[Vector, Vector]:
+        """Below what nobody asks again, and below what only those do that may be written off. In a cluster that is for
+        the owners of all partitions to say (INV-LANE-2)."""
+        if settings.cluster is not None:
+            return needs.safe(self.views.read(), needs.reported(reports))
+        needed = [name for name in settings.destinations if name not in expendable(settings, reports)]
+        return (
+            retention.safe_vector(reports, self.partitions, settings.destinations),
+            retention.safe_vector(reports, self.partitions, needed),
+        )
 
     def look_ahead(
         self, settings: Settings, reports: Mapping[str, Report], safe: Vector, raw_bytes: int

@@ -43,6 +43,13 @@ def safe_vector(reports: Mapping[str, Report], partitions: int, destinations: It
     return safe
 
 
+def committed(reports: Mapping[str, Report], partitions: int, *, alone: bool) -> Vector:
+    """What this node's processors have behind them; of all partitions where it is alone. Nothing is safe by it."""
+    return (
+        safe_vector(reports, partitions, ()) if alone else standing.least(standing.processed(reports).vectors)
+    )
+
+
 def keep(
     disk: Disk,
     raw: str,

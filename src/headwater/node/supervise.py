@@ -178,6 +178,7 @@ class Supervisor:
             Spec("ops", "0"),
             *([Spec("member", "0")] if settings.cluster is not None else []),
             *([Spec("upkeep", "0")] if settings.log.compress_after_s else []),
+            *([Spec("lane", "0")] if settings.cluster is not None else []),
             *(Spec("deliver", name) for name in settings.destinations),
             *(Spec("process", str(n)) for n in range(settings.process.workers)),
             *(Spec("collect", str(n)) for n in range(settings.collect.workers)),
@@ -426,6 +427,7 @@ class Supervisor:
         await asyncio.to_thread(self.recover_ready)
         await self.stop_children(self.of_role("upkeep"), CLOSE_MARGIN_S)
         await self.stop_children(self.of_role("member"), settings.shutdown_timeout + CLOSE_MARGIN_S)
+        await self.stop_children(self.of_role("lane"), CLOSE_MARGIN_S)
         await self.stop_children(self.of_role("ops"), CLOSE_MARGIN_S)
         self.state = "stopped"
 

@@ -22,7 +22,7 @@ import msgspec
 
 from headwater.dialects.registry import DIALECTS
 from headwater.event.position import Position, WriterId
-from headwater.event.record import DEAD, ERASED, SINGLE, Head, Payload, decode_head, decode_payload
+from headwater.event.record import DEAD, ELSEWHERE, ERASED, SINGLE, Head, Payload, decode_head, decode_payload
 from headwater.event.slots import NO_SLOT, affinity, slot_of
 from headwater.kit.disk import Disk
 from headwater.log import files, retain
@@ -317,6 +317,8 @@ class Requests:
         first = self.block.header.first_seq
         record = int(payload.first_event.searchsorted(seq - first, "right")) - 1
         stamp = payload.stamps[record]
+        if stamp["flags"] & ELSEWHERE:
+            return None
         return Request(
             head=decode_head(payload.heads[int(stamp["head"])]),
             address=stamp.tobytes()[8:24],
@@ -364,6 +366,8 @@ def events_of(block: Block, payload: Payload, record: int) -> Iterator[Found]:
     """The events of one record, as processing takes them apart (process/gather.py)."""
     stamp = payload.stamps[record]
     flags, events = int(stamp["flags"]), int(stamp["events"])
+    if flags & ELSEWHERE:
+        return
     head = decode_head(payload.heads[int(stamp["head"])])
     body = bytes(payload.body(record))
     first = block.header.first_seq + int(payload.first_event[record])

@@ -2,6 +2,7 @@
 
 Single events lie in a block as lines and are taken as they are; only records that hold several events, or speak a
 dialect whose bodies are not JSON, are split by their dialect. What was refused at the door comes out as dead letters.
+In the mirror of another node's log, what belongs to others is no event here: the sequence numbers go on behind it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
-from headwater.event.record import DEAD, ERASED, SINGLE, Head, Payload, addresses, decode_head, decode_payload
+from headwater.event.record import (
+    DEAD,
+    ELSEWHERE,
+    ERASED,
+    SINGLE,
+    Head,
+    Payload,
+    addresses,
+    decode_head,
+    decode_payload,
+)
 from headwater.log.read import Block
 from headwater.process.heads import HeadTable, KnownHead
 
@@ -119,9 +130,16 @@ class Gatherer:
         if single.all():
             parts.lines += [bodies[a : b - 1] for a, b in itertools.pairwise(starts)]
         else:
+            ends = starts[1:]
+            here = stamps["flags"] & ELSEWHERE == 0
+            if not here.all():
+                parts.skip(stamps, here)
+                starts = payload.body_start[:-1][here].tolist()
+                ends = payload.body_start[1:][here].tolist()
+                stamps, single = stamps[here], single[here]
             refused_at = np.concatenate(([0], np.cumsum(stamps["refused"], dtype=np.int64)))
             for number, alone in enumerate(single.tolist()):
-                body = bodies[starts[number] : starts[number + 1] - 1]
+                body = bodies[starts[number] : ends[number] - 1]
                 if alone:
                     parts.lines.append(body)
                 else:
@@ -198,6 +216,13 @@ class Parts:
         self.numbers: list[Array] = []
         self.places: list[tuple[int, int, int, int, int, int]] = []
         """Of each block: writer, log, first seq, and how many records, heads and events."""
+        self.skipped: list[tuple[int, Array]] = []
+        """Of each block with ELSEWHERE records: its first line, and of each line how many such events lie before it."""
+
+    def skip(self, stamps: Array, here: Array) -> None:
+        """The block that comes next has these records, and only those that are ``here`` have lines."""
+        before = np.cumsum(np.where(here, 0, stamps["events"]), dtype=np.uint64)[here]
+        self.skipped.append((len(self.lines), np.repeat(before, stamps["events"][here])))
 
     def events(self) -> Events:
         """Everything in one, sorted."""
@@ -215,6 +240,8 @@ class Parts:
         event = np.arange(len(self.lines))
         first_event = np.cumsum(counts) - counts
         seq = np.repeat(places[:, 2] - first_event.astype(np.uint64), counts) + event.astype(np.uint64)
+        for first, before in self.skipped:
+            seq[first : first + len(before)] += before
         if len(stamps) < len(self.lines) or not (stamps["events"] == 1).all():
             per_event = np.repeat(np.arange(len(stamps)), stamps["events"])
             stamps, head = stamps[per_event], head[per_event]

@@ -68,7 +68,9 @@ class UpkeepRole:
         self.look_at_ns = now_ns + int(LOOK_S * 1e9)
         self.compressed = self.compressing.measure()
         reports = read_reports(context.disk, context.path("run/reports"), context.control.start)
-        committed = retention.safe_vector(reports, context.node.partitions, ())
+        committed = retention.committed(
+            reports, context.node.partitions, alone=context.settings.cluster is None
+        )
         self.compressing.look(committed, context.node_ns())
 
     def step(self) -> None:

@@ -1,0 +1,295 @@
+"""The lane process: events between nodes. Home to the owners of this node's events, and mirror of the other nodes'
+logs for its own processors and deliverers (docs/decisions/0007-cluster.md).
+
+What a connection is for is said by its first frame. On the unix socket ``run/lane.sock``: ``open``, ``status``,
+``trim`` and ``close`` of streams (lane/mirror), ``call`` and ``everywhere`` (node/everywhere). Each second it says to
+every home what is still needed of its log, and reports what it heard itself under ``needs``, so that the supervisor
+gives back nothing that anybody may ask for (node/needs).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from headwater.cluster.settings import ClusterSettings, secret_of
+from headwater.cluster.table import View
+from headwater.cluster.view import ViewReader, view_path
+from headwater.config.report import read_reports
+from headwater.event.position import Vector
+from headwater.kit import ask
+from headwater.kit.errors import Broken, Misconfigured, Rejected, Unavailable
+from headwater.kit.tasks import Group
+from headwater.lane import calls, progress
+from headwater.lane.calls import Caller
+from headwater.lane.home import Home, RawLog
+from headwater.lane.mirror import Mirrors, Place
+from headwater.lane.wire import Moment, Progress
+from headwater.log.cut import home_of
+from headwater.node import needs, rawkeeper
+from headwater.node.context import Context
+from headwater.node.everywhere import Everywhere, Here
+from headwater.node.happenings import LaneTrouble
+from headwater.node.settings import Settings, secret_reader
+from headwater.ops.standing import Vectors
+from headwater.peer import connection as peers
+from headwater.peer.connection import Connection, Frame, Kind, Listener
+from headwater.peer.identity import Identity, Tls
+
+LOOK_S = 0.25
+SAY_S = 1.0
+
+First = Callable[[Connection, Frame], Awaitable[None]]
+"""Serves a connection, from its first frame on."""
+
+
+class LaneRole:
+    """Both sides of the lane, for one node."""
+
+    def __init__(self, context: Context) -> None:
+        if context.settings.cluster is None:
+            raise Misconfigured(
+                "the lane has nobody to speak with: there is no `cluster` block", code="no_cluster"
+            )
+        os.nice(context.settings.process.nice)
+        self.context = context
+        self.cluster: ClusterSettings = context.settings.cluster
+        self.me = f"{home_of(int(context.node.folder_id, 16)):016x}"
+        self.identity = identity(context, self.cluster, self.me)
+        self.views = ViewReader(context.disk, view_path(context.data))
+        self.view: View | None = None
+        self.looked_ns = self.said_ns = 0
+        self.heard = progress.Heard()
+        self.said: Progress | None = None
+        self.standby: Callable[[], Vectors] = dict
+        """Of own partitions: where the state stands that their standby has."""
+        raw = RawLog(context.disk, context.path("raw"), context.secret, context.node.partitions)
+        self.home = Home(raw, self.now, context.clock, self.trouble)
+        self.firsts: dict[int, First] = {
+            Kind.OPEN: self.home.serve,
+            Kind.PROGRESS: self.heard.serve,
+            Kind.CALL: self.serve_calls,
+        }
+        self.here = Here(context)
+        self.caller = Caller(self.dial)
+        self.everywhere = Everywhere(self.caller, lambda: self.view, self.me)
+        self.group = Group("lane", self.trouble)
+        self.mirrors = Mirrors(
+            Place(context.disk, context.path("mirror"), context.secret, context.clock),
+            self.me,
+            self.dial,
+            self.group.start,
+            self.cluster.mirror_bytes_max,
+        )
+        self.entered = asyncio.Event()
+        self.running: asyncio.Task[None] | None = None
+        self.listener: Listener | None = None
+        self.asked: ask.Server | None = None
+        self.saying: dict[str, asyncio.Task[None]] = {}
+        self.readers: dict[str, int] = {}
+        """Stream → the process that asked for it; 0 where it did not say."""
+
+    async def start(self) -> None:
+        self.running = asyncio.get_running_loop().create_task(self.run())
+        await self.entered.wait()
+        self.look()
+        self.listener = await peers.listen(self.cluster.lane, self.identity, self.serve)
+        self.asked = await ask.serve(self.context.path("run", "lane.sock"), self.answer)
+
+    async def run(self) -> None:
+        """The tasks of this role, until cancelled."""
+        async with self.group:
+            self.entered.set()
+            await self.group.run()
+
+    def now(self) -> Moment:
+        """Of this node: its start, boot time and node time."""
+        boot_ns = self.context.clock.boot_ns()
+        return Moment(self.context.control.start, boot_ns, boot_ns + self.context.control.offset_ns)
+
+    def trouble(self, owner: str, name: str, error: BaseException) -> None:
+        """Say what ended a task or a connection."""
+        self.context.happenings.emit(LaneTrouble(task=f"{owner}: {name}", reason=str(error)))
+
+    # -- other nodes
+
+    async def dial(self, node: str) -> Connection:
+        """A connection with the lane of a node."""
+        record = self.view.alive.get(node) if self.view is not None else None
+        if record is None or not record.lane_address:
+            raise Unavailable(f"node {node} is not heard of", code="node_silent")
+        return await peers.dial(record.lane_address, self.identity, node=node)
+
+    async def serve(self, connection: Connection) -> None:
+        """A node has dialled; what it wants says its first frame."""
+        frame = await connection.receive()
+        while frame is not None and frame.kind not in self.firsts:
+            connection.ignore(frame)
+            frame = await connection.receive()
+        if frame is None:
+            return
+        try:
+            await self.firsts[frame.kind](connection, frame)
+        except Rejected as error:
+            connection.refuse(error)
+
+    async def serve_calls(self, connection: Connection, opened: Frame) -> None:
+        """Questions of another node, on a connection of their own."""
+        await calls.serve(connection, opened, self.here.answer)
+
+    # -- own processes
+
+    async def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """A process of this node asks. Rejected: not understood, or no such stream."""
+        operation, name = request.get("op"), str(request.get("stream", ""))
+        if operation == "call":
+            node, socket = str(request.get("node")), str(request.get("socket"))
+            return await self.caller.call(node, socket, request.get("request", {}), request.get("body", b""))
+        if operation == "everywhere":
+            return await self.everywhere.ask(str(request.get("part"))), b""
+        if operation == "open":
+            return {"path": await self.open(name, request)}, b""
+        if operation == "status":
+            return self.mirrors.status(name), b""
+        if operation == "trim":
+            await self.mirrors.trim(name, vector(request, "below"))
+            return {}, b""
+        if operation == "close":
+            await self.close(name)
+            return {}, b""
+        raise Rejected(
+            f"not an operation of the lane: {operation!r}",
+            code="lane_request",
+            help="expected open, status, trim, close, call or everywhere",
+        )
+
+    async def open(self, name: str, request: Mapping[str, Any]) -> str:
+        """Begin a stream; it ends with the process that asked, where that says its ``pid``."""
+        partitions = [int(one) for one in request.get("partitions", [])]
+        if not set(partitions) <= set(range(self.context.node.partitions)):
+            raise Rejected(f"no such partitions: {partitions}", code="lane_request")
+        origin = vector(request, "origin")
+        until = None if request.get("until") is None else vector(request, "until")
+        path = await self.mirrors.open(name, partitions, origin, until)
+        self.readers[name] = int(request.get("pid", 0))
+        return path
+
+    async def close(self, name: str) -> None:
+        """End a stream."""
+        self.readers.pop(name, None)
+        await self.mirrors.close(name)
+
+    # -- every tick
+
+    async def tick(self) -> None:
+        if self.running is not None and self.running.done():
+            self.running.result()
+        now_ns = self.context.clock.boot_ns()
+        if now_ns - self.looked_ns >= LOOK_S * 1e9:
+            self.looked_ns = now_ns
+            self.look()
+        if now_ns - self.said_ns >= SAY_S * 1e9:
+            self.said_ns = now_ns
+            self.said = self.needed()
+            for name in [name for name, pid in self.readers.items() if pid and not is_running(pid)]:
+                await self.close(name)
+
+    def look(self) -> None:
+        """Who is there now: every node that is a member, or is heard, is a home of every stream, and is told."""
+        try:
+            self.view = self.views.read()
+        except Broken as error:
+            return self.trouble("lane", "view", error)
+        if self.view is None:
+            return
+        nodes = {*self.view.table.members, *self.view.alive} - {self.me}
+        self.mirrors.know(nodes)
+        for node in sorted(nodes - self.saying.keys()):
+            work = progress.say_forever(node, self.dial, self.context.clock, lambda: self.said)
+            self.saying[node] = self.group.start(f"progress to {node}", work)
+        for node in self.saying.keys() - nodes:
+            self.saying.pop(node).cancel()
+
+    def needed(self) -> Progress | None:
+        """What this node says of its partitions; None before there is a table."""
+        context, view = self.context, self.view
+        if view is None or not view.table.owner:
+            return None
+        reports = read_reports(context.disk, context.path("run/reports"), context.control.start)
+        settings = context.settings
+        owned = view.table.owned_by(self.me)
+        expendable = rawkeeper.expendable(settings, reports)
+        kept = [name for name in settings.destinations if name not in expendable]
+        standby = self.standby()
+        return needs.said(
+            view.table.epoch,
+            needs.own(reports, owned, settings.destinations, standby),
+            needs.own(reports, owned, kept, standby),
+        )
+
+    async def reload(self, settings: Settings) -> None:
+        pass  # destinations are read with each look; nothing else of it reloads
+
+    async def drain(self) -> None:
+        """Nothing of its own: what others need it for, they finish before."""
+
+    async def stop(self) -> None:
+        if self.asked is not None:
+            await self.asked.close()
+        if self.listener is not None:
+            await self.listener.close()
+        await self.caller.close()
+        if self.running is not None:
+            self.running.cancel()
+            await asyncio.wait((self.running,))
+
+    def reasons(self) -> list[str]:
+        return []
+
+    def detail(self) -> dict[str, Any]:
+        by_node: Mapping[str, Progress] = self.heard.by_node
+        if self.said is not None:
+            by_node = {**by_node, self.me: self.said}
+        return {
+            "address": self.listener.address if self.listener is not None else "",
+            "sent_bytes": self.home.sent_bytes,
+            "streams": self.mirrors.told(),
+            "needs": needs.told(by_node),
+        }
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this node is there."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def vector(request: Mapping[str, Any], name: str) -> Vector:
+    """A vector of a request, which comes in hex. Rejected: it is none."""
+    try:
+        return Vector.decode(bytes.fromhex(request[name]))
+    except (KeyError, TypeError, ValueError, Broken) as error:
+        raise Rejected(f"{name}: expected a vector in hex", code="lane_request") from error
+
+
+def identity(context: Context, cluster: ClusterSettings, me: str) -> Identity:
+    """What this process shows to other nodes."""
+    tls = cluster.tls
+    return Identity(
+        node=me,
+        incarnation=context.node_ns() // 10**6,
+        folder=context.node.folder_id,
+        cluster=cluster.name,
+        name=cluster.node_name,
+        purpose="lane",
+        secret=secret_of(cluster, "secret", secret_reader(context.data)).encode(),
+        tls=Tls(tls.certificate, tls.key, tls.authority) if tls is not None else None,
+        rng=context.rng,
+        clock=context.clock,
+        counters=context.counters,
+    )
