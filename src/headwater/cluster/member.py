@@ -168,6 +168,7 @@ class Member:
         now_ns = self.clock.boot_ns()
         self.links.check(now_ns)
         self.act(self.core.tick(now_ns))
+        self.acquaint()
         self.links.know(
             {node: one.member_address for node, one in self.core.records.items() if one.member_address}
         )
