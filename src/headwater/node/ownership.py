@@ -17,6 +17,7 @@ from headwater.log.cut import home_of
 from headwater.node.context import Context
 
 LANE_WAIT_S = 5.0
+CALL_WAIT_S = 60.0
 TRIM_INTERVAL_NS = 1_000_000_000
 PIPELINE = "{}/{}/main"
 
@@ -91,6 +92,23 @@ class Mirrors:
         """Whether a mirror holds all that its homes can give."""
         answer = self.ask({"op": "status", "stream": name})
         return answer is not None and bool(answer["complete"])
+
+    def holder(self, node: str) -> str:
+        """The node that holds a destination of which only one process may: the one that the settings name, by name or
+        id, else the first leader. Unavailable: it is not known yet."""
+        view = self.ownership.view
+        if view is None or not view.cluster_id:
+            raise Unavailable("the cluster has no table yet", code="no_table")
+        named = [one.node for one in view.alive.values() if node in (one.name, one.node)]
+        return named[0] if node and named else node or view.cluster_id
+
+    def call(
+        self, node: str, socket: str, request: dict[str, object], body: bytes
+    ) -> tuple[dict[str, object], bytes]:
+        """Ask a process of another node. Unavailable: it does not answer."""
+        path = self.context.path("run", "lane.sock")
+        told: dict[str, object] = {"op": "call", "node": node, "socket": socket, "request": request}
+        return ask.ask(path, told, CALL_WAIT_S, body=body)
 
     def trim(self, name: str, below: Vector) -> None:
         """See Sources; at most once a second."""

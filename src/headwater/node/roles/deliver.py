@@ -9,10 +9,12 @@ from typing import Any
 from headwater.config.report import read_reports
 from headwater.destinations import registry
 from headwater.destinations.deliver import Deliverer
+from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.pause import Pause
-from headwater.destinations.port import OpenPrivate, PrivateRun, ProcessedAt
+from headwater.destinations.port import Destination, OpenPrivate, PrivateRun, ProcessedAt
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
+from headwater.destinations.remote import RemoteDestination
 from headwater.destinations.replay import Replays
 from headwater.destinations.replays import Book
 from headwater.destinations.worker import DeliverWorker
@@ -62,7 +64,7 @@ class DeliverRole:
         open_private = private_opener(context, mirrors)
         deliverer = Deliverer(
             name,
-            registry.make(settings, registry.Place(context.data, folder, context.clock)),
+            self.destination(mirrors),
             {str(n): ready_opener(context, n) for n in ready_folders(context)},
             Memory(context.disk, f"{folder}/state.json", self.ownership.pipeline(name)),
             DeadLetters(f"{folder}/dead.sqlite", name),
@@ -87,6 +89,17 @@ class DeliverRole:
         raw = NodeRaw(context, open_private)
         deliverer.replays = Replays(deliverer, book, raw, settings.replay_events_per_s)
         return deliverer
+
+    def destination(self, mirrors: Mirrors) -> Destination:
+        """What is delivered to: here, or on the one node that holds its file."""
+        context = self.context
+        if not self.ownership.alone and isinstance(self.settings, DuckDbSettings):
+            holder = mirrors.holder(self.settings.node)
+            if holder != context.node.folder_id:
+                return RemoteDestination(
+                    lambda request, body: mirrors.call(holder, f"deliver-{context.instance}", request, body)
+                )
+        return registry.make(self.settings, registry.Place(context.data, self.folder, context.clock))
 
     async def start(self) -> None:
         memory.settle(KEEP_FREED_BYTES)
