@@ -158,7 +158,7 @@ class Link(asyncio.BufferedProtocol):
         when the frame is too large. On cancellation nothing of it was sent."""
         size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in body)
         head = frames.head(kind, header, size)
-        if not self.writable or self.turns:
+        if not self.closed and (self.turns or not self.writable):
             await self.turn()
         if self.closed or self.transport is None:
             raise Unavailable(f"no connection with {self.address}: {self.closed}", code="connection_lost")
@@ -200,6 +200,11 @@ class Link(asyncio.BufferedProtocol):
             self.turns.clear()
             if self.transport is not None:
                 self.transport.close()
+
+    def discard(self) -> None:
+        """Forget what waits for the reader, and read no more."""
+        self.queue.clear()
+        self.queued_bytes = self.queued_bytes_max
 
     async def close(self, reason: str = "closed here") -> None:
         """End, and wait until what was sent has left, at most ``CLOSE_WAIT_S``."""
