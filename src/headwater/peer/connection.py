@@ -268,11 +268,12 @@ class Listener:
 
     async def linked(self, taken: socket.socket) -> Link:
         """The accepted socket as a link, TLS being done. Refused: not within the time, or no certificate of ours."""
-        context = None
+        link, context = Link(), None
         try:
             context = self.identity.tls.context(listening=True) if self.identity.tls else None
             async with asyncio.timeout(handshake.HANDSHAKE_S):
-                _, link = await self.loop.connect_accepted_socket(Link, taken, ssl=context)
+                # uvloop gives its own protocol back, not ours, where there is TLS
+                await self.loop.connect_accepted_socket(lambda: link, taken, ssl=context)
         except BaseException as error:
             taken.close()
             if isinstance(error, OSError | EOFError):

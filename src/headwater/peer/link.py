@@ -40,6 +40,8 @@ class Link(asyncio.BufferedProtocol):
         self.assembler = frames.Assembler(UNKNOWN_FRAME_BYTES_MAX, UNKNOWN_FRAME_BYTES_MAX)
         self.transport: asyncio.Transport | None = None
         self.address = ""
+        self.sealed = False
+        """Whether it is TLS."""
         self.closed = ""
         self.violation: Rejected | None = None
         """What the peer did that ended the link."""
@@ -61,6 +63,7 @@ class Link(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
         self.transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX, low=UNSENT_BYTES_MAX // 4)
+        self.sealed = transport.get_extra_info("sslcontext") is not None
         name = transport.get_extra_info("peername")
         self.address = address_text(name) if name else "unknown"
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import uvloop
 
+from headwater.kit.counters import Counters
 from headwater.peer import connection, frames
 from headwater.peer.connection import Identity
 from headwater.peer.link import Link
@@ -15,17 +16,27 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 def identity(letter="a", **changed):
-    told = dict(node=letter * 16, incarnation=1, folder=letter * 16, cluster="east", name=f"node-{letter}", secret=SECRET)
+    told = dict(
+        node=letter * 16,
+        incarnation=1,
+        folder=letter * 16,
+        cluster="east",
+        name=f"node-{letter}",
+        secret=SECRET,
+    )
     return Identity(**(told | changed))
 
 
 def changed(whom, **fields):
-    return dataclasses.replace(whom, counters=connection.Identity.__dataclass_fields__["counters"].default_factory(), **fields)
+    """The same with other fields, and counters of its own."""
+    return dataclasses.replace(whom, counters=Counters(), **fields)
 
 
 def counted(whom, name="headwater_peer_refused_total"):
     """Label (reason or kind) → how often."""
-    return {labels.get("reason") or labels.get("kind"): value for n, labels, value in whom.counters if n == name}
+    return {
+        labels.get("reason") or labels.get("kind"): value for n, labels, value in whom.counters if n == name
+    }
 
 
 async def echo(peer):
@@ -51,10 +62,11 @@ async def dialled(address, whom, **more):
         await peer.close()
 
 
-class FakeTransport:
+class FakeTransport(asyncio.Transport):
     """Keeps what is written; ``full`` makes it ask for a pause as a socket that takes nothing would."""
 
     def __init__(self, link):
+        super().__init__()
         self.link = link
         self.written = bytearray()
         self.reading = True
@@ -64,7 +76,7 @@ class FakeTransport:
         self.high = high
 
     def get_extra_info(self, name):
-        return ("10.0.0.9", 7511)
+        return ("10.0.0.9", 7511) if name == "peername" else None
 
     def write(self, data):
         assert not self.closing

@@ -111,7 +111,9 @@ def test_loopback_is_never_taken_silently():
         resolve("[_site_:ipv4]", HERE[:1])
 
 
-@given(st.text(max_size=40) | st.from_regex(r"(tcp://)?\[?[a-z0-9_:.]{0,20}\]?(:[0-9]{0,6})?", fullmatch=True))
+@given(
+    st.text(max_size=40) | st.from_regex(r"(tcp://)?\[?[a-z0-9_:.]{0,20}\]?(:[0-9]{0,6})?", fullmatch=True)
+)
 def test_any_text_is_a_binding_or_a_clear_error(text):
     try:
         host, port = resolve(text, HERE)
@@ -120,7 +122,7 @@ def test_any_text_is_a_binding_or_a_clear_error(text):
     else:
         assert host
         assert 0 <= port <= 65535
-        assert parse(text)
+        assert parse(text).port == port
 
 
 def test_what_is_dialled_is_one_address():

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 import tracemalloc
 
 import pytest
@@ -61,7 +60,7 @@ def test_many_senders_on_one_connection_mix_no_frames(run):
                     assert frame.header["n"] == frame.kind
                     assert frame.body == bytes([frame.kind]) * 50_000
 
-            await asyncio.gather(receive(), *map(send, range(20)))
+            await asyncio.gather(receive(), *map(send, range(100, 120)))
 
     run(main())
 
@@ -80,7 +79,10 @@ def test_a_peer_that_does_not_read_holds_its_sender_with_bounded_memory(run):
             while (frame := await peer.receive()) is not None:
                 received.append(len(frame.body))
 
-        async with listening(identity("a"), serve) as listener, dialled(listener.address, identity("b")) as peer:
+        async with (
+            listening(identity("a"), serve) as listener,
+            dialled(listener.address, identity("b")) as peer,
+        ):
             body = bytes(256 * 1024)
 
             async def send():
@@ -142,7 +144,10 @@ def test_what_was_sent_before_close_still_arrives(run):
             for n in range(100):
                 await peer.send(Kind.DATA, {"n": n}, bytes(20_000))
 
-        async with listening(identity("a"), serve) as listener, dialled(listener.address, identity("b")) as peer:
+        async with (
+            listening(identity("a"), serve) as listener,
+            dialled(listener.address, identity("b")) as peer,
+        ):
             numbers = []
             while (frame := await peer.receive()) is not None:
                 numbers.append(frame.header["n"])
@@ -213,7 +218,9 @@ def test_an_unknown_kind_is_received_and_counted_as_ignored(run):
 def test_a_serve_that_fails_ends_its_connection_only(run):
     async def main():
         told = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: told.append(context["exception"])
+        )
 
         async def serve(peer):
             if (await peer.receive()).kind == Kind.BYE:
@@ -233,7 +240,7 @@ def test_a_serve_that_fails_ends_its_connection_only(run):
 def test_nobody_there_is_unavailable_and_a_taken_port_is_misconfigured(run):
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            taken_address = "127.0.0.1:%d" % taken.getsockname()[1]
+            taken_address = f"127.0.0.1:{taken.getsockname()[1]}"
             with pytest.raises(Misconfigured, match="cannot listen on"):
                 await connection.listen(taken_address, identity("a"), echo)
         with pytest.raises(Unavailable, match="does not answer"):
@@ -269,9 +276,8 @@ def test_closing_does_not_wait_long_for_a_peer_that_takes_nothing(run, monkeypat
             peer = await connection.dial(listener.address, identity("b"))
             sending = asyncio.get_running_loop().create_task(flood(peer))
             await asyncio.wait([sending], timeout=0.3)
-            began = time.monotonic()
-            await peer.close()
-            assert time.monotonic() - began < 1.5
+            async with asyncio.timeout(1.5):
+                await peer.close()
             with pytest.raises(Unavailable):
                 await sending
 

@@ -11,7 +11,11 @@ start = asyncio.create_task  # noqa: TID251 - the tests' own
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(("send", "arrive", "done", "grant", "repeat")), st.integers(0, 10), st.integers(0, 100)),
+    st.tuples(
+        st.sampled_from(("send", "arrive", "done", "grant", "repeat")),
+        st.integers(0, 10),
+        st.integers(0, 100),
+    ),
     max_size=80,
 )
 

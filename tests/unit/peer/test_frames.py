@@ -12,7 +12,9 @@ from tests.unit.peer.nodes import assemble
 MIB = 1024 * 1024
 KINDS = st.integers(0, 255)
 SAYABLE = st.dictionaries(
-    st.text(max_size=8), st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(), max_size=4
+    st.text(max_size=8),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
+    max_size=4,
 )
 MESSAGES = st.lists(st.tuples(KINDS, SAYABLE, st.binary(max_size=200)), max_size=6)
 
@@ -23,7 +25,7 @@ def encoded(messages):
 
 def test_the_bytes_of_a_frame_are_as_written_down():
     assert frames.encode(Kind.DATA, {"a": 1}, b"bo", b"dy") == bytes.fromhex(
-        "0000000e" "01" "04" "00000004" "81a16101" "626f6479"
+        "0000000e01040000000481a16101626f6479"
     )
 
 
