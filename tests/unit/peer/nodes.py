@@ -16,14 +16,14 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 def identity(letter="a", **changed):
-    told = dict(
-        node=letter * 16,
-        incarnation=1,
-        folder=letter * 16,
-        cluster="east",
-        name=f"node-{letter}",
-        secret=SECRET,
-    )
+    told = {
+        "node": letter * 16,
+        "incarnation": 1,
+        "folder": letter * 16,
+        "cluster": "east",
+        "name": f"node-{letter}",
+        "secret": SECRET,
+    }
     return Identity(**(told | changed))
 
 
@@ -72,11 +72,11 @@ class FakeTransport(asyncio.Transport):
         self.reading = True
         self.closing = False
 
-    def set_write_buffer_limits(self, high, low):
+    def set_write_buffer_limits(self, high=None, low=None):
         self.high = high
 
-    def get_extra_info(self, name):
-        return ("10.0.0.9", 7511) if name == "peername" else None
+    def get_extra_info(self, name, default=None):
+        return ("10.0.0.9", 7511) if name == "peername" else default
 
     def write(self, data):
         assert not self.closing
