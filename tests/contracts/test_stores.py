@@ -37,7 +37,7 @@ A, B = Holder("00000000000a0000", 7), Holder("00000000000b0000", 9)
 CALL_S = 0.8
 LATE_S = 0.5
 """How much later than its deadline a call may return on a busy machine, the closing of its connection included."""
-TTL_S = 0.6
+TTL_S = 0.5
 HEAL_S = 15.0
 LONG_S = 30.0
 REDIS_SECRET = "redis-secret-80"
@@ -127,7 +127,7 @@ def rigs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], A
 CLUSTERS = itertools.count(1)
 
 
-@pytest.fixture(params=list(RIGS))
+@pytest.fixture(params=[name for name in RIGS if name != "ensemble"])  # which answers like one ZooKeeper
 async def subject(request: pytest.FixtureRequest, rigs: Callable[[str], Any]) -> AsyncIterator[Subject]:
     one = Subject(request.param, rigs(request.param), f"c{next(CLUSTERS)}")
     yield one
@@ -462,7 +462,7 @@ async def test_sentinels_are_given_by_name_of_the_master_too(subject: Subject) -
     }
     await subject.store(url="", password=subject.rig.password, **apart).put_table(2, b"two")
     assert await subject.store().table() == StoredTable(2, b"two")
-    with pytest.raises(Misconfigured, match=r"sentinel_master_name: the sentinel .* watches no 'other'"):
+    with pytest.raises(Misconfigured, match=r"sentinel_master_name: .* watches no 'other'"):
         wrong = {**apart, "sentinel_master_name": "other"}
         await subject.store(url="", password=subject.rig.password, **wrong).nodes()
 

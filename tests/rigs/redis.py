@@ -139,12 +139,30 @@ class Sentinels:
         return {"url": f"sentinel://{self.master_name}:{self.password}@{one}"}
 
     def up(self) -> None:
-        for server in self.servers.values():
-            server.start()
+        """Servers that come back are told their place at once; the sentinels would take ten seconds."""
+        master = self.named()
+        for port, server in self.servers.items():
+            if not server.runs:
+                server.start()
+                place = "NO ONE" if port == master else f"127.0.0.1 {master}"
+                until(lambda port=port, place=place: self.placed(port, place), 10, server.said)  # type: ignore[misc]
         until(self.in_sync, HEAL_S, self.state)
         for sentinel in self.sentinels.values():
             sentinel.start()
         until(self.watched, HEAL_S, self.state)
+
+    def named(self) -> int:
+        """Port of the master that the sentinels last agreed on, from their files."""
+        files = [(server.folder / "sentinel.conf").read_text() for server in self.sentinels.values()]
+        epochs = [re.search(r"^sentinel config-epoch \S+ (\d+)", text, re.M) for text in files]
+        newest = files[max(range(3), key=lambda n: int(epochs[n][1]) if epochs[n] else 0)]  # type: ignore[index]
+        found = re.search(r"^sentinel monitor \S+ \S+ (\d+)", newest, re.M)
+        assert found
+        return int(found[1])
+
+    def placed(self, port: int, place: str) -> bool:
+        words = f"AUTH {self.password}\r\nREPLICAOF {place}\r\nQUIT\r\n"
+        return "OK\r\n+OK" in ask(port, words.encode())
 
     def heal(self) -> None:
         self.up()

@@ -70,9 +70,7 @@ def never(said: bytes) -> bool:
     return False
 
 
-def ask(
-    port: int, words: bytes, enough: Callable[[bytes], object] = never, timeout_s: float = 2.0
-) -> str:
+def ask(port: int, words: bytes, enough: Callable[[bytes], object] = never, timeout_s: float = 2.0) -> str:
     """What a server answers to plain words, until it closes or it is ``enough``; empty while it does not answer."""
     said = b""
     try:
