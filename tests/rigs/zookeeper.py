@@ -8,7 +8,13 @@ from typing import Any
 from tests.parts import free_ports, require_part
 from tests.rigs.server import Server, ask, until
 
-JAVA = ("-Xms32m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.root.logger=WARN,CONSOLE")
+JAVA = (
+    "-Xms32m",
+    "-Xmx128m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dzookeeper.root.logger=WARN,CONSOLE",
+)
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 HEAL_S = 30.0
 
