@@ -121,7 +121,7 @@ def test_j2_p1_below_the_minimum_nothing_is_accepted_until_it_is_met(tmp_path: P
         assert a.status_of(a.ops, "/ping") == a.status_of(a.collect, "/ping") == 200
         assert a.status_of(a.ops, "/_plugin/cluster/health") == 404
         status, told = a.post("/v1/track", {"event": "x", "anonymousId": "v"})
-        assert (status, told["error"]["code"]) == (503, "not_enough_nodes"), told
+        assert (status, told["error"]) == (503, "not_enough_nodes"), told
         done = a.command("cluster", "status")
         assert done.returncode == 1 and "not viable" in done.stdout
 

@@ -290,6 +290,20 @@ async def test_a_lease_is_released_by_its_token_only(subject: Subject) -> None:
     assert await there.acquire(B, LONG_S)
 
 
+async def test_the_lease_is_taken_from_the_node_that_is_named_and_from_no_other(subject: Subject) -> None:
+    here, there = subject.store(), subject.store()
+    lease = await here.acquire(A, LONG_S)
+    assert lease is not None
+    assert not await there.depose(B.node)
+    assert not await there.depose(A.node[:-1]), "a part of its name is another node"
+    assert await there.leader() == A
+    assert await there.depose(A.node)
+    assert not await there.depose(A.node)
+    assert await there.acquire(B, LONG_S)
+    assert not await here.renew(lease, LONG_S)
+    assert await there.leader() == B
+
+
 async def test_a_store_that_does_not_know_whether_it_got_the_lease_asks_again(subject: Subject) -> None:
     store = subject.store()
     first, second = await store.acquire(A, LONG_S), await store.acquire(A, LONG_S)
