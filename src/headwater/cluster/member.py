@@ -377,6 +377,12 @@ class Member:
             self.clock.wall_ns(),
         )
 
+    def mark(self) -> object:
+        """Another one when the page says something else than before, but for how long ago things were."""
+        core, store = self.core, self.meeting.trouble if self.meeting is not None else ""
+        last = core.history.entries[-1] if core.history.entries else None
+        return core.shown, last, core.me, store, tuple(self.links.trouble.items())
+
     def held(self) -> list[int]:
         """For the control page."""
         return list(status.held(self.core, self.clock.boot_ns()))
