@@ -76,7 +76,8 @@ def unpack(body: memoryview) -> list[memoryview]:
     at = COUNT.size * (1 + count)
     if at > len(body):
         raise bad_batch(body)
-    lengths = array.array("I", body[COUNT.size : at])
+    lengths = array.array("I")
+    lengths.frombytes(body[COUNT.size : at])
     if sys.byteorder == "little":
         lengths.byteswap()
     if at + sum(lengths) != len(body):
