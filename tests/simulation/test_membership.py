@@ -44,7 +44,16 @@ def test_histories_hold_what_they_are_meant_to_hold() -> None:
     met: Counter[str] = Counter()
     for seed in range(60):
         met += story(Simulation(seed)).met
-    assert set(met) >= {"joined", "evicted", "left", "restarted", "leads", "rejoins", "stood_still", "draining"}
+    assert set(met) >= {
+        "joined",
+        "evicted",
+        "left",
+        "restarted",
+        "leads",
+        "rejoins",
+        "stood_still",
+        "draining",
+    }
     assert min(met["evicted"], met["rejoins"], met["restarted"], met["stood_still"]) > 10
 
 
@@ -74,6 +83,7 @@ def found(make: Callable[..., Membership], words: str, seeds: int = 400) -> None
     [
         (broken.AdoptsSmaller, "INV-CLU-1"),
         (broken.LeadsWithoutMajority, "decides and sees"),
+        (broken.ShrinksToItsMinority, "decides and sees"),
         (broken.EvictsAlone, "all others hear it"),
         (broken.GoesOn, "which was evicted|does not name it|no agreement"),
         (broken.KeepsIncarnation, "which was evicted|no agreement"),
@@ -177,11 +187,15 @@ def test_f1_a_dead_or_stopped_node_is_evicted_within_seven_seconds(
     else:
         node.paused = True
     assert seconds_until(world, evicted(world, node), 7.0) > 2
-    assert any(one.event == "evicted" and one.reason == "heartbeat timeout" for one in seen_by_others(world, node))
+    assert any(
+        one.event == "evicted" and one.reason == "heartbeat timeout" for one in seen_by_others(world, node)
+    )
 
 
 def seen_by_others(world: World, node: Node) -> list:
-    return [entry for one in world.running() if one is not node for entry in one.activity if entry.node == node.id]
+    return [
+        entry for one in world.running() if one is not node for entry in one.activity if entry.node == node.id
+    ]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -384,4 +398,6 @@ def test_a_cluster_that_is_started_again_goes_on_from_its_last_table(seed: int) 
         node.start()
     assert world.run(10, world.agreed)
     after = world.nodes[0].membership.table
-    assert after.epoch > before.epoch and after.cluster_id == before.cluster_id and after.owner == before.owner
+    assert (
+        after.epoch > before.epoch and after.cluster_id == before.cluster_id and after.owner == before.owner
+    )
