@@ -54,7 +54,7 @@ class Oracle:
         self.member(node, table)
 
     def member(self, node: Node, table: Table) -> None:
-        """A node that has a greater table than one that named it, and is not in it, is not that incarnation any more."""
+        """Whoever has a greater table than one that named it, and is not in it, is not that incarnation any more."""
         for who, member in table.members.items():
             life = (who, member.incarnation)
             self.named[life] = min(table.order, self.named.get(life, table.order))

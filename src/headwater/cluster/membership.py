@@ -378,9 +378,9 @@ class Membership:
         return not self.table.members or explicit or leading.enough(seen, len(self.table.members), half=half)
 
     def sees_enough_on_time(self, scene: Scene, *, half: bool) -> bool:
-        """As ``sees_enough``, of those who are not even late. Of a side of the network that was just cut off, one member
-        is missed before the other: who counted the others still as seen would evict them one by one, each time from a
-        smaller table, until its own few were more than half."""
+        """As ``sees_enough``, of those who are not even late. Of a side of the network that was just cut off, one
+        member is missed before the other: who counted the others still as seen would evict them one by one, each time
+        from a smaller table, until its own few were more than half."""
         table, h_ns = self.table, self.rules.heartbeat_ns
         late = {node for node in table.members if self.hearing.silence_ns(node, scene.now_ns) >= LATE * h_ns}
         seen = [node for node in scene.members_heard() if node == self.me.node or node not in late]
@@ -544,7 +544,13 @@ class Membership:
         if self.stopped or self.leaving:
             return "this node leaves"
         if not self.admitted():
-            return self.refused or "waiting to be admitted by a leader"
+            leader = self.leading_node(now_ns)
+            waits = (
+                f"waiting to be admitted by {leader}"
+                if leader
+                else "waiting: no leader is heard that could admit it"
+            )
+            return self.refused or waits
         seen, of = len(self.scene(now_ns).members_heard()), len(self.table.members)
         half = self.leads(now_ns) or bool(self.leading_node(now_ns))
         if not leading.enough(seen, of, half=half):
