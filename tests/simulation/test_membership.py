@@ -254,6 +254,7 @@ def test_f5_without_the_store_the_members_go_on_and_nobody_comes_in(seed: int) -
     world.nodes.append(newcomer)
     world.by_id[newcomer.id] = newcomer
     world.store_up = False
+    world.run(11)  # the lease may run for a while
     newcomer.start()
     newcomer.do(newcomer.membership.met(world.nodes[0].id, newcomer.now_ns()))
     for _ in range(60):
