@@ -26,6 +26,16 @@ class LeadsWithoutMajority(Membership):
     def sees_enough(self, now_ns: int, *, half: bool) -> bool:
         return self.settled
 
+    def sees_enough_on_time(self, scene: Scene, *, half: bool) -> bool:
+        return True
+
+
+class ShrinksToItsMinority(Membership):
+    """Members that are late already are still counted when one of them is evicted."""
+
+    def sees_enough_on_time(self, scene: Scene, *, half: bool) -> bool:
+        return True
+
 
 class AsksNobody(Leader):
     """What the leader misses is dead."""

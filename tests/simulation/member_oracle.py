@@ -54,7 +54,7 @@ class Oracle:
         self.member(node, table)
 
     def member(self, node: Node, table: Table) -> None:
-        """A node that has a greater table than one that named it, and is not in it, is not that incarnation any more."""
+        """Whoever has a greater table than one that named it, and is not in it, is not that incarnation any more."""
         for who, member in table.members.items():
             life = (who, member.incarnation)
             self.named[life] = min(table.order, self.named.get(life, table.order))
@@ -78,13 +78,20 @@ class Oracle:
         if table.leader != node.id:
             raise Violation(f"{node.id} has a table of {table.leader} that nobody made")
         if table.epoch <= node.epoch_heard:
-            raise Violation(f"epoch {table.epoch} is not above {node.epoch_heard}, which {node.id} was told of")
+            raise Violation(
+                f"epoch {table.epoch} is not above {node.epoch_heard}, which {node.id} was told of"
+            )
         now, h = self.world.now_ns, self.world.rules.heartbeat_ns
         if self.world.has_store and now > node.lease_real_ns:
             raise Violation(f"{node.id} decides without a lease")
-        seen = {one for one, at in node.delivered.items() if now - at <= (3 + SLACK) * h} | {node.id}
+        fresh = (
+            2 if now - node.resumed_ns > 3 * h else 3 + SLACK
+        )  # what it heard just before it was stopped counts
+        seen = {one for one, at in node.delivered.items() if now - at <= fresh * h} | {node.id}
         if 2 * len(seen & before.members.keys()) < len(before.members):
-            raise Violation(f"{node.id} decides and sees {len(seen & before.members.keys())} of {len(before.members)}")
+            raise Violation(
+                f"{node.id} decides and sees {len(seen & before.members.keys())} of {len(before.members)}"
+            )
         self.check_shares(table)
         for gone in before.members.keys() - table.members.keys():
             self.evicted(node, before, gone, node.membership.why_gone.get(gone, ""))
@@ -94,9 +101,7 @@ class Oracle:
         self.evictions.append((now, gone, why))
         if why != TIMEOUT:
             return
-        others = [
-            self.world.by_id[one] for one in before.members if one not in (gone, leader.id)
-        ]
+        others = [self.world.by_id[one] for one in before.members if one not in (gone, leader.id)]
         heard = [one for one in others if now - leader.delivered.get(one.id, -100 * h) <= 3 * h]
         if heard and not any(self.missed(one, gone) for one in heard):
             raise Violation(f"{leader.id} evicted {gone} for silence, and all others hear it")
@@ -105,8 +110,11 @@ class Oracle:
         """Whether it was suspect to the witness within the last H, as long as an answer counts."""
         now, h = self.world.now_ns, self.world.rules.heartbeat_ns
         silent = now - witness.delivered.get(gone, -100 * h)
-        longest = max(silent, witness.gaps.get(gone, 0)) if silent <= SLACK * h else silent
-        return longest >= (2 - SLACK) * h
+        return self.long(silent) or now - witness.missed.get(gone, -100 * h) <= SLACK * h
+
+    def long(self, silence_ns: int) -> bool:
+        """Whether a witness may have called it suspect."""
+        return silence_ns >= (2 - SLACK) * self.world.rules.heartbeat_ns
 
     def check_shares(self, table: Table) -> None:
         for partition, (owner, standby) in enumerate(zip(table.owner, table.standby, strict=True)):

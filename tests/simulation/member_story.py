@@ -10,7 +10,7 @@ from tests.simulation.member_world import SECOND, Node, World
 
 STORY_S = 40.0
 CONVERGE_S = 100.0
-"""Back-off of a node that was evicted often [60 s], a lease that nobody gives back [10 s], three times 3H, and rounds."""
+"""Back-off of a node that was evicted often [60 s], a lease that nobody gives back [10 s], four times 3H, rounds."""
 
 Fault = Callable[[World], None]
 

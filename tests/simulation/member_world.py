@@ -43,6 +43,7 @@ class Node:
         self.life = 0
         self.alive = False
         self.paused = False
+        self.resumed_ns = -(1 << 62)
         self.waiting: deque[Callable[[], None]] = deque()
         self.clock_ns = world.random.randrange(1_000_000 * SECOND)
         self.wall_ms = 1_800_000_000_000
@@ -53,8 +54,8 @@ class Node:
         """Until when its last lease from the store runs, by true time."""
         self.delivered: dict[str, int] = {}
         """When this process last got a heartbeat of each other."""
-        self.gaps: dict[str, int] = {}
-        """How long it had been silent then."""
+        self.missed: dict[str, int] = {}
+        """When a long silence of each other ended."""
         self.epoch_heard = 0
         self.stopped_for = ""
 
@@ -65,7 +66,7 @@ class Node:
         self.life += 1
         self.alive, self.paused, self.stopped_for = True, False, ""
         self.waiting.clear()
-        self.gaps = {}
+        self.missed = {}
         self.delivered, self.epoch_heard, self.lease_real_ns, self.view = {}, 0, 0, None
         record = NodeRecord(
             node=self.id,
@@ -100,7 +101,7 @@ class Node:
         """What waited in the kernel comes now, before or behind the first tick."""
         if not self.paused:
             return
-        self.paused = False
+        self.paused, self.resumed_ns = False, self.world.now_ns
         waiting, self.waiting = list(self.waiting), deque()
         if self.world.random.random() < 0.5:
             self.tick()
@@ -121,7 +122,8 @@ class Node:
 
     def got(self, sender: str, message: Any) -> None:
         if isinstance(message, Heartbeat):
-            self.gaps[sender] = self.world.now_ns - self.delivered.get(sender, -(1 << 62))
+            if self.world.oracle.long(self.world.now_ns - self.delivered.get(sender, -(1 << 62))):
+                self.missed[sender] = self.world.now_ns
             self.delivered[sender] = self.world.now_ns
             self.epoch_heard = max(self.epoch_heard, message.table[0])
         elif isinstance(message, NewTable):

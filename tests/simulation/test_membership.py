@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from headwater.cluster.membership import Membership, Rules
+from headwater.kit.clock import SystemClock
 from headwater.kit.simulate import run
 from headwater.kit.simulate.run import Simulation
 from tests.simulation import member_broken as broken
@@ -17,7 +17,7 @@ from tests.simulation.member_story import story
 from tests.simulation.member_world import SECOND, Node, World
 
 SEEDS = int(os.environ.get("HEADWATER_SEEDS", "2000"))
-BUDGET_S = 80.0
+BUDGET_NS = 85 * SECOND
 H_S = 2.0
 
 
@@ -27,14 +27,18 @@ def any_faults(sim: Simulation) -> None:
 
 
 @pytest.mark.slow
-def test_members_keep_the_rules_under_any_faults_and_agree_when_they_end() -> None:
+def test_members_keep_the_rules_under_any_faults_and_agree_when_they_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """INV-CLU-1, INV-OWN-2; standby ≠ owner; evictions with a witness; one view at the end. 2,000 seeds, or as many as
     there is time for."""
     first = int(os.environ.get("HEADWATER_SEED", "0"))
-    began, ran = time.monotonic(), 0
-    while ran < SEEDS and (time.monotonic() - began < BUDGET_S or "HEADWATER_SEEDS" in os.environ):
-        ran += run.simulate(any_faults, range(first + ran, first + ran + 20))
-    print(f"membership: {ran} histories in {time.monotonic() - began:.0f} s")
+    clock, ran = SystemClock(), 0
+    end_ns = clock.boot_ns() + BUDGET_NS
+    while ran < SEEDS and (clock.boot_ns() < end_ns or "HEADWATER_SEEDS" in os.environ):
+        ran += run.simulate(any_faults, range(first + ran, first + min(ran + 20, SEEDS)))
+    with capsys.disabled():
+        print(f"\nmembership: {ran} histories in {(clock.boot_ns() - end_ns + BUDGET_NS) / 1e9:.0f} s")
     assert ran >= min(SEEDS, 100)
 
 
@@ -44,7 +48,16 @@ def test_histories_hold_what_they_are_meant_to_hold() -> None:
     met: Counter[str] = Counter()
     for seed in range(60):
         met += story(Simulation(seed)).met
-    assert set(met) >= {"joined", "evicted", "left", "restarted", "leads", "rejoins", "stood_still", "draining"}
+    assert set(met) >= {
+        "joined",
+        "evicted",
+        "left",
+        "restarted",
+        "leads",
+        "rejoins",
+        "stood_still",
+        "draining",
+    }
     assert min(met["evicted"], met["rejoins"], met["restarted"], met["stood_still"]) > 10
 
 
@@ -74,6 +87,7 @@ def found(make: Callable[..., Membership], words: str, seeds: int = 400) -> None
     [
         (broken.AdoptsSmaller, "INV-CLU-1"),
         (broken.LeadsWithoutMajority, "decides and sees"),
+        (broken.ShrinksToItsMinority, "decides and sees"),
         (broken.EvictsAlone, "all others hear it"),
         (broken.GoesOn, "which was evicted|does not name it|no agreement"),
         (broken.KeepsIncarnation, "which was evicted|no agreement"),
@@ -177,11 +191,15 @@ def test_f1_a_dead_or_stopped_node_is_evicted_within_seven_seconds(
     else:
         node.paused = True
     assert seconds_until(world, evicted(world, node), 7.0) > 2
-    assert any(one.event == "evicted" and one.reason == "heartbeat timeout" for one in seen_by_others(world, node))
+    assert any(
+        one.event == "evicted" and one.reason == "heartbeat timeout" for one in seen_by_others(world, node)
+    )
 
 
 def seen_by_others(world: World, node: Node) -> list:
-    return [entry for one in world.running() if one is not node for entry in one.activity if entry.node == node.id]
+    return [
+        entry for one in world.running() if one is not node for entry in one.activity if entry.node == node.id
+    ]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -236,13 +254,13 @@ def test_f5_without_the_store_the_members_go_on_and_nobody_comes_in(seed: int) -
     world.nodes.append(newcomer)
     world.by_id[newcomer.id] = newcomer
     world.store_up = False
-    table = world.nodes[0].membership.table
+    world.run(11)  # the lease may run for a while
     newcomer.start()
     newcomer.do(newcomer.membership.met(world.nodes[0].id, newcomer.now_ns()))
     for _ in range(60):
         world.run(1)
-        if world.now_ns > 15 * SECOND + table.epoch:  # the lease may run for a while
-            assert viable(world, 0, 1, 2, 3) == [True] * 4
+        assert viable(world, 0, 1, 2, 3) == [True] * 4
+    assert newcomer.view is not None and "no leader is heard" in newcomer.view.why
     assert not world.oracle.evictions
     world.store_up = True
     assert world.run(20, world.agreed)
@@ -384,4 +402,6 @@ def test_a_cluster_that_is_started_again_goes_on_from_its_last_table(seed: int) 
         node.start()
     assert world.run(10, world.agreed)
     after = world.nodes[0].membership.table
-    assert after.epoch > before.epoch and after.cluster_id == before.cluster_id and after.owner == before.owner
+    assert (
+        after.epoch > before.epoch and after.cluster_id == before.cluster_id and after.owner == before.owner
+    )

@@ -358,9 +358,10 @@ class Membership:
 
     def breaks_lease(self, holder: str, now_ns: int) -> tuple[bool, list[Send]]:
         """Whether a leader is dead for more than half of the members and a second witness; questions to find out."""
-        if not self.hearing.misses(holder, now_ns) or not self.sees_enough(now_ns, half=False):
+        scene = self.scene(now_ns)
+        if not self.hearing.misses(holder, now_ns) or not self.sees_enough_on_time(scene, half=False):
             return False, []
-        heard = [node for node in self.scene(now_ns).members_heard() if node != holder]
+        heard = [node for node in scene.members_heard() if node != holder]
         if self.me.node not in sorted(heard)[:BREAKERS_MAX]:
             return False, []
         others = set(heard) - {self.me.node}
@@ -376,15 +377,14 @@ class Membership:
         explicit = self.rules.minority_leads and seen >= self.rules.minimum_nodes
         return not self.table.members or explicit or leading.enough(seen, len(self.table.members), half=half)
 
-    def sees_enough_on_time(self, scene: Scene) -> bool:
-        """As ``sees_enough``, of those who are not even late. Of a side of the network that was just cut off, one member
-        is missed before the other: who counted the others still as seen would evict them one by one, each time from a
-        smaller table, until its own few were more than half."""
+    def sees_enough_on_time(self, scene: Scene, *, half: bool) -> bool:
+        """As ``sees_enough``, of those who are not even late. Of a side of the network that was just cut off, one
+        member is missed before the other: who counted the others still as seen would evict them one by one, each time
+        from a smaller table, until its own few were more than half."""
         table, h_ns = self.table, self.rules.heartbeat_ns
         late = {node for node in table.members if self.hearing.silence_ns(node, scene.now_ns) >= LATE * h_ns}
         seen = [node for node in scene.members_heard() if node == self.me.node or node not in late]
         explicit = self.rules.minority_leads and len(seen) >= self.rules.minimum_nodes
-        half = not self.rules.configured
         return not table.members or explicit or leading.enough(len(seen), len(table.members), half=half)
 
     def leads(self, now_ns: int) -> bool:
@@ -428,7 +428,7 @@ class Membership:
 
     def decide(self, now_ns: int) -> list[Action]:
         scene = self.scene(now_ns)
-        if not self.sees_enough_on_time(scene):
+        if not self.sees_enough_on_time(scene, half=not self.rules.configured):
             return []
         decision = self.leader.decide(scene)
         actions: list[Action] = [*decision.sends]
@@ -544,7 +544,13 @@ class Membership:
         if self.stopped or self.leaving:
             return "this node leaves"
         if not self.admitted():
-            return self.refused or "waiting to be admitted by a leader"
+            leader = self.leading_node(now_ns)
+            waits = (
+                f"waiting to be admitted by {leader}"
+                if leader
+                else "waiting: no leader is heard that could admit it"
+            )
+            return self.refused or waits
         seen, of = len(self.scene(now_ns).members_heard()), len(self.table.members)
         half = self.leads(now_ns) or bool(self.leading_node(now_ns))
         if not leading.enough(seen, of, half=half):
