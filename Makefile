@@ -5,6 +5,8 @@
 BIN := .venv/bin
 # Words added to the command: make run ARGS="--config my.yaml", make test ARGS="-k log tests/unit".
 ARGS ?=
+# What `make simulate` runs; tests.simulation.test_membership:any_faults is the members of a cluster.
+SCENARIO ?= tests.simulation.test_log:any_weather
 # Test processes at once (pytest-xdist); 0 is one after the other. Real parts never run two at a time.
 TEST_WORKERS ?= 0
 
@@ -25,7 +27,7 @@ test: setup parts check ## the gates, then every test
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --durations=10 --durations-min=1 $(ARGS)
 
 simulate: setup ## 1,000 random histories on a disk that loses and lies; ARGS="--seed 17 --count 1", ARGS="--minutes 20 --report FILE"
-	@exec $(BIN)/python -m headwater.kit.simulate tests.simulation.test_log:any_weather --count 1000 $(ARGS)
+	@exec $(BIN)/python -m headwater.kit.simulate $(SCENARIO) --count 1000 $(ARGS)
 
 chaos: setup ## faults of every kind on real nodes under load, 200 kills, with the oracle outside; ARGS=--help
 	@exec $(BIN)/python -m tests.chaos $(ARGS)

@@ -6,6 +6,7 @@ Every rig says what a store is given to reach it (``settings``), and can be made
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,8 +16,6 @@ from tests.parts import free_port, free_ports, require_part
 from tests.rigs.server import Server, ask, until
 
 NODE_TIMEOUT_MS = 1000
-BUS = 10_000
-"""A Cluster's nodes talk on their port plus this."""
 HEAL_S = 30.0
 
 
@@ -41,8 +40,16 @@ def redis_server(folder: Path, port: int, *options: str) -> Server:
 def info(port: int, section: str, password: str = "") -> dict[str, str]:
     """What INFO tells, or nothing while there is no answer."""
     login = f"AUTH {password}\r\n" if password else ""
-    told = ask(port, f"{login}INFO {section}\r\nQUIT\r\n".encode())
+    told = ask(port, f"{login}INFO {section}\r\n".encode(), is_whole)
     return dict(line.partition(":")[::2] for line in told.splitlines() if ":" in line)
+
+
+def is_whole(said: bytes) -> bool:
+    """Whether a text of announced length, or an error, is there. (A sentinel knows no QUIT.)"""
+    announced = re.search(rb"\$(\d+)\r\n", said)
+    if announced is None:
+        return said.startswith(b"-") and said.endswith(b"\r\n")
+    return len(said) >= announced.end() + int(announced[1]) + 2
 
 
 class Single:
@@ -132,12 +139,30 @@ class Sentinels:
         return {"url": f"sentinel://{self.master_name}:{self.password}@{one}"}
 
     def up(self) -> None:
-        for server in self.servers.values():
-            server.start()
+        """Servers that come back are told their place at once; the sentinels would take ten seconds."""
+        master = self.named()
+        for port, server in self.servers.items():
+            if not server.runs:
+                server.start()
+                place = "NO ONE" if port == master else f"127.0.0.1 {master}"
+                until(lambda port=port, place=place: self.placed(port, place), 10, server.said)  # type: ignore[misc]
         until(self.in_sync, HEAL_S, self.state)
         for sentinel in self.sentinels.values():
             sentinel.start()
         until(self.watched, HEAL_S, self.state)
+
+    def named(self) -> int:
+        """Port of the master that the sentinels last agreed on, from their files."""
+        files = [(server.folder / "sentinel.conf").read_text() for server in self.sentinels.values()]
+        epochs = [re.search(r"^sentinel config-epoch \S+ (\d+)", text, re.M) for text in files]
+        newest = files[max(range(3), key=lambda n: int(epochs[n][1]) if epochs[n] else 0)]  # type: ignore[index]
+        found = re.search(r"^sentinel monitor \S+ \S+ (\d+)", newest, re.M)
+        assert found
+        return int(found[1])
+
+    def placed(self, port: int, place: str) -> bool:
+        words = f"AUTH {self.password}\r\nREPLICAOF {place}\r\nQUIT\r\n"
+        return "OK\r\n+OK" in ask(port, words.encode())
 
     def heal(self) -> None:
         self.up()
@@ -194,7 +219,8 @@ class Cluster:
         with free_ports(6) as self.ports:
             pass
         options = [
-            "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
+            "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf",
+            "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
             "--cluster-require-full-coverage", "no", "--cluster-announce-ip", "127.0.0.1",
             "--requirepass", password, "--masterauth", password,
         ]  # fmt: skip
@@ -218,7 +244,10 @@ class Cluster:
         addresses = [f"127.0.0.1:{port}" for port in self.ports]
         command = ["redis-cli", "-a", self.password, "--no-auth-warning", "--cluster", "create", *addresses]
         done = subprocess.run(
-            [*command, "--cluster-replicas", "1", "--cluster-yes"], capture_output=True, timeout=30
+            [*command, "--cluster-replicas", "1", "--cluster-yes"],
+            check=False,
+            capture_output=True,
+            timeout=30,
         )
         assert done.returncode == 0, done.stdout.decode()
         self.made = True

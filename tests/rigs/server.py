@@ -65,18 +65,22 @@ class Server:
         return (self.folder / "said.log").read_text("utf-8", "replace")[-2000:]
 
 
-def ask(port: int, words: bytes, timeout_s: float = 2.0) -> str:
-    """What a server answers to plain words; empty while it does not."""
+def never(said: bytes) -> bool:
+    """The server closes the connection when it has said all."""
+    return False
+
+
+def ask(port: int, words: bytes, enough: Callable[[bytes], object] = never, timeout_s: float = 2.0) -> str:
+    """What a server answers to plain words, until it closes or it is ``enough``; empty while it does not answer."""
+    said = b""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:
             connection.sendall(words)
-            connection.shutdown(socket.SHUT_WR)
-            parts = []
-            while part := connection.recv(65_536):
-                parts.append(part)
-            return b"".join(parts).decode("utf-8", "replace")
+            while not enough(said) and (part := connection.recv(65_536)):
+                said += part
     except OSError:
         return ""
+    return said.decode("utf-8", "replace")
 
 
 def until(true: Callable[[], bool], within_s: float, why: Callable[[], str]) -> None:

@@ -200,18 +200,16 @@ def activity_words(one: dict[str, Any], names: dict[str, str]) -> str:
 
 
 def lanes(told: dict[str, Any], names: dict[str, str]) -> None:
-    """What the lane process reports: blocks with an entry for each peer as tables, anything else as lines."""
-    plain = {key: value for key, value in told.items() if not is_table(value)}
-    for key, value in told.items():
-        if is_table(value):
-            columns = list(dict.fromkeys(column for row in value.values() for column in row))
-            rows = [[names.get(peer, peer), *(row.get(c) for c in columns)] for peer, row in value.items()]
-            show.as_table((key.replace("_", " "), *(c.replace("_", " ") for c in columns)), rows)
-    if plain:
-        click.echo("lane:")
-        show.fields(plain)
+    """What comes from other nodes' logs: one row for each stream and node. The rest of the report is in `--json`."""
+    rows = [
+        [stream, one.get("partitions"), names.get(node, node), *home_cells(home)]
+        for stream, one in told.get("streams", {}).items()
+        for node, home in one.get("homes", {}).items()
+    ]
+    if rows:
+        show.as_table(("lane", "partitions", "from", "kept", "silent", "says"), rows)
 
 
-def is_table(value: object) -> bool:
-    """Whether it is a mapping of mappings."""
-    return isinstance(value, dict) and bool(value) and all(isinstance(row, dict) for row in value.values())
+def home_cells(home: dict[str, Any]) -> list[Any]:
+    """What one other node's log looks like from here."""
+    return [show.size(home.get("bytes", 0)), home.get("silent"), home.get("trouble", "")]

@@ -19,6 +19,8 @@ from headwater.cluster.messages import Heartbeat
 Verdict = Literal["fine", "new", "superseded", "cloned"]
 SUSPECT, DEAD = 2, 3
 """In heartbeats."""
+LATE = 1.5
+"""In heartbeats, as well: the next one should have been here."""
 FORGET = 300
 """In heartbeats: strangers that were silent for so long are forgotten."""
 
@@ -40,6 +42,8 @@ class Hearing:
         self.expected: dict[str, int] = {}
         """Since when a heartbeat could have come, of members that were never heard."""
         self.since_ns = now_ns
+        self.asked: tuple[int, dict[str, Heartbeat]] | None = None
+        """The last answer of ``fresh``, for the same moment."""
 
     def heartbeat(self, beat: Heartbeat, now_ns: int) -> Verdict:
         """Take it in, unless it comes from somebody who should not be. *new*: it was not heard just before."""
@@ -49,7 +53,7 @@ class Hearing:
             if verdict != "fine":
                 return verdict
         fresh = self.hears(node, now_ns) and known is not None and known.beat.record == beat.record
-        self.heard[node] = Heard(beat, now_ns)
+        self.heard[node], self.asked = Heard(beat, now_ns), None
         return "fine" if fresh else "new"
 
     def judge(self, known: Heard, beat: Heartbeat, now_ns: int) -> Verdict:
@@ -76,8 +80,11 @@ class Hearing:
 
     def fresh(self, now_ns: int) -> dict[str, Heartbeat]:
         """What those say whom this node hears."""
-        end = now_ns - DEAD * self.heartbeat_ns
-        return {node: known.beat for node, known in self.heard.items() if known.last_ns > end}
+        if self.asked is None or self.asked[0] != now_ns:
+            end = now_ns - DEAD * self.heartbeat_ns
+            said = {node: known.beat for node, known in self.heard.items() if known.last_ns > end}
+            self.asked = (now_ns, said)
+        return self.asked[1]
 
     def expect(self, members: set[str], now_ns: int) -> None:
         """These should be heard from now on; strangers that are long silent are forgotten."""
@@ -88,14 +95,17 @@ class Hearing:
 
     def excuse(self, gap_ns: int, now_ns: int) -> None:
         """This node stood still for a while: that was not the others' silence."""
+        self.asked = None
         for known in self.heard.values():
             known.last_ns = min(known.last_ns + gap_ns, now_ns)
         self.since_ns = min(self.since_ns + gap_ns, now_ns)
 
     def forget(self, node: str) -> None:
         self.heard.pop(node, None)
+        self.asked = None
 
     def forget_all(self, now_ns: int) -> None:
         """Nothing that was heard says anything about now."""
         self.heard.clear()
+        self.asked = None
         self.since_ns = now_ns

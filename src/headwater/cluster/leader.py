@@ -142,7 +142,11 @@ class Leader:
             return False
         if self.left.get(node, -1) >= record.incarnation:
             return False
-        if record.incarnation <= scene.history.evicted.get(node, -1):
+        evicted = scene.history.evicted.get(node, -1)
+        if record.incarnation <= evicted:
+            reason = "this incarnation was evicted before it knew that it was a member"
+            bye = Bye(about=node, incarnation=evicted, kind="superseded", reason=reason)
+            decision.sends.append(Send((node,), bye))
             return False
         if scene.now_ns < scene.history.may_return_ns(node, scene.now_ns):
             return False

@@ -33,7 +33,7 @@ def static_lease(me: str, heard: Iterable[str], configured: int) -> bool:
 
 def pairs_apart(table: Table, said: Mapping[str, Heartbeat], me: str, missed: Set[str]) -> set[Pair]:
     """Which member misses which, by what members that have this table said last, and by what I miss."""
-    pairs = {(me, other) for other in missed}
+    pairs = {(me, other) for other in missed if me in table.members}
     for node, beat in said.items():
         if node in table.members and beat.table == table.order:
             pairs |= {(node, other) for other in beat.misses if other in table.members and other != node}

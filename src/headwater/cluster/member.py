@@ -168,6 +168,7 @@ class Member:
         now_ns = self.clock.boot_ns()
         self.links.check(now_ns)
         self.act(self.core.tick(now_ns))
+        self.acquaint()
         self.links.know(
             {node: one.member_address for node, one in self.core.records.items() if one.member_address}
         )
@@ -375,6 +376,12 @@ class Member:
             self.clock.boot_ns(),
             self.clock.wall_ns(),
         )
+
+    def mark(self) -> object:
+        """Another one when the page says something else than before, but for how long ago things were."""
+        core, store = self.core, self.meeting.trouble if self.meeting is not None else ""
+        last = core.history.entries[-1] if core.history.entries else None
+        return core.shown, last, core.me, store, tuple(self.links.trouble.items())
 
     def held(self) -> list[int]:
         """For the control page."""

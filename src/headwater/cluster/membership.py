@@ -1,8 +1,8 @@
 """One node's part in the cluster, as a state machine: what came and what time it is go in, actions come out.
 
 No input or output, no clock, no randomness: the same inputs give the same actions, so that thousands of histories can
-be tried (tests/simulation/test_membership.py). Time is any monotonic clock of this node, in nanoseconds. Actions are done
-in their order; ``tick`` is called at least eight times per heartbeat, also while nothing comes in.
+be tried (tests/simulation/test_membership.py). Time is any monotonic clock of this node, in nanoseconds. Actions are
+done in their order; ``tick`` is called at least eight times per heartbeat, also while nothing comes in.
 
 What holds (protocol.md §9):
 
@@ -39,7 +39,7 @@ from headwater.cluster.actions import (
     Show,
     Stop,
 )
-from headwater.cluster.hearing import DEAD, FORGET, Hearing
+from headwater.cluster.hearing import DEAD, FORGET, LATE, Hearing
 from headwater.cluster.history import History
 from headwater.cluster.leader import Leader, Scene
 from headwater.cluster.messages import (
@@ -122,6 +122,9 @@ class Membership:
         """A message of a peer that proved who it is (``sender``: its node id)."""
         if self.stopped or self.leaving:
             return []
+        return self.stood_still(now_ns) + self.understood(sender, message, now_ns)
+
+    def understood(self, sender: str, message: Message, now_ns: int) -> list[Action]:
         match message:
             case Heartbeat():
                 return self.heard(sender, message, now_ns)
@@ -200,10 +203,10 @@ class Membership:
 
     def told_to_go(self, bye: Bye, now_ns: int) -> list[Action]:
         """Others know this node as somebody else."""
-        if bye.kind == "superseded" and bye.incarnation > self.me.incarnation:
-            if self.admitted():
-                return self.stop(bye.reason)
-            actions = self.rejoin(bye.incarnation, "a later incarnation of this node is known", now_ns)
+        if bye.kind == "superseded" and self.admitted() and bye.incarnation > self.me.incarnation:
+            return self.stop(bye.reason)
+        if bye.kind == "superseded" and not self.admitted() and bye.incarnation >= self.me.incarnation:
+            actions = self.rejoin(bye.incarnation, bye.reason, now_ns)
             return [self.keep(), *actions]
         if bye.kind in ("cloned", "refused") and not self.admitted() and self.refused != bye.reason:
             self.refused = bye.reason
@@ -272,12 +275,13 @@ class Membership:
         return [self.keep(), Publish(self.me)]
 
     def stood_still(self, now_ns: int) -> list[Action]:
-        """SIGSTOP, a sleeping machine, a thread that got no turn: nobody is silent because this node was."""
+        """SIGSTOP, a sleeping machine, a thread that got no turn: nobody is silent because this node was. Whoever was
+        silent itself for 3H may have been evicted."""
         gap = now_ns - self.last_tick_ns
         self.last_tick_ns = now_ns
         if gap < self.rules.heartbeat_ns // 2:
             return []
-        if gap < DEAD * self.rules.heartbeat_ns:
+        if now_ns - self.beat_ns < DEAD * self.rules.heartbeat_ns:
             self.hearing.excuse(gap, now_ns)
             return []
         self.hearing.forget_all(now_ns)
@@ -354,9 +358,10 @@ class Membership:
 
     def breaks_lease(self, holder: str, now_ns: int) -> tuple[bool, list[Send]]:
         """Whether a leader is dead for more than half of the members and a second witness; questions to find out."""
-        if not self.hearing.misses(holder, now_ns) or not self.sees_enough(now_ns, half=False):
+        scene = self.scene(now_ns)
+        if not self.hearing.misses(holder, now_ns) or not self.sees_enough_on_time(scene, half=False):
             return False, []
-        heard = [node for node in self.scene(now_ns).members_heard() if node != holder]
+        heard = [node for node in scene.members_heard() if node != holder]
         if self.me.node not in sorted(heard)[:BREAKERS_MAX]:
             return False, []
         others = set(heard) - {self.me.node}
@@ -371,6 +376,16 @@ class Membership:
         seen = len(self.scene(now_ns).members_heard())
         explicit = self.rules.minority_leads and seen >= self.rules.minimum_nodes
         return not self.table.members or explicit or leading.enough(seen, len(self.table.members), half=half)
+
+    def sees_enough_on_time(self, scene: Scene, *, half: bool) -> bool:
+        """As ``sees_enough``, of those who are not even late. Of a side of the network that was just cut off, one
+        member is missed before the other: who counted the others still as seen would evict them one by one, each time
+        from a smaller table, until its own few were more than half."""
+        table, h_ns = self.table, self.rules.heartbeat_ns
+        late = {node for node in table.members if self.hearing.silence_ns(node, scene.now_ns) >= LATE * h_ns}
+        seen = [node for node in scene.members_heard() if node == self.me.node or node not in late]
+        explicit = self.rules.minority_leads and len(seen) >= self.rules.minimum_nodes
+        return not table.members or explicit or leading.enough(len(seen), len(table.members), half=half)
 
     def leads(self, now_ns: int) -> bool:
         """Whether this node decides: it could at its last tick, and its lease still runs."""
@@ -413,6 +428,8 @@ class Membership:
 
     def decide(self, now_ns: int) -> list[Action]:
         scene = self.scene(now_ns)
+        if not self.sees_enough_on_time(scene, half=not self.rules.configured):
+            return []
         decision = self.leader.decide(scene)
         actions: list[Action] = [*decision.sends]
         if decision.resign:
@@ -527,7 +544,13 @@ class Membership:
         if self.stopped or self.leaving:
             return "this node leaves"
         if not self.admitted():
-            return self.refused or "waiting to be admitted by a leader"
+            leader = self.leading_node(now_ns)
+            waits = (
+                f"waiting to be admitted by {leader}"
+                if leader
+                else "waiting: no leader is heard that could admit it"
+            )
+            return self.refused or waits
         seen, of = len(self.scene(now_ns).members_heard()), len(self.table.members)
         half = self.leads(now_ns) or bool(self.leading_node(now_ns))
         if not leading.enough(seen, of, half=half):

@@ -34,8 +34,8 @@ def page(
     now_ns: int,
     wall_ns: int,
 ) -> dict[str, Any]:
-    """Everything. ``acquainted``: records of nodes that were here once; ``trouble``: address → why nobody is reached there; ``waits_for``: what else hinders it. Times of the
-    page are wall times, told from how long ago things were."""
+    """Everything. ``acquainted``: records of nodes that were here once; ``trouble``: address → why nobody is reached
+    there; ``waits_for``: what else hinders it. Times of the page are wall times, told from how long ago things were."""
     why = core.why_not_viable(now_ns)
     table, me = core.table, core.me
     records = known(core, now_ns)

@@ -78,7 +78,7 @@ class Log(Protocol):
 
 
 STOPPED = Busy("the node is stopping", retry_after_s=2.0, code="draining")
-HELD_CODE, HELD_RETRY_S = "not_enough_nodes", 2.0
+HELD_RETRY_S = 2.0
 
 
 class Door:
@@ -165,7 +165,9 @@ class Door:
         """Take nothing while ``held`` says why; asked every 50 ms."""
         if held != self.held_as:
             self.held_as = held
-            self.held = Busy(held.text, retry_after_s=HELD_RETRY_S, code=HELD_CODE) if held.text else None
+            self.held = (
+                Busy(held.text, retry_after_s=HELD_RETRY_S, code="not_enough_nodes") if held.text else None
+            )
 
     def take(self, waiter: Waiter, entry: Entry[Plan], plan: Plan, body: bytes) -> None:
         """A request with events."""

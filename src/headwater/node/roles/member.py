@@ -28,6 +28,7 @@ from headwater.peer.address import LANE_PORT, MEMBER_PORT
 from headwater.peer.identity import PROTOCOL, Identity, Tls
 
 CLOSE_S = 2.0
+PAGE_S = 1.0
 
 
 class MemberRole:
@@ -59,6 +60,9 @@ class MemberRole:
         )
         self.begun_ns = context.clock.boot_ns()
         self.complained = False
+        self.page_mark: object = None
+        self.page_ns = 0
+        self.told: dict[str, Any] = {}
 
     async def start(self) -> None:
         await self.group.__aenter__()
@@ -118,11 +122,18 @@ class MemberRole:
         self.writing.close(CLOSE_S)
 
     def reasons(self) -> list[str]:
-        page = self.member.page()
-        return list(page["waits_for"])
+        return list(self.page()["waits_for"])
 
     def detail(self) -> dict[str, Any]:
-        return {"held": self.member.held(), "status": self.member.page()}
+        return {"held": self.member.held(), "status": self.page()}
+
+    def page(self) -> dict[str, Any]:
+        """The status, made anew when something changed, else once a second: with many nodes it is long."""
+        now_ns = self.context.clock.boot_ns()
+        mark = self.member.mark()
+        if mark != self.page_mark or now_ns - self.page_ns > PAGE_S * 1e9:
+            self.page_mark, self.page_ns, self.told = mark, now_ns, self.member.page()
+        return self.told
 
 
 class PublisherAside(Publisher):

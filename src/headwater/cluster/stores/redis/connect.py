@@ -3,27 +3,29 @@
 A link hands out a client and, when that failed, is told to ``drop`` it: the next call looks anew. That is all there is
 to failover; nothing is watched in the background.
 
-With Sentinel: the sentinels are asked one after the other, each for a quarter of the call's time, the one that answered
-last first; what an answering one knows of the others is remembered, so one address in the settings is enough. The
-server that they name must say itself that it is a master, as Sentinel's guidelines for clients want:
+With Sentinel, and in a Cluster: those that know are asked one after the other, each for a quarter of the call's time,
+the one that answered last first; what an answering one knows of the others is remembered, so one address in the
+settings is enough. The server that they name must say itself that it is a master, as Sentinel's guidelines for clients want:
 https://redis.io/docs/latest/develop/reference/sentinel-clients/
+
+The driver has clients for Sentinel and Cluster. They are not used: what they do about errors takes longer than a call
+may, cannot be told apart afterwards (a wrong password from a dead server), and leaves connections behind.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Any, Protocol
 
 import redis.asyncio
-from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from headwater.cluster.stores.address import ADDRESSES_MAX, Address, Target
 from headwater.cluster.stores.port import CLOSE_S_MAX
-from headwater.cluster.stores.redis.errors import DRIVER, misconfigured, translated
+from headwater.cluster.stores.redis.errors import DRIVER, misconfigured, translated, unavailable
 from headwater.cluster.stores.settings import StoreSettings
 from headwater.kit.errors import HeadwaterError, Misconfigured, Unavailable
 
@@ -52,11 +54,11 @@ class Link(Protocol):
         ...
 
 
-def link_for(settings: StoreSettings) -> Link:
-    """The way that the settings ask for."""
+def link_for(settings: StoreSettings, key: str) -> Link:
+    """The way that the settings ask for; ``key`` is one of those that will be used."""
     target = settings.target
     if target.kind == "cluster":
-        return ClusterLink(settings, target)
+        return ClusterLink(settings, target, key)
     if target.kind == "sentinel":
         return SentinelLink(settings, target)
     return SingleLink(settings, target)
@@ -80,98 +82,62 @@ class SingleLink:
         await closed(failed)
 
 
-class ClusterLink:
-    """A Redis Cluster: the driver follows slots and failovers; after an error it learns the servers anew."""
+class FindingLink(ABC):
+    """A server that others name: they are asked in turn, and what they know of each other is remembered."""
 
     def __init__(self, settings: StoreSettings, target: Target) -> None:
         self.settings = settings
         self.target = target
-        self.open: Client | None = None
-
-    async def client(self) -> Client:
-        if self.open is None:
-            self.open = RedisCluster(
-                startup_nodes=[ClusterNode(*address) for address in self.target.addresses],
-                require_full_coverage=False,
-                retry=Retry(NoBackoff(), RETRIES),
-                username=self.target.user or None,
-                password=self.target.password or None,
-                protocol=2,
-                **timeouts(self.settings, SHARE),
-                **tls_options(self.settings, self.target),
-            )
-        return self.open
-
-    async def drop(self) -> None:
-        self.open, failed = None, self.open
-        await closed(failed)
-
-
-class SentinelLink:
-    """The master that the sentinels name."""
-
-    def __init__(self, settings: StoreSettings, target: Target) -> None:
-        self.settings = settings
-        self.target = target
-        self.sentinels = list(target.addresses)
+        self.known = list(target.addresses)
         self.open: Client | None = None
         self.looking = asyncio.Lock()
 
     async def client(self) -> Client:
         async with self.looking:
             if self.open is None:
-                self.open = await self._master()
+                self.open = await self._found()
             return self.open
 
     async def drop(self) -> None:
         self.open, failed = None, self.open
         await closed(failed)
 
-    async def _master(self) -> Client:
-        """A client for the master. Unavailable: no sentinel answered, or the one named is none (yet, any more)."""
+    @abstractmethod
+    def _asked(self, server: Address) -> Client:
+        """A client for one that is asked."""
+
+    @abstractmethod
+    async def _named(self, client: Client, server: Address) -> Address:
+        """The master's address as ``server`` knows it. Kit errors, and those of the driver."""
+
+    async def _found(self) -> Client:
+        """A client for the master. Unavailable: nobody answered, or the one named is none (yet, any more)."""
         trouble: HeadwaterError | None = None
-        for sentinel in list(self.sentinels):
+        for server in list(self.known):
             try:
-                address = await self._ask(sentinel)
+                address = await self._ask(server)
             except (Unavailable, Misconfigured) as error:
                 trouble = worse(trouble, error)
                 continue
-            self._first(sentinel)
+            self.known.remove(server)
+            self.known.insert(0, server)  # it answered: ask it first next time
             return await self._checked(address)
-        assert trouble is not None  # there is at least one sentinel
+        assert trouble is not None  # there is at least one to ask
         raise trouble
 
-    async def _ask(self, sentinel: Address) -> Address:
-        """The master's address by one sentinel, which is also asked for the others."""
-        client = sentinel_client(self.settings, self.target, sentinel)
-        name = self.target.master
+    async def _ask(self, server: Address) -> Address:
+        client = self._asked(server)
         try:
-            answer = await client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
-            if answer is None:
-                raise misconfigured(
-                    "sentinel_master_name", f"the sentinel {sentinel} watches no {name!r}", self.target
-                )
-            await self._learn(client)
+            return await self._named(client, server)
         except DRIVER as error:
-            raise translated(error, self.target, sentinel=True) from error
+            raise translated(error, self.target, sentinel=self.target.kind == "sentinel") from error
         finally:
             await closed(client)
-        host, port = answer
-        return Address(host.decode(), int(port))
 
-    async def _learn(self, client: Client) -> None:
-        """Remember the other sentinels. Bounded; a name of the settings is never forgotten."""
-        with suppress(RedisError, KeyError, ValueError):
-            for pairs in await client.execute_command("SENTINEL", "SENTINELS", self.target.master):
-                told = dict(zip(pairs[::2], pairs[1::2], strict=True))
-                other = Address(told[b"ip"].decode(), int(told[b"port"]))
-                if other not in self.sentinels and len(self.sentinels) < ADDRESSES_MAX:
-                    self.sentinels.append(other)
-
-    def _first(self, sentinel: Address) -> None:
-        """It answered: ask it first next time."""
-        self.sentinels.remove(sentinel)
-        self.sentinels.insert(0, sentinel)
+    def _learn(self, other: Address) -> None:
+        """Remember one more that can be asked. Bounded; those of the settings stay."""
+        if other not in self.known and len(self.known) < ADDRESSES_MAX:
+            self.known.append(other)
 
     async def _checked(self, address: Address) -> Client:
         """A client for a server that says that it is a master."""
@@ -183,21 +149,60 @@ class SentinelLink:
             raise
         if role != b"master":
             await closed(client)
-            raise Unavailable(
-                f"{self.target.place}: {address} is no master yet, the sentinels are about to name another",
-                code="store_unavailable",
-                place=self.target.place,
-            )
+            raise unavailable(self.target, f"{address} is no master, another one is about to be named")
         return client
 
 
+class SentinelLink(FindingLink):
+    """The master that the sentinels name."""
+
+    def _asked(self, server: Address) -> Client:
+        return sentinel_client(self.settings, self.target, server)
+
+    async def _named(self, client: Client, server: Address) -> Address:
+        name = self.target.master
+        answer = await client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+        if answer is None:
+            raise misconfigured("sentinel_master_name", f"{server} watches no {name!r}", self.target)
+        for pairs in await client.execute_command("SENTINEL", "SENTINELS", name):
+            told = dict(zip(pairs[::2], pairs[1::2], strict=True))
+            self._learn(Address(told[b"ip"].decode(), int(told[b"port"])))
+        host, port = answer
+        return Address(host.decode(), int(port))
+
+
+class ClusterLink(FindingLink):
+    """The master of the slot in which the keys lie: they share a hash tag, so one server has them all, and a plain
+    client for it will do. A slot that moves away makes the next call look anew."""
+
+    def __init__(self, settings: StoreSettings, target: Target, key: str) -> None:
+        super().__init__(settings, target)
+        self.key = key
+
+    def _asked(self, server: Address) -> Client:
+        return client_of(self.settings, self.target, server, SHARE)
+
+    async def _named(self, client: Client, server: Address) -> Address:
+        slot = await client.execute_command("CLUSTER", "KEYSLOT", self.key)
+        named: Address | None = None
+        for first, last, *servers in await client.execute_command("CLUSTER", "SLOTS"):
+            addresses = [Address((one[0] or b"").decode() or server.host, int(one[1])) for one in servers]
+            for address in addresses:
+                self._learn(address)
+            if first <= slot <= last:
+                named = addresses[0]
+        if named is None:
+            raise unavailable(self.target, f"{server} knows no server for slot {slot}")
+        return named
+
+
 def worse(first: HeadwaterError | None, second: HeadwaterError) -> HeadwaterError:
-    """Of what two sentinels said, what matters more: a wrong setting is wrong also while some are away."""
+    """Of what two that were asked said, what matters more: a wrong setting is wrong also while some are away."""
     return first if isinstance(first, Misconfigured) else second
 
 
-def client_of(settings: StoreSettings, target: Target, address: Address) -> Client:
-    """A client for one Redis server."""
+def client_of(settings: StoreSettings, target: Target, address: Address, share: int = 1) -> Client:
+    """A client for one Redis server, which may take this share of a call's time."""
     return redis.asyncio.Redis(
         host=address.host,
         port=address.port,
@@ -206,7 +211,7 @@ def client_of(settings: StoreSettings, target: Target, address: Address) -> Clie
         password=target.password or None,
         protocol=2,
         retry=Retry(NoBackoff(), RETRIES),
-        **timeouts(settings, 1),
+        **timeouts(settings, share),
         **tls_options(settings, target),
     )
 

@@ -41,7 +41,7 @@ def translated(error: BaseException, target: Target, *, sentinel: bool = False) 
             return misconfigured(name, why, target)
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain(error)):
         return misconfigured("tls_ca_file", "does not vouch for the server's certificate", target)
-    return unavailable(target, error)
+    return unavailable(target, str(error) or type(error).__name__)  # addresses and reasons, never a password
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -67,7 +67,6 @@ def misconfigured(field: str, why: str, target: Target) -> Misconfigured:
     return Misconfigured(f"{key}: {why} ({target.place})", code="store_misconfigured", field=key)
 
 
-def unavailable(target: Target, error: BaseException) -> Unavailable:
-    """Try later. The driver's words name addresses and reasons, never a password."""
-    why = str(error) or type(error).__name__
+def unavailable(target: Target, why: str) -> Unavailable:
+    """Try later."""
     return Unavailable(f"{target.place} does not answer: {why}", code="store_unavailable", place=target.place)

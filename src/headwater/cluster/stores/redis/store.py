@@ -32,7 +32,7 @@ from headwater.cluster.stores.port import (
 )
 from headwater.cluster.stores.redis import scripts
 from headwater.cluster.stores.redis.connect import Client, Link, link_for
-from headwater.cluster.stores.redis.errors import DRIVER, translated
+from headwater.cluster.stores.redis.errors import DRIVER, translated, unavailable
 from headwater.cluster.stores.settings import StoreSettings
 from headwater.kit.errors import HeadwaterError, Misconfigured, Unavailable
 from headwater.kit.rng import Rng
@@ -47,8 +47,8 @@ class RedisStore:
     def __init__(self, settings: StoreSettings, cluster: str, rng: Rng) -> None:
         self.target = settings.target
         self.call_timeout_s = settings.call_timeout_s
-        self.link: Link = link_for(settings)
         self.prefix = f"headwater:{{{checked_name('cluster.name', cluster)}}}"
+        self.link: Link = link_for(settings, self._index)
         self.rng = rng
         self.token = rng.token(TOKEN_BYTES)
 
@@ -170,11 +170,7 @@ class RedisStore:
 
     def _translated(self, error: BaseException) -> HeadwaterError:
         if type(error) is TimeoutError and not error.args:
-            return Unavailable(
-                f"{self.place} does not answer within {self.call_timeout_s} s",
-                code="store_unavailable",
-                place=self.place,
-            )
+            return unavailable(self.target, f"{self.call_timeout_s} s went by")
         return translated(error, self.target)
 
 

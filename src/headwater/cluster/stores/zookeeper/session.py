@@ -155,7 +155,7 @@ def client_of(settings: StoreSettings, target: Target) -> KazooClient:
     """kazoo's client, not yet started."""
     digest = (target.user, target.password)
     return KazooClient(
-        hosts=",".join(map(str, target.addresses)) + target.chroot,
+        hosts=",".join(map(str, target.addresses)),
         timeout=settings.session_timeout_s,
         auth_data=[("digest", ":".join(digest))] if target.user else None,
         default_acl=[make_digest_acl(*digest, all=True)] if target.user else None,

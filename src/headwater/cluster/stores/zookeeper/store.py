@@ -1,4 +1,4 @@
-"""The store in ZooKeeper, below the chroot::
+"""The store in ZooKeeper, below the chroot, which is made when missing::
 
     /headwater/<cluster>/nodes/<node>    record, ephemeral
     /headwater/<cluster>/leader          `<node id> <incarnation> <token>`, ephemeral
@@ -67,7 +67,7 @@ class ZooKeeperStore:
         self.call_timeout_s = settings.call_timeout_s
         self.trust_s = settings.session_timeout_s * TRUST
         self.session = Session(settings, self.target, clock)
-        self.root = f"/headwater/{checked_name('cluster.name', cluster)}"
+        self.root = f"{self.target.chroot}/headwater/{checked_name('cluster.name', cluster)}"
         self.rng = rng
         self.token = rng.token(TOKEN_BYTES)
 
@@ -101,9 +101,8 @@ class ZooKeeperStore:
                 return {}
             asked = [self.session.future(client.get_async(f"{folder}/{node}")) for node in listed]
             answers = await asyncio.gather(*asked, return_exceptions=True)
-            return {
-                node: record for node, record in zip(listed, map(record_in, answers), strict=True) if record
-            }
+            records = zip(listed, map(record_in, answers), strict=True)
+            return {node: record for node, record in records if record is not None}
 
         return await self._call(read)
 
