@@ -115,12 +115,11 @@ class Sink:
 
     def _delta(self, entry: Delta) -> None:
         chunk, about = named(entry.chunk)
-        for partition in about.partitions:
-            known = self.fold.vectors.get(partition, EMPTY)
+        standing = {id(v): v for v in (self.fold.vectors.get(p, EMPTY) for p in about.partitions)}
+        for known in standing.values():
             if known != about.origin:
                 raise Broken(
-                    f"{self.folder}: partition {partition} stands at {known!r}, a delta begins at {about.origin!r}",
-                    code="standby_gap",
+                    f"{self.folder} stands at {known!r}, a delta begins at {about.origin!r}", code="standby_gap"
                 )
         self._append(chunk, entry.chunk)
         commit = Commit(
