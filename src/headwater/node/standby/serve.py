@@ -32,6 +32,20 @@ class Peer(Protocol):
     async def receive(self) -> Frame | None: ...
 
 
+class Named(Protocol):
+    """Who is at the other end."""
+
+    @property
+    def node(self) -> str: ...
+
+
+class Authenticated(Peer, Protocol):
+    """A connection whose other end has shown who it is."""
+
+    @property
+    def peer(self) -> Named: ...
+
+
 class StandbyServer:
     """All standbys of this node's processors."""
 
