@@ -44,10 +44,14 @@ async def test_a_standby_follows_over_the_loopback_and_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = str(tmp_path / "owner"), str(tmp_path / "standby")
-    for path in (f"{here}/state", f"{there}/state"):
-        Path(path).mkdir(parents=True)
+    SystemDisk().mkdir(f"{there}/state")
     monkeypatch.setattr(world, "DATA", here)
-    for module, name in ((keeper, "LOOK_INTERVAL_S"), (keeper, "SAVE_INTERVAL_S"), (keeper, "RETRY_S"), (serve, "POLL_S")):
+    for module, name in (
+        (keeper, "LOOK_INTERVAL_S"),
+        (keeper, "SAVE_INTERVAL_S"),
+        (keeper, "RETRY_S"),
+        (serve, "POLL_S"),
+    ):
         monkeypatch.setattr(module, name, 0.02)
     monkeypatch.setattr(entries, "PIECE_BYTES", 1000)
     disk, clock, views, errors = SystemDisk(), SystemClock(), Views(), list[BaseException]()
@@ -82,7 +86,7 @@ async def test_a_standby_follows_over_the_loopback_and_breaks(
             if turn == 2:  # a standby that has lost everything: all of it goes again
                 views.now = None
                 await asyncio.sleep(0.1)
-                Path(standby_folder(there, OWNER, 0), "fold").write_bytes(b"\xff")
+                spoil(f"{standby_folder(there, OWNER, 0)}/fold")
                 views.now = view()
         assert not errors and len(connections) >= 3
         told = candidates(disk, there, EVERYONE, 0).candidates[-1].fold
@@ -98,11 +102,18 @@ async def kept_is(processor: Processor, there: str, server: StandbyServer) -> No
     expected: dict[int, Vector] = {p: processor.fold.vectors[p] for p in FOLLOWED}
     folder = standby_folder(there, OWNER, 0)
     async with asyncio.timeout(20):
-        while server.synced(STANDBY) != expected or loaded(folder).vectors != expected:
+        while server.synced(STANDBY) != expected or loaded(folder).vectors != expected:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     check(SystemDisk(), folder, loaded(folder))
     now = view()
-    assert needed(type(now)(**{**{f: getattr(now, f) for f in now.__struct_fields__}, "me": OWNER}), server) == expected
+    assert (
+        needed(type(now)(**{**{f: getattr(now, f) for f in now.__struct_fields__}, "me": OWNER}), server)
+        == expected
+    )
+
+
+def spoil(path: str) -> None:
+    Path(path).write_bytes(b"\xff")
 
 
 def loaded(folder: str) -> Fold:

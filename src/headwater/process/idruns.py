@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -150,9 +150,12 @@ def parsed(head: bytes, path: str = "", at: int = 0) -> Chunk | None:
 def checked(data: bytes) -> Chunk:
     """The one chunk that these bytes are; Broken where they are anything else."""
     found = parsed(data)
-    if found is not None and len(data) == found.offset + found.entries * ENTRY_BYTES:
-        if xxh3_64_intdigest(memoryview(data)[found.offset :]) == found.digest:
-            return found
+    if (
+        found is not None
+        and len(data) == found.offset + found.entries * ENTRY_BYTES
+        and xxh3_64_intdigest(memoryview(data)[found.offset :]) == found.digest
+    ):
+        return found
     raise Broken("a chunk of ids is damaged", code="ids_torn")
 
 
@@ -221,9 +224,7 @@ class Runs:
         self.disk.sync_dir(f"{self.folder}/ids")
 
 
-def pieces(
-    found: Iterable[Chunk], bytes_max: int = READ_BYTES, disk: Disk = MACHINE
-) -> Iterator[Ids | None]:
+def pieces(found: Iterable[Chunk], bytes_max: int = READ_BYTES, disk: Disk = MACHINE) -> Iterator[Ids | None]:
     """The ids of many chunks, about ``bytes_max`` at a time; None for a piece with damage in it."""
     held: list[Ids] = []
     size = 0

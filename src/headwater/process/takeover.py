@@ -98,5 +98,10 @@ def _state(data: str, number: int) -> str:
 
 def _numbers(disk: Disk, data: str, own: int) -> list[int]:
     """The processors of this node that left something, ``own`` first."""
-    names = {n for part in ("state", "ready") if disk.exists(f"{data}/{part}") for n in disk.listdir(f"{data}/{part}")}
+    names = {
+        n
+        for part in ("state", "ready")
+        if disk.exists(f"{data}/{part}")
+        for n in disk.listdir(f"{data}/{part}")
+    }
     return [own, *sorted({int(n) for n in names if n.isdigit()} - {own})]

@@ -112,7 +112,9 @@ def test_partitions_that_are_forgotten_were_never_seen_and_the_others_were() -> 
     assert (seen.count, seen.edge.tolist()) == (1000, [50, 0, 0, 50])
     fresh = seen.add(*entries, partition)
     assert (fresh == np.isin(partition, [1, 2])).all()
-    old = np.full(1, 20, np.uint32)  # they come back with what others remember, from before the edge that they had here
+    old = np.full(
+        1, 20, np.uint32
+    )  # they come back with what others remember, from before the edge that they had here
     seen.forget([1])
     seen.remember((entries[0][1:2], entries[1][1:2], old, partition[1:2]))
     assert not seen.add(entries[0][1:2], entries[1][1:2], old, partition[1:2]).any()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,7 +59,9 @@ def numbers(folder: str, told: Fold, base: Mapping[int, Vector]) -> list[int]:
     return sorted(n for part in parts_below(folder, told, base) for n in part.ids[1].tolist())
 
 
-def first_copies(folder: str, told: Fold, base: Mapping[int, Vector], *run: int, rule: bool = True) -> list[int]:
+def first_copies(
+    folder: str, told: Fold, base: Mapping[int, Vector], *run: int, rule: bool = True
+) -> list[int]:
     """Which events of those that are run from the base on make a row."""
     seen = Seen(partitions=4, memory_bytes=1 << 20, window_s=3600)
     if rule:
@@ -95,7 +98,9 @@ def test_inv_state_ids_above_the_base_would_lose_their_events(tmp_path: Path) ->
     assert first_copies(folder, told, {0: at(10, 30)}, 9, 11, 19, rule=False) == []
 
 
-def test_inv_state_ids_that_were_left_beside_the_chain_count_when_the_chain_has_passed_them(tmp_path: Path) -> None:
+def test_inv_state_ids_that_were_left_beside_the_chain_count_when_the_chain_has_passed_them(
+    tmp_path: Path,
+) -> None:
     folder, told = fork(tmp_path)
     assert numbers(folder, told, {0: at(20, 30)}) == [1, 9, 11, 19]
 
@@ -110,7 +115,9 @@ def test_inv_state_of_a_commit_of_several_partitions_those_count_whose_base_cove
     assert part.about == About((1,), EMPTY, at(10))
 
 
-def test_inv_state_ids_without_a_name_count_where_their_folder_stands_at_or_below_the_base(tmp_path: Path) -> None:
+def test_inv_state_ids_without_a_name_count_where_their_folder_stands_at_or_below_the_base(
+    tmp_path: Path,
+) -> None:
     told = fold({0: at(10)})
     folder = kept(tmp_path / "state", told, encode_ids(ids(1)), encode_ids(ids(2, partition=1)))
     assert numbers(folder, told, {0: at(10), 1: at(50)}) == [1]
@@ -129,7 +136,10 @@ def test_inv_state_ids_that_were_taken_over_keep_the_name_of_their_commit(tmp_pa
 
 
 def test_ids_before_the_minute_are_left_out_and_commits_without_ids_are_told(tmp_path: Path) -> None:
-    chunks = [idruns.encode(ids(1), About((0,), EMPTY, at(5))), idruns.encode(ids(), About((0,), at(5), at(6)))]
+    chunks = [
+        idruns.encode(ids(1), About((0,), EMPTY, at(5))),
+        idruns.encode(ids(), About((0,), at(5), at(6))),
+    ]
     told = fold({0: at(6)})
     folder = kept(tmp_path / "state", told, *chunks)
     assert [len(p.ids[0]) for p in parts_below(folder, told, told.vectors, 7)] == [1, 0]
@@ -139,8 +149,14 @@ def test_ids_before_the_minute_are_left_out_and_commits_without_ids_are_told(tmp
 # -- which state counts ------------------------------------------------------------------------------------------------
 
 
-@given(st.permutations([fold({0: at(10)}, 10), fold({0: at(4, 9)}, 13), fold({0: at(4)}, 4), fold({1: at(99)}, 99)]))
-def test_of_states_beside_each_other_the_one_that_counted_most_is_chosen_in_any_order(folds: list[Fold]) -> None:
+@given(
+    st.permutations(
+        [fold({0: at(10)}, 10), fold({0: at(4, 9)}, 13), fold({0: at(4)}, 4), fold({1: at(99)}, 99)]
+    )
+)
+def test_of_states_beside_each_other_the_one_that_counted_most_is_chosen_in_any_order(
+    folds: list[Fold],
+) -> None:
     chosen = merge(folds, [0, 2])
     assert chosen.vectors == {0: at(4, 9), 2: EMPTY}
     assert chosen.counters["web"] == {0: [13] + [0] * (len(COUNTERS) - 1)}
@@ -169,7 +185,9 @@ def node(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_candidates_are_the_own_folder_those_of_other_processors_and_those_of_standbys(tmp_path: Path) -> None:
+def test_candidates_are_the_own_folder_those_of_other_processors_and_those_of_standbys(
+    tmp_path: Path,
+) -> None:
     data = node(tmp_path)
     told = fold({0: at(9), 3: at(9)})
     told.config_epoch, told.ready = 77, Position(5, 5)
@@ -193,7 +211,9 @@ def test_a_standby_folder_that_cannot_be_read_is_passed_over_and_told(tmp_path: 
     Path(f"{data}/standby/{NODE}-7.gone").mkdir()
     found = candidates(DISK, data, [0], 1)
     assert [c.folder for c in found.candidates if c.number is None] == [good]
-    assert len(found.unreadable) == 3 and all(standby_folder(data, NODE, 1)[:-1] in t for t in found.unreadable)
+    assert len(found.unreadable) == 3 and all(
+        standby_folder(data, NODE, 1)[:-1] in t for t in found.unreadable
+    )
 
 
 def test_own_state_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
@@ -205,13 +225,15 @@ def test_own_state_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> Non
 
 def test_a_vector_that_is_none_makes_a_state_unreadable(tmp_path: Path) -> None:
     told = state.Saved((0, 0), {0: b"\x09"}, {})
-    (tmp_path / "fold").write_bytes(state.msgspec.msgpack.encode(told))
+    (tmp_path / "fold").write_bytes(msgspec.msgpack.encode(told))
     with pytest.raises(Broken) as caught:
         state.load(DISK, str(tmp_path))
     assert caught.value.code == "state_unreadable"
 
 
-@pytest.mark.parametrize("name", ["", "x-1", f"{NODE}", f"{NODE}-", f"{NODE}-1.gone", f"{NODE[:-1]}-1", f"{NODE}-²"])
+@pytest.mark.parametrize(
+    "name", ["", "x-1", f"{NODE}", f"{NODE}-", f"{NODE}-1.gone", f"{NODE[:-1]}-1", f"{NODE}-²"]
+)
 def test_other_names_are_no_standby_folders(name: str) -> None:
     assert standby_of(name) is None
     assert standby_of(f"{NODE}-12") == (NODE, 12)

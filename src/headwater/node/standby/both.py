@@ -1,11 +1,11 @@
 """Both ends, as the lane role has them::
 
-    self.both = Both(context, self.trouble, self.views, self.dial)
-    self.firsts[Kind.STATE] = self.both.serve              # a connection that begins with STATE
-    self.standby = self.both.needed                        # what own partitions' standbys would begin from
-    self.group.start("standby", self.both.run())           # until cancelled
-    detail()["standby"] = self.both.told()                 # for status
-    await self.both.close()                                # when the group has ended
+self.both = Both(context, self.trouble, self.views, self.dial)
+self.firsts[Kind.STATE] = self.both.serve              # a connection that begins with STATE
+self.standby = self.both.needed                        # what own partitions' standbys would begin from
+self.group.start("standby", self.both.run())           # until cancelled
+detail()["standby"] = self.both.told()                 # for status
+await self.both.close()                                # when the group has ended
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ Entry = Seen | Base | Delta
 T = TypeVar("T")
 
 encode = msgspec.msgpack.encode
-_entries = msgspec.msgpack.Decoder(Entry)
+_entries: msgspec.msgpack.Decoder[Entry] = msgspec.msgpack.Decoder(Entry)
 
 
 def decode(data: bytes | bytearray | memoryview) -> Entry:

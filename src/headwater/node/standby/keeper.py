@@ -199,7 +199,8 @@ class Feed:
 
     def save(self) -> bool:
         """Make everything durable; whether there was anything."""
-        return any([sink.save() for sink in self.sinks.values()])
+        saved = [sink.save() for sink in self.sinks.values()]
+        return any(saved)
 
     def synced(self) -> Mapping[int, Vector]:
         """Per partition followed the state that is on disk."""

@@ -9,10 +9,10 @@ Three files are read beside their writer, and their order makes it right:
   itself (INV-STATE, protocol-why.md P1). Runs that are given back meanwhile hold nothing of the window;
 * the ready log is read below its watermark, as destinations read it, from the fold's position on.
 
-A partition is told of by a *base* once, and from there on by each commit that begins where the last one ended. Where that
-breaks (the ready log has given back what a standby that was away would need, or holds damage; the partition came back
-from another node at another vector), it gets a base again, by itself, as soon as a saved fold says another vector than
-the one told last. Commits that lie below what was told are passed over, so reading may begin anywhere earlier.
+A partition is told of by a *base* once, and from there on by each commit that begins where the last one ended. Where
+that breaks (the ready log has given back what a standby that was away would need, or holds damage; the partition came
+back from another node at another vector), it gets a base again, by itself, as soon as a saved fold says another vector
+than the one told last. Commits that lie below what was told are passed over, so reading may begin anywhere earlier.
 
 Memory: one reading of the ready log (a commit, or 4 MiB) and the vectors.
 """
@@ -155,7 +155,9 @@ class Source:
         assert self.at is not None
         if fold.ready < self.at:
             self._read_from(fold.ready)
-        told = Base(entries.standing(vectors, partitions), fold.only(vectors).counters, self.at, fold.config_epoch)
+        told = Base(
+            entries.standing(vectors, partitions), fold.only(vectors).counters, self.at, fold.config_epoch
+        )
         self.told |= vectors
         self.lost -= vectors.keys()
         yield entries.encode(told)

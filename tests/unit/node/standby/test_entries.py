@@ -16,7 +16,11 @@ AT = Vector({WriterId(0xA0000): Position(1, 2)}, clock=3)
 
 @given(st.integers(1, 50), st.binary(max_size=200))
 def test_an_entry_is_whole_again_however_it_was_cut(size: int, chunk: bytes) -> None:
-    for entry in (Seen(chunk), Base([(AT.encode(), [1, 2])], {"web": {1: [3]}}, (5, 6), 7), Delta(chunk, {}, (1, 2), 3)):
+    for entry in (
+        Seen(chunk),
+        Base([(AT.encode(), [1, 2])], {"web": {1: [3]}}, (5, 6), 7),
+        Delta(chunk, {}, (1, 2), 3),
+    ):
         assembler = Assembler()
         data = entries.encode(entry)
         with pytest.MonkeyPatch.context() as patched:

@@ -59,7 +59,9 @@ def test_what_the_processors_have_on_disk_goes_at_once(data: str) -> None:
     assert list(Path(data, "standby").iterdir()) == []
 
 
-@pytest.mark.parametrize("own", [{}, {0: vector(5, 5)}, {0: vector(9, 9), 1: vector(4, 5)}, {0: vector(9, 9), 1: vector(9, 4)}])
+@pytest.mark.parametrize(
+    "own", [{}, {0: vector(5, 5)}, {0: vector(9, 9), 1: vector(4, 5)}, {0: vector(9, 9), 1: vector(9, 4)}]
+)
 def test_what_a_processor_has_not_or_not_all_of_it_stays_for_a_day(data: str, own: dict[int, Vector]) -> None:
     save(f"{data}/state/0", own)
     day = UNUSED_KEPT_NS / 3600e9

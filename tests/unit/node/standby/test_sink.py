@@ -67,11 +67,11 @@ def test_ids_that_are_damaged_on_their_way_are_refused(disk: SimDisk, at: int) -
 
 
 def test_ids_that_do_not_say_whose_they_are_are_refused(disk: SimDisk) -> None:
-    nobodys = idruns.encode((np.zeros(1, np.uint64),) * 2 + (np.zeros(1, np.uint32), np.zeros(1, np.uint16)), None)
+    one = np.zeros(1, np.uint64), np.zeros(1, np.uint64), np.zeros(1, np.uint32), np.zeros(1, np.uint16)
     with pytest.raises(Broken, match="whose"):
-        opened(disk).take(Seen(nobodys))
+        opened(disk).take(Seen(idruns.encode(one, None)))
     with pytest.raises(Broken, match="damaged"):
-        opened(disk).take(Seen(encode_ids((np.zeros(1, np.uint64),) * 2 + (np.zeros(1, np.uint32), np.zeros(1, np.uint16)))))
+        opened(disk).take(Seen(encode_ids(one)))
 
 
 def test_a_fold_that_cannot_be_read_is_told_and_begun_anew(disk: SimDisk) -> None:
@@ -87,7 +87,9 @@ def test_a_fold_that_cannot_be_read_is_told_and_begun_anew(disk: SimDisk) -> Non
     assert opened(disk).trouble == "" and opened(disk).synced == {0: vector(5, 5)}
 
 
-def test_memory_is_bounded_whatever_comes_between_two_saves(disk: SimDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_whatever_comes_between_two_saves(
+    disk: SimDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sink, "PENDING_BYTES", 500)
     kept = opened(disk)
     for number in range(50):

@@ -16,7 +16,9 @@ SEEDS = 40
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 1 << 30), st.lists(st.sampled_from(STEPS), max_size=40))
-def test_inv_state_a_standby_holds_the_state_at_a_vector_whatever_happens(seed: int, names: list[str]) -> None:
+def test_inv_state_a_standby_holds_the_state_at_a_vector_whatever_happens(
+    seed: int, names: list[str]
+) -> None:
     story(World, seed, names)
 
 

@@ -6,9 +6,8 @@ so the oracle needs no history: at any vector it knows the ids, and how many eve
 
 from __future__ import annotations
 
-import random
-from contextlib import suppress
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,11 @@ PER_MINUTE = 10
 DATA = "/data"
 FOLDER = "/standby/aaaaaaaaaaaa0000-0"
 READY_SEGMENT = 4 * 4096
+
+
+def drawn(seed: int) -> Any:
+    """A source of chance that belongs to one story."""
+    return SimDisk(seed + 1_000_003).random
 
 
 def partition_of(writer: WriterId, seq: int) -> int:
@@ -192,7 +196,7 @@ class World:
     make_sink: Callable[..., Sink] = Sink
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+        self.random = drawn(seed)
         self.owner, self.other = SimDisk(seed), SimDisk(seed + 1)
         self.processor = Processor(self.owner)
         self.road: list[bytes] = []
@@ -323,7 +327,9 @@ class World:
                 return
             inside, left = True, left - 1
             with suppress(Dead):  # the processor's end is not the source's
-                self.random.choice((self.commit, self.commit, self.append, self.save, self.give_back, self.move))()
+                self.random.choice(
+                    (self.commit, self.commit, self.append, self.save, self.give_back, self.move)
+                )()
             inside = False
 
         self.owner.between = between
@@ -350,7 +356,9 @@ class World:
         """Nothing happens any more: the standby comes to where the processor stands."""
         self.mend()
         for group in self.processor.groups():
-            self.processor.commit(group, 30, 30)  # beyond everything that a base behind the last one took back
+            self.processor.commit(
+                group, 30, 30
+            )  # beyond everything that a base behind the last one took back
         self.processor.save()
         self.connect()
         for _ in range(3):
@@ -383,14 +391,14 @@ class Lossy(World):
 
 
 STEPS = (
-    "commit", "append", "save", "give_back", "move", "pull", "deliver", "keep", "cut", "other_standby", "kill_standby", "crash_standby",
-    "kill_source", "kill_owner", "crash_owner", "race",
+    "commit", "append", "save", "give_back", "move", "pull", "deliver", "keep", "cut", "other_standby",
+    "kill_standby", "crash_standby", "kill_source", "kill_owner", "crash_owner", "race",
 )  # fmt: skip
 WEIGHTS = (8, 2, 4, 2, 1, 6, 8, 5, 2, 2, 2, 1, 2, 2, 1, 3)
 
 
 def steps(seed: int, count: int) -> Iterator[str]:
-    yield from random.Random(seed).choices(STEPS, WEIGHTS, k=count)
+    yield from drawn(seed).choices(STEPS, WEIGHTS, k=count)
 
 
 def story(world: type[World], seed: int, names: list[str]) -> World:
