@@ -150,9 +150,12 @@ def parsed(head: bytes, path: str = "", at: int = 0) -> Chunk | None:
 def checked(data: bytes) -> Chunk:
     """The one chunk that these bytes are; Broken where they are anything else."""
     found = parsed(data)
-    if found is not None and len(data) == found.offset + found.entries * ENTRY_BYTES:
-        if xxh3_64_intdigest(memoryview(data)[found.offset :]) == found.digest:
-            return found
+    if (
+        found is not None
+        and len(data) == found.offset + found.entries * ENTRY_BYTES
+        and xxh3_64_intdigest(memoryview(data)[found.offset :]) == found.digest
+    ):
+        return found
     raise Broken("a chunk of ids is damaged", code="ids_torn")
 
 

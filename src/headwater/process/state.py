@@ -131,7 +131,7 @@ def decode(data: bytes, folder: str) -> Fold:
     """The fold that was saved in a folder; Broken where it cannot be read."""
     try:
         saved = msgspec.msgpack.decode(data, type=Saved)
-        vectors = {p: Vector.decode(v) for p, v in saved.vectors.items()}
+        known = {data: Vector.decode(data) for data in {*saved.vectors.values()}}
     except (msgspec.MsgspecError, Broken) as error:
         raise Broken(
             f"{folder}/fold cannot be read: {error}",
@@ -140,13 +140,15 @@ def decode(data: bytes, folder: str) -> Fold:
         ) from error
     if saved.format != 1:
         raise Broken(f"state of format {saved.format} in {folder}; this version reads 1", code="state_format")
+    vectors = {p: known[v] for p, v in saved.vectors.items()}
     former = {number: Position(*at) for number, at in saved.former.items()}
     return Fold(Position(*saved.ready), vectors, saved.counters, former, saved.config_epoch)
 
 
 def save(disk: Disk, folder: str, fold: Fold) -> None:
     """Replace the saved fold; durable on return."""
-    vectors = {p: v.encode() for p, v in fold.vectors.items()}
+    known = {id(v): v.encode() for v in {id(v): v for v in fold.vectors.values()}.values()}
+    vectors = {p: known[id(v)] for p, v in fold.vectors.items()}
     saved = Saved(fold.ready, vectors, fold.counters, dict(fold.former), fold.config_epoch)
     write_whole(disk, f"{folder}/fold", msgspec.msgpack.encode(saved))
 

@@ -99,3 +99,22 @@ def test_inv_dest_a_busy_partition_never_forgets_the_minute_it_is_in() -> None:
     assert seen.add(high, high, minute, partition).all()
     seen.expire(1000)
     assert not seen.add(high, high, minute + np.uint32(1), partition).any()
+
+
+def test_partitions_that_are_forgotten_were_never_seen_and_the_others_were() -> None:
+    seen = Seen(partitions=4, memory_bytes=1 << 20, window_s=3600)
+    numbers = np.arange(2000, dtype=np.uint64)
+    entries = numbers * np.uint64(0x9E3779B97F4A7C15), numbers, np.full(2000, 90, np.uint32)
+    partition = (numbers % 4).astype(np.uint16)
+    seen.add(*entries, partition)
+    seen.edge[:] = 50
+    seen.forget([1, 2])
+    assert (seen.count, seen.edge.tolist()) == (1000, [50, 0, 0, 50])
+    fresh = seen.add(*entries, partition)
+    assert (fresh == np.isin(partition, [1, 2])).all()
+    old = np.full(
+        1, 20, np.uint32
+    )  # they come back with what others remember, from before the edge that they had here
+    seen.forget([1])
+    seen.remember((entries[0][1:2], entries[1][1:2], old, partition[1:2]))
+    assert not seen.add(entries[0][1:2], entries[1][1:2], old, partition[1:2]).any()

@@ -26,7 +26,7 @@ from typing import TypeVar
 
 import msgspec
 
-from headwater.event.position import EMPTY, Vector
+from headwater.event.position import Vector
 from headwater.kit.errors import Broken
 
 PIECE_BYTES = 1024 * 1024
@@ -90,7 +90,7 @@ Entry = Seen | Base | Delta
 T = TypeVar("T")
 
 encode = msgspec.msgpack.encode
-_entries = msgspec.msgpack.Decoder(Entry)
+_entries: msgspec.msgpack.Decoder[Entry] = msgspec.msgpack.Decoder(Entry)
 
 
 def decode(data: bytes | bytearray | memoryview) -> Entry:
@@ -118,13 +118,13 @@ def _wrong(what: str, error: Exception) -> Broken:
 def standing(vectors: Mapping[int, Vector], wanted: Iterable[int]) -> Standing:
     """The partitions among those wanted that stand anywhere."""
     groups: dict[bytes, list[int]] = {}
-    known: dict[int, bytes] = {}
+    encoded: dict[int, bytes] = {}  # most partitions share their vectors with others
     for partition in wanted:
         if partition in vectors:
             vector = vectors[partition]
-            encoded = known.setdefault(id(vector), b"") or vector.encode()
-            known[id(vector)] = encoded
-            groups.setdefault(encoded, []).append(partition)
+            if id(vector) not in encoded:
+                encoded[id(vector)] = vector.encode()
+            groups.setdefault(encoded[id(vector)], []).append(partition)
     return list(groups.items())
 
 
@@ -164,8 +164,3 @@ class Assembler:
             return None
         held, self.held = self.held, bytearray()
         return decode(held)
-
-
-def stands_at(known: Mapping[int, Vector], partition: int) -> Vector:
-    """A partition that nobody knows stands at the beginning."""
-    return known.get(partition, EMPTY)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from headwater.cluster.table import NodeRecord, View
+from headwater.cluster.table import View
 from headwater.event.position import Vector
 from headwater.kit import tasks
 from headwater.kit.clock import Clock
@@ -37,8 +37,8 @@ class Closing(Peer, Protocol):
     async def close(self) -> None: ...
 
 
-Dial = Callable[[NodeRecord], Awaitable[Closing]]
-"""A connection with the lane of a node. Unavailable, Refused: there is none."""
+Dial = Callable[[str], Awaitable[Closing]]
+"""A connection with the lane of a node, by its id. Unavailable, Refused: there is none."""
 
 
 class Views(Protocol):
@@ -92,25 +92,24 @@ class StandbyKeeper:
                     self.trouble.pop(node, None)
                     self.standing.pop(node, None)
                 for node, what in wanted.items():
-                    if node not in following and view is not None:
-                        work = self.follow(view.alive[node], what[1])
-                        following[node] = what, group.start(f"follow {node}", work)
+                    if node not in following:
+                        following[node] = what, group.start(f"follow {node}", self.follow(node, what[1]))
                 if view is not None:
                     await self.tidy(view)
                 await self.clock.sleep(LOOK_INTERVAL_S)
 
-    async def follow(self, record: NodeRecord, partitions: Sequence[int]) -> None:
+    async def follow(self, node: str, partitions: Sequence[int]) -> None:
         """Follow one node, for ever."""
         while True:
             try:
-                connection = await self.dial(record)
+                connection = await self.dial(node)
                 try:
-                    await self.attend(connection, record.node, partitions)
+                    await self.attend(connection, node, partitions)
                 finally:
                     await connection.close()
-                self.trouble[record.node] = "the connection was closed"
+                self.trouble[node] = "the connection was closed"
             except (HeadwaterError, OSError) as error:
-                self.trouble[record.node] = str(error)
+                self.trouble[node] = str(error)
             await self.clock.sleep(RETRY_S)
 
     async def attend(self, connection: Peer, node: str, partitions: Sequence[int]) -> None:
@@ -200,7 +199,8 @@ class Feed:
 
     def save(self) -> bool:
         """Make everything durable; whether there was anything."""
-        return any([sink.save() for sink in self.sinks.values()])
+        saved = [sink.save() for sink in self.sinks.values()]
+        return any(saved)
 
     def synced(self) -> Mapping[int, Vector]:
         """Per partition followed the state that is on disk."""

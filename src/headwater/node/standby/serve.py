@@ -5,7 +5,8 @@ The lane role calls ``serve`` for a connection whose first frame is of kind STAT
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from headwater.event.position import Position, Vector
@@ -30,6 +31,20 @@ class Peer(Protocol):
 
     async def send(self, kind: int, header: Mapping[str, Any], *body: bytes | memoryview) -> None: ...
     async def receive(self) -> Frame | None: ...
+
+
+class Named(Protocol):
+    """Who is at the other end."""
+
+    @property
+    def node(self) -> str: ...
+
+
+class Authenticated(Peer, Protocol):
+    """A connection whose other end has shown who it is."""
+
+    @property
+    def peer(self) -> Named: ...
 
 
 class StandbyServer:
@@ -61,8 +76,9 @@ class StandbyServer:
         """Per processor, why its files cannot be told; for status."""
 
     def synced(self, node: str) -> Mapping[int, Vector]:
-        """Per partition the vector of the state that this standby has on its disk, as it said last. Raw events at or above it are what it needs if it has to take over; a partition that is missing
-        would be taken over from where the destinations stand, and needs nothing."""
+        """Per partition the vector of the state that this standby has on its disk, as it said last. Raw events at or
+        above it are what it needs if it has to take over; a partition that is missing would be taken over from where
+        the destinations stand, and needs nothing."""
         return self.told.get(node, {})
 
     async def serve(self, connection: Peer, node: str, opened: Frame) -> None:
@@ -113,9 +129,8 @@ class StandbyServer:
 
     async def pulled(self, number: int, source: Source) -> Sequence[bytes]:
         """The next of what a processor does; nothing while its files cannot be read, which is reported once."""
-        pull: Callable[[], list[bytes]] = lambda: source.pull(PULL_BYTES)  # noqa: E731
         try:
-            found = await answer(self.submit, pull)
+            found = await answer(self.submit, partial(source.pull, PULL_BYTES))
         except (HeadwaterError, OSError) as error:
             if self.trouble.get(number) != str(error):
                 self.report("standby", f"processor {number}", error)

@@ -2,14 +2,14 @@
 
 Ids are appended to the runs as they come, and the fold is replaced behind them: so at any moment, and after any crash,
 the fold names the vector of each partition, and the ids below it are there. What lies above is there too, after a crash
-or in the middle of a base, and is known by its commit; readers leave it out (``parts_below``). A base therefore needs no
-folder of its own: its ids stand beside the old ones, and count when the fold that it brings is saved.
+or in the middle of a base, and is known by its commit; readers leave it out (``parts_below``). A base therefore needs
+no folder of its own: its ids stand beside the old ones, and count when the fold that it brings is saved.
 
 A delta that does not begin where its partitions stand is refused; whoever feeds the sink begins again from what it says
 that it holds (``known``).
 
-Memory: the fold, and chunks of at most ``PENDING_BYTES`` beside the one that is taken. Disk: the ids of the window, up to
-two times after a new base, and one run (16 MiB) more.
+Memory: the fold, and chunks of at most ``PENDING_BYTES`` beside the one that is taken. Disk: the ids of the window, up
+to two times after a new base, and one run (16 MiB) more.
 """
 
 from __future__ import annotations
@@ -119,11 +119,11 @@ class Sink:
 
     def _delta(self, entry: Delta) -> None:
         chunk, about = named(entry.chunk)
-        for partition in about.partitions:
-            known = self.fold.vectors.get(partition, EMPTY)
+        standing = {id(v): v for v in (self.fold.vectors.get(p, EMPTY) for p in about.partitions)}
+        for known in standing.values():
             if known != about.origin:
                 raise Broken(
-                    f"{self.folder}: partition {partition} stands at {known!r}, a delta begins at {about.origin!r}",
+                    f"{self.folder} stands at {known!r}, a delta begins at {about.origin!r}",
                     code="standby_gap",
                 )
         self._append(chunk, entry.chunk)

@@ -9,10 +9,10 @@ Three files are read beside their writer, and their order makes it right:
   itself (INV-STATE, protocol-why.md P1). Runs that are given back meanwhile hold nothing of the window;
 * the ready log is read below its watermark, as destinations read it, from the fold's position on.
 
-A partition is told of by a *base* once, and from there on by each commit that begins where the last one ended. Where that
-breaks (the ready log has given back what a standby that was away would need, or holds damage; the partition came back
-from another node at another vector), it gets a base again, by itself, as soon as a saved fold says another vector than
-the one told last. Commits that lie below what was told are passed over, so reading may begin anywhere earlier.
+A partition is told of by a *base* once, and from there on by each commit that begins where the last one ended. Where
+that breaks (the ready log has given back what a standby that was away would need, or holds damage; the partition came
+back from another node at another vector), it gets a base again, by itself, as soon as a saved fold says another vector
+than the one told last. Commits that lie below what was told are passed over, so reading may begin anywhere earlier.
 
 Memory: one reading of the ready log (a commit, or 4 MiB) and the vectors.
 """
@@ -110,10 +110,10 @@ class Source:
             if self.reader is None:
                 fresh = self.at is None
                 self._read_from(self.fold.ready if self.at is None else self.at)
-                if fresh:
-                    yield from self._base([p for p in self.partitions if self._told_wrongly(p)])
+                if fresh and (needed := self._told_wrongly()):
+                    yield from self._base(needed)
             yield from self._deltas()
-            needed = [p for p in self.partitions if self._told_wrongly(p)]
+            needed = self._told_wrongly()
             if not needed:
                 return
             yield from self._base(needed)
@@ -127,12 +127,19 @@ class Source:
             self.fold, self.saved = state.decode(saved, self.folder), saved
         return True
 
-    def _told_wrongly(self, partition: int) -> bool:
-        """Whether the saved fold must be told as a base. To be asked when all that is durable of the ready log has been
-        read *after* the fold: then the fold is at or behind what was told, if both are one chain."""
-        saved = self.fold.vectors.get(partition)
-        told = self.told.get(partition, EMPTY)
-        return saved not in (None, told) and (partition in self.lost or not saved <= told)
+    def _told_wrongly(self) -> list[int]:
+        """The partitions of which the saved fold must be told as a base. To be asked when all that is durable of the
+        ready log has been read *after* the fold: then the fold is at or behind what was told, if both are one chain."""
+        wrong = []
+        below: dict[tuple[int, int], bool] = {}  # most partitions share their vectors with others
+        for partition in sorted(self.partitions & self.fold.vectors.keys()):
+            saved, told = self.fold.vectors[partition], self.told.get(partition, EMPTY)
+            pair = id(saved), id(told)
+            if pair not in below:
+                below[pair] = saved <= told
+            if not below[pair] or (partition in self.lost and saved != told):
+                wrong.append(partition)
+        return wrong
 
     def _read_from(self, at: Position) -> None:
         if self.reader is not None:
@@ -188,7 +195,7 @@ class Source:
 
     def _delta(self, commit: Commit, after: Position) -> Delta | None:
         """What a commit adds to the partitions that stand at its origin."""
-        partitions = tuple(p for p in commit.partitions if p in self.partitions and self._goes_on(p, commit))
+        partitions = self._going_on(commit)
         if not partitions:
             return None
         ids = ids_in(commit)
@@ -200,12 +207,23 @@ class Source:
         chunk = idruns.encode(ids, About(partitions, commit.origin, commit.target))
         return Delta(chunk, changes, after, commit.config_epoch)
 
-    def _goes_on(self, partition: int, commit: Commit) -> bool:
-        """Whether a commit begins where the partition was told to stand."""
-        told = self.told.get(partition, EMPTY)
-        if told != commit.origin and not commit.target <= told:
-            self.lost.add(partition)
-        return told == commit.origin and partition not in self.lost
+    def _going_on(self, commit: Commit) -> tuple[int, ...]:
+        """The partitions followed that were told to stand where a commit begins. Those that it neither goes on with nor
+        lies below are lost."""
+        going = []
+        verdicts: dict[int, tuple[bool, bool]] = {}  # most partitions share their vectors with others
+        for partition in commit.partitions:
+            if partition not in self.partitions or partition in self.lost:
+                continue
+            told = self.told.get(partition, EMPTY)
+            if id(told) not in verdicts:
+                verdicts[id(told)] = told == commit.origin, commit.target <= told
+            begins_there, passed = verdicts[id(told)]
+            if begins_there:
+                going.append(partition)
+            elif not passed:
+                self.lost.add(partition)
+        return tuple(going)
 
 
 def restricted(changes: entries.Counters, partitions: Collection[int]) -> entries.Counters:

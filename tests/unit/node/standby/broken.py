@@ -41,16 +41,6 @@ class RunsBeforeFold(Source):
         yield entries.encode(entries.Base(entries.standing(vectors, partitions), counters, ready, 1))
 
 
-class FromTheEnd(Source):
-    """Goes on behind what it has read of the ready log, not behind the fold."""
-
-    def _read_from(self, at: Position) -> None:
-        super()._read_from(at)
-        assert self.reader is not None
-        while found := self.reader.read(1 << 20):
-            self.at = found[-1][1]
-
-
 class FoldFirst(Sink):
     """Saves the fold before the ids."""
 
