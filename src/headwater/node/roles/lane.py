@@ -33,7 +33,7 @@ from headwater.node.context import Context
 from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
 from headwater.node.settings import Settings, secret_reader
-from headwater.ops.standing import Vectors
+from headwater.node.standby.both import Both
 from headwater.peer import connection as peers
 from headwater.peer.connection import Connection, Frame, Kind, Listener
 from headwater.peer.identity import Identity, Tls
@@ -63,13 +63,13 @@ class LaneRole:
         self.looked_ns = self.said_ns = 0
         self.heard = progress.Heard()
         self.said: Progress | None = None
-        self.standby: Callable[[], Vectors] = dict
-        """Of own partitions: where the state stands that their standby has."""
+        self.both = Both(context, self.trouble, ViewReader(context.disk, view_path(context.data)), self.dial)
         raw = RawLog(context.disk, context.path("raw"), context.secret, context.node.partitions)
         self.home = Home(raw, self.now, context.clock, self.trouble)
         self.firsts: dict[int, First] = {
             Kind.OPEN: self.home.serve,
             Kind.PROGRESS: self.heard.serve,
+            Kind.STATE: self.both.serve,
             Kind.CALL: self.serve_calls,
         }
         self.here = Here(context)
@@ -97,6 +97,7 @@ class LaneRole:
         self.look()
         self.listener = await peers.listen(self.cluster.lane, self.identity, self.serve)
         self.asked = await ask.serve(self.context.path("run", "lane.sock"), self.answer)
+        self.group.start("standby", self.both.run())
 
     async def run(self) -> None:
         """The tasks of this role, until cancelled."""
@@ -222,7 +223,7 @@ class LaneRole:
         owned = view.table.owned_by(self.me)
         expendable = rawkeeper.expendable(settings, reports)
         kept = [name for name in settings.destinations if name not in expendable]
-        standby = self.standby()
+        standby = self.both.needed()
         return needs.said(
             view.table.epoch,
             needs.own(reports, owned, settings.destinations, standby),
@@ -244,6 +245,7 @@ class LaneRole:
         if self.running is not None:
             self.running.cancel()
             await asyncio.wait((self.running,))
+        await self.both.close()
 
     def reasons(self) -> list[str]:
         return []
@@ -257,6 +259,7 @@ class LaneRole:
             "sent_bytes": self.home.sent_bytes,
             "streams": self.mirrors.told(),
             "needs": needs.told(by_node),
+            "standby": self.both.told(),
         }
 
 
