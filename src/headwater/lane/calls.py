@@ -42,6 +42,8 @@ class Caller:
     async def call(self, node: str, socket: str, request: Mapping[str, Any], body: bytes) -> Reply:
         """Ask the process behind ``socket`` at a node. Unavailable: no answer; its errors are raised here."""
         kept = self.idle.setdefault(node, [])
+        while kept and kept[-1].closed:  # that node began again
+            kept.pop()
         connection = kept.pop() if kept else await self.dial(node)
         try:
             await send(connection, Kind.CALL, {"socket": socket, "request": dict(request)}, body)

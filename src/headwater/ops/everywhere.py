@@ -15,7 +15,9 @@ import msgspec
 
 from headwater.config.report import Report
 from headwater.event.position import Position, WriterId
+from headwater.log.cut import home_of
 from headwater.ops.accepted import Accepted
+from headwater.ops.standing import Processed
 
 REPORTS, ACCEPTED = "reports", "accepted"
 
@@ -69,6 +71,13 @@ def partitions_of(report: Report) -> frozenset[int]:
     for told in report.detail.get("destinations", {}).values():
         groups += told.get("vectors", {}).values()
     return frozenset(int(p) for group in groups for p in group)
+
+
+def homes_away(processed: Processed, accepted: Accepted) -> set[str]:
+    """The nodes of which events were processed, and nobody can say now how many they accepted."""
+    known = {home_of(writer) for writer in accepted.ends}
+    homes = {home_of(writer) for vector in set(processed.vectors.values()) for writer in vector}
+    return {f"node {home:016x}" for home in homes - known}
 
 
 def joined_accepted(own: Accepted, others: Mapping[str, Any]) -> Accepted:

@@ -120,6 +120,8 @@ class Look:
         destinations = standing.delivered(self.all_reports(silent))
         processed = standing.processed(self.all_reports(silent))
         accepted = self.accepted(silent)
+        if self.owners is not None:
+            silent |= everywhere.homes_away(processed, accepted)
         wanted = {name: one for name, one in destinations.items() if name in self.parts().destinations}
         return reconcile.without_some(
             reconcile.reconcile(accepted, processed, wanted, self.node.partitions if self.owners else 0),

@@ -86,7 +86,7 @@ def without_some(ledgers: list[Ledger], silent: Sequence[str]) -> list[Ledger]:
     if not silent:
         return ledgers
     why = f"{', '.join(silent)} did not answer: what only they know is not counted"
-    return [msgspec.structs.replace(one, holds=False, problems=[*one.problems, why]) for one in ledgers]
+    return [msgspec.structs.replace(one, holds=False, problems=[why]) for one in ledgers]
 
 
 def explained(ledgers: list[Ledger], processed: Processed) -> list[Ledger]:
