@@ -339,7 +339,8 @@ async def test_a_table_gives_way_to_a_greater_epoch_only(subject: Subject) -> No
     assert not await there.put_table(8, b"eight")
     assert await there.table() == StoredTable(9, b"nine")
     assert await there.put_table(10, b"ten")
-    assert await there.put_table((1 << 64) - 1, b"last")
+    assert await there.put_table((1 << 64) - 2, b"but one")
+    assert await there.put_table((1 << 64) - 1, b"last"), "beyond what a double tells apart"
     assert not await here.put_table((1 << 64) - 2, b"but one")
     assert await here.table() == StoredTable((1 << 64) - 1, b"last")
 
