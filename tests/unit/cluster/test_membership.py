@@ -98,8 +98,10 @@ def test_inv_clu_1_whoever_has_less_gets_the_table_and_whoever_has_more_is_asked
     membership = node(kept=table(A, B))
     assert sent(membership.received(B, WantTable(than=NO_TABLE.order), 1), NewTable)[0].table == table(A, B)
     assert membership.received(B, WantTable(than=table(A, B).order), 1) == []
-    assert sent(membership.received(B, beat(B, table(A, B, epoch=9)), 1), WantTable)
     assert sent(membership.received(B, beat(B, table(A, B, epoch=2)), 1), Heartbeat)
+    membership.received(B, beat(B, table(A, B, epoch=9)), 1)
+    membership.received(C, beat(C, table(A, B, epoch=8)), 1)
+    assert Send((B,), WantTable(than=table(A, B).order)) in membership.tick(2)
 
 
 def test_nobody_speaks_for_another() -> None:
