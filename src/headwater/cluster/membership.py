@@ -56,6 +56,8 @@ from headwater.cluster.messages import (
 from headwater.cluster.table import NO_TABLE, NodeRecord, Table, View, greater
 
 SECOND_NS = 1_000_000_000
+EPOCH_LEAP_MAX = 1 << 32
+"""A table so far above everything heard of is a lie or rot: believed, it would use up the epochs."""
 BREAKERS_MAX = 3
 """How many of the members, those with the least ids, try to take the lease from a dead leader."""
 
@@ -152,6 +154,8 @@ class Membership:
             return []  # speaks for somebody else
         if record.node == self.me.node:
             return self.met_myself(record)
+        if beat.table[0] > self.greatest_epoch + EPOCH_LEAP_MAX:
+            return []
         if record.incarnation <= self.leader.left.get(sender, -1):
             return []  # was under way when its sender said goodbye
         verdict = self.hearing.heartbeat(beat, now_ns)
@@ -465,6 +469,8 @@ class Membership:
 
     def adopt(self, table: Table, why: Mapping[str, str], now_ns: int) -> list[Action]:
         """INV-CLU-1: greater ones only."""
+        if table.epoch > self.greatest_epoch + EPOCH_LEAP_MAX:
+            return []
         self.greatest_epoch = max(self.greatest_epoch, table.epoch)
         if not greater(table, self.table):
             return []

@@ -238,6 +238,14 @@ def test_an_epoch_is_above_all_that_was_ever_heard_of() -> None:
     assert membership.table.epoch > 41
 
 
+def test_an_epoch_that_nobody_can_have_reached_is_not_believed() -> None:
+    membership = node(kept=table(A, B))
+    last = table(B, leader=B, epoch=(1 << 64) - 1)
+    assert membership.received(B, NewTable(table=last), 1) == []
+    assert membership.received(B, beat(B, last), 1) == []
+    assert membership.greatest_epoch == 5
+
+
 def test_a_node_of_an_older_version_is_refused_with_the_reason() -> None:
     membership = node(kept=msgspec.structs.replace(table(A), enabled_version=2))
     membership.store_said(None, {}, 0)
