@@ -236,7 +236,7 @@ def shares(latencies: list[float]) -> dict[str, float]:
 
 def receive_plain() -> dict[str, float]:
     with socket.create_server(("127.0.0.1", 0)) as door:
-        print("127.0.0.1:{}".format(door.getsockname()[1]), flush=True)
+        print(f"127.0.0.1:{door.getsockname()[1]}", flush=True)
         taken, _ = door.accept()
     start_cpu, size, events = time.process_time(), len(pack(random_events()[:256])), 0
     space = memoryview(bytearray(size))
