@@ -1,10 +1,11 @@
 """`direct-lane`: two processes on loopback, one connection of headwater.peer, 1 KB events in opaque batches, acked.
 
 The sender takes events one by one, batches them as the lane does (512 events, 256 KiB or 5 ms), spends credit and
-waits for acknowledgements; the receiver checks numbers and hash of each batch, acknowledges it, grants credit again, and
-keeps nothing. `saturated` sends as fast as credit allows; `paced` sends 20,000 events/s at times fixed beforehand, and
-an event's latency is from its time to the acknowledgement of its batch. The reference moves the same batches with
-plain blocking sockets and threads: no frames, no credit, no hash; what loopback and Python's `send` cost anybody.
+waits for acknowledgements; the receiver checks numbers and hash of each batch, acknowledges it, grants credit
+again, and keeps nothing. `saturated` sends as fast as credit allows; `paced` sends 20,000 events/s at times fixed
+beforehand, and an event's latency is from its time to the acknowledgement of its batch. The reference moves the
+same batches with plain blocking sockets and threads: no frames, no credit, no hash; what loopback and Python's
+`send` cost anybody.
 """
 
 from __future__ import annotations

@@ -167,7 +167,8 @@ class Road:
     def next_batch(self, credit: Spending) -> list[Event]:
         """The first events that wait, as many as go together."""
         events_max = min(batch.EVENTS_MAX, max(1, credit.window.events // 2))
-        events, size = [], 0
+        events: list[Event] = []
+        size = 0
         while self.queue and len(events) < events_max:
             if events and size + len(self.queue[0].data) > batch.BYTES_MAX:
                 break
