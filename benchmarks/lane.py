@@ -66,8 +66,8 @@ def direct_lane(options: Options) -> Result:
             ]
         )
     result.notes += [
-        f"{EVENT_BYTES} B events, {DIFFERENT_EVENTS} different random ones; one connection on loopback, receiver on core"
-        f" {SERVER_CORE}, sender on core {LOAD_CORE}; every batch acknowledged, numbers and hashes checked.",
+        f"{EVENT_BYTES} B events, {DIFFERENT_EVENTS} different random ones; one connection on loopback, receiver on"
+        f" core {SERVER_CORE}, sender on core {LOAD_CORE}; every batch acknowledged, numbers and hashes checked.",
         f"paced: {PACED_RATE:,} events/s, latency from an event's scheduled time to the acknowledgement of its batch;"
         " saturated: from the batch's handing over.",
         "Nothing is kept at either end: this is the connection, not the lane's logs.",
