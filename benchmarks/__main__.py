@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import endurance, harness, latency, machine, recovery, report, selfcheck, workloads
+from benchmarks import endurance, harness, lane, latency, machine, recovery, report, selfcheck, workloads
 from benchmarks.servers import CACHE, ROOT
 from benchmarks.workloads import DATA
 
 BY_NAME = latency.WORKLOADS | endurance.WORKLOADS | recovery.WORKLOADS
 """Long, or in need of much disk: they run when they are named."""
-WORKLOADS = workloads.WORKLOADS | BY_NAME
+WORKLOADS = workloads.WORKLOADS | lane.WORKLOADS | BY_NAME
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

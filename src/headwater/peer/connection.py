@@ -51,6 +51,7 @@ class Connection:
         self.peer = peer
         self.protocol = protocol
         """The newest that both sides speak."""
+        self.violated = False
 
     @property
     def address(self) -> str:
@@ -78,6 +79,12 @@ class Connection:
         """
         raw = await self.link.receive()
         if raw is None:
+            if self.link.violation is not None and not self.violated:
+                self.violated = True
+                self.identity.count(self.link.violation.code, "open")
+            return None
+        if raw.kind == Kind.REFUSED:
+            self.told(raw)
             return None
         try:
             return Frame(raw.kind, frames.decode_header(raw.header), raw.body)
@@ -91,10 +98,18 @@ class Connection:
         self.identity.counters.add("headwater_peer_unknown_frames_total", kind=name.lower())
 
     def refuse(self, error: Rejected) -> None:
-        """The peer broke the rules: count it, tell it why, end. What it has sent before is not received any more."""
+        """The peer broke the rules: count it, tell it why, end. Nothing more is received."""
+        self.violated = True
         self.identity.count(error.code, "open")
-        self.link.queue.clear()
         self.link.violate(error)
+        self.link.discard()
+
+    def told(self, frame: frames.Raw) -> None:
+        """The peer refused what was sent here: count it, end."""
+        refusal = handshake.told_refusal(self.link, frame)
+        self.identity.count(refusal.code, "open")
+        self.link.end(refusal.message)
+        self.link.discard()
 
     async def close(self) -> None:
         """End; what was sent still leaves, for at most two seconds."""
@@ -197,7 +212,7 @@ class Listener:
     async def accept(self) -> None:
         """Take connections until cancelled."""
         while True:
-            if len(self.unknown) >= self.unknown_max:
+            while len(self.unknown) >= self.unknown_max:
                 await self.make_room()
             try:
                 taken, _ = await self.loop.sock_accept(self.listening)
@@ -228,8 +243,9 @@ class Listener:
 
     def recognised(self, task: asyncio.Task[None]) -> None:
         """It is no longer unknown: shown who it is, or gone."""
-        self.unknown.pop(task, None)
-        self.room.set()
+        if task in self.unknown:
+            del self.unknown[task]
+            self.room.set()
 
     async def attend(self, taken: socket.socket) -> None:
         """One connection, from the first byte to the last."""
@@ -252,11 +268,12 @@ class Listener:
 
     async def linked(self, taken: socket.socket) -> Link:
         """The accepted socket as a link, TLS being done. Refused: not within the time, or no certificate of ours."""
-        context = None
+        link, context = Link(), None
         try:
             context = self.identity.tls.context(listening=True) if self.identity.tls else None
             async with asyncio.timeout(handshake.HANDSHAKE_S):
-                _, link = await self.loop.connect_accepted_socket(Link, taken, ssl=context)
+                # uvloop gives its own protocol back, not ours, where there is TLS
+                await self.loop.connect_accepted_socket(lambda: link, taken, ssl=context)
         except BaseException as error:
             taken.close()
             if isinstance(error, OSError | EOFError):

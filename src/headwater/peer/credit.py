@@ -6,7 +6,8 @@ that a grant that comes twice, late, or after a newer one does no harm. ``Spendi
 the receiver grants again when a quarter of its window was given back, not for each frame. A sender that goes over
 its credit breaks the rules, and the receiver says so.
 
-What is larger than the whole window can never be sent and is refused at once; a window must hold the largest frame.
+Since up to a quarter may be withheld that way, one frame takes at most three quarters of the window; what is larger is
+refused at once, as it might never be sent.
 """
 
 from __future__ import annotations
@@ -93,11 +94,11 @@ class Spending:
     def check(self, events: int, size_bytes: int) -> None:
         if self.closed:
             raise Lost("no more credit will come", code="credit_closed")
-        if events > self.window.events or size_bytes > self.window.size_bytes:
+        if 4 * events > 3 * self.window.events or 4 * size_bytes > 3 * self.window.size_bytes:
             raise Rejected(
                 f"{events} events of {size_bytes} bytes at once",
                 code="credit_size",
-                help=f"the credit is {self.window.events} events, {self.window.size_bytes} bytes: send smaller batches",
+                help=f"at most three quarters of {self.window.events} events, {self.window.size_bytes} bytes: split it",
             )
 
     def spend(self, events: int, size_bytes: int) -> None:

@@ -151,7 +151,20 @@ def why_closed(link: Link) -> Rejected | Unavailable:
             code="tls",
             help="every node's certificate must be signed by the authority in cluster.tls",
         )
-    return Unavailable(f"{link.address}: {link.closed}", code="connection_lost")
+    if (
+        link.sealed and not link.received_bytes
+    ):  # in TLS 1.3 the dialler is done before its certificate was looked at
+        return Refused(
+            f"{link.address} took the connection and closed it before the first word",
+            code="tls",
+            help="it may not believe in this node's certificate: is it of the authority in its cluster.tls?",
+        )
+    asks = (
+        ""
+        if link.received_bytes
+        else "if that is always so: it may ask for TLS, which this node does not have"
+    )
+    return Unavailable(f"{link.address}: {link.closed}", code="connection_lost", help=asks)
 
 
 def told_refusal(link: Link, frame: frames.Raw) -> Refused:

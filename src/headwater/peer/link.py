@@ -40,6 +40,8 @@ class Link(asyncio.BufferedProtocol):
         self.assembler = frames.Assembler(UNKNOWN_FRAME_BYTES_MAX, UNKNOWN_FRAME_BYTES_MAX)
         self.transport: asyncio.Transport | None = None
         self.address = ""
+        self.sealed = False
+        """Whether it is TLS."""
         self.closed = ""
         self.violation: Rejected | None = None
         """What the peer did that ended the link."""
@@ -61,6 +63,7 @@ class Link(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
         self.transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX, low=UNSENT_BYTES_MAX // 4)
+        self.sealed = transport.get_extra_info("sslcontext") is not None
         name = transport.get_extra_info("peername")
         self.address = address_text(name) if name else "unknown"
 
@@ -158,7 +161,7 @@ class Link(asyncio.BufferedProtocol):
         when the frame is too large. On cancellation nothing of it was sent."""
         size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in body)
         head = frames.head(kind, header, size)
-        if not self.writable or self.turns:
+        if not self.closed and (self.turns or not self.writable):
             await self.turn()
         if self.closed or self.transport is None:
             raise Unavailable(f"no connection with {self.address}: {self.closed}", code="connection_lost")
@@ -200,6 +203,11 @@ class Link(asyncio.BufferedProtocol):
             self.turns.clear()
             if self.transport is not None:
                 self.transport.close()
+
+    def discard(self) -> None:
+        """Forget what waits for the reader, and read no more."""
+        self.queue.clear()
+        self.queued_bytes = self.queued_bytes_max
 
     async def close(self, reason: str = "closed here") -> None:
         """End, and wait until what was sent has left, at most ``CLOSE_WAIT_S``."""
