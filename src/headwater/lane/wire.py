@@ -173,8 +173,9 @@ KINDS: Mapping[type[msgspec.Struct], Kind] = {
 
 
 def outgoing(message: msgspec.Struct, body: bytes = b"") -> Outgoing:
-    """A message as it is sent."""
-    return Outgoing(KINDS[type(message)], msgspec.to_builtins(message, builtin_types=(bytes,)), body)
+    """A message as it is sent: what is inside of it is encoded with the frame."""
+    header = {name: getattr(message, name) for name in message.__struct_fields__}
+    return Outgoing(KINDS[type(message)], header, body)
 
 
 def message(frame: Frame, kind: type[T]) -> T:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from headwater.kit.errors import Rejected
 from headwater.lane import folder, wire
 from headwater.lane.mirror import Mirrors, Place
 from headwater.log.read import Block
+from headwater.peer.frames import Kind
 from tests.unit.lane.raw import gathered, is_mine, record
 from tests.unit.lane.world import HOME, PARTITIONS, HomeNode, OwnerNode, carried, follow, told
 
@@ -182,9 +184,9 @@ def test_inv_lane_1_a_block_that_begins_elsewhere_is_not_taken(pair: Pair) -> No
     frame = pair.stream.turn()[0]
     data = wire.data(carried(frame))
     for change in ({"first_seq": 1}, {"log": 0}):
-        heads = [wire.msgspec.structs.replace(one, **change) for one in data.blocks]
+        heads = [msgspec.structs.replace(one, **change) for one in data.blocks]
         with pytest.raises(Rejected, match="a block of log"):
-            pair.owner.mirror.take(wire.msgspec.structs.replace(data, blocks=heads), memoryview(frame.body))
+            pair.owner.mirror.take(msgspec.structs.replace(data, blocks=heads), memoryview(frame.body))
     pair.owner.take([frame])
     with pytest.raises(Rejected, match=r"expected .* at 3"):
         pair.owner.take([frame])
@@ -197,7 +199,7 @@ def test_inv_lane_1_no_later_log_is_taken_before_the_end_of_the_one_before(pair:
     pair.home.restart_worker(0)
     pair.home.write(0, SINGLE)
     frames = pair.stream.turn()
-    assert [frame.kind for frame in frames] == [wire.Kind.ENDED, wire.Kind.DATA]
+    assert [frame.kind for frame in frames] == [Kind.ENDED, Kind.DATA]
     with pytest.raises(Rejected, match="a block of log"):
         pair.owner.take(frames[1:])
     with pytest.raises(Rejected, match="is said to end at 7"):
