@@ -589,12 +589,9 @@ async def test_redis_is_reached_by_tls_and_its_certificate_is_checked(
     server.server.start()
     url = f"rediss://:{REDIS_SECRET}@127.0.0.1:{server.port}"
     stores = {
-        name: registry.make(StoreSettings(url=url, **settings))
-        for name, settings in {
-            "checked": {"tls_ca_file": cert},
-            "unchecked": {"tls_skip_verify": True},
-            "unknown": {},
-        }.items()
+        "checked": registry.make(StoreSettings(url=url, tls_ca_file=cert)),
+        "unchecked": registry.make(StoreSettings(url=url, tls_skip_verify=True)),
+        "unknown": registry.make(StoreSettings(url=url)),
     }
     plainly = registry.make(StoreSettings(url=url.replace("rediss", "redis")))
     try:

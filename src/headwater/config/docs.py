@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 import types
 import typing
@@ -18,6 +19,8 @@ from msgspec.structs import FieldInfo
 
 Struct = type[msgspec.Struct]
 SECRETS = ("secret", "token", "password", "admin_token", "sentinel_password")
+IN_URL = re.compile(r"(://[^:/@\s]*):\S*@")
+"""A password in a URL: up to the last `@`, since one may stand in it."""
 
 
 class Field(NamedTuple):
@@ -77,8 +80,13 @@ def struct_in(annotation: Any) -> Struct | None:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a value of this name is never shown."""
-    return name.lower() in SECRETS
+    """Whether a value of this name is never shown: `password`, `sentinel_password`."""
+    return name.lower().rpartition("_")[2] in SECRETS
+
+
+def without_password(value: Any) -> Any:
+    """A value as it may be shown: `redis://user:…@host`."""
+    return IN_URL.sub(r"\1:…@", value) if isinstance(value, str) else value
 
 
 def type_text(annotation: Any) -> str:

@@ -88,7 +88,7 @@ def one(field: docs.Field, value: Any, path: Path, document: Document) -> Explan
     default = None if field.default is docs.NO_DEFAULT else field.default
     return Explanation(
         key=key_text(path),
-        value="…" if secret and value else value,
+        value="…" if secret and value else docs.without_password(value),
         default="…" if secret and default else default,
         source=source(document, path),
         type=docs.type_text(field.type),

@@ -260,6 +260,7 @@ def shown(document: Document, data: Any, below: Path, inside: Path, word: str) -
     hidden = any(docs.is_secret(step) for step in inside if isinstance(step, str))
     if not isinstance(value, str | int | float) or hidden or place is None or place.variables:
         return word
+    value = docs.without_password(value)
     if isinstance(value, bool):
         return str(value).lower()
     return f"{word} {value!r}" if len(str(value)) <= SHOWN_MAX else word

@@ -5,8 +5,8 @@ to failover; nothing is watched in the background.
 
 With Sentinel, and in a Cluster: those that know are asked one after the other, each for a quarter of the call's time,
 the one that answered last first; what an answering one knows of the others is remembered, so one address in the
-settings is enough. The server that they name must say itself that it is a master, as Sentinel's guidelines for clients want:
-https://redis.io/docs/latest/develop/reference/sentinel-clients/
+settings is enough. The server that they name must say itself that it is a master, as Sentinel's guidelines for
+clients want: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 
 The driver has clients for Sentinel and Cluster. They are not used: what they do about errors takes longer than a call
 may, cannot be told apart afterwards (a wrong password from a dead server), and leaves connections behind.

@@ -30,6 +30,7 @@ from headwater.kit.threads import Thread
 T = TypeVar("T")
 TERMS_INTERVAL_S = 0.1
 REMOVE_S_MAX = 2.0
+CLOSE_S_MAX = 2.0
 QUIET = logging.getLogger("headwater.cluster.stores.zookeeper.driver")
 """kazoo's own log: its deepest level would hold the password, and its warnings repeat what calls say."""
 QUIET.disabled = True
@@ -43,6 +44,8 @@ class Session:
         self.connected = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.terms = Terms(self.client, clock)
+        self.stopped = asyncio.Event()
+        self.thread: Thread | None = None
 
     @property
     def id(self) -> int:
@@ -56,20 +59,28 @@ class Session:
             self.loop = asyncio.get_running_loop()
             self.client.add_listener(self._changed)
             self.client.start_async()
+            self.thread = Thread("zookeeper terms")
+            self.thread(self.terms.run)
         await self.connected.wait()
         return self.client
 
     async def close(self) -> None:
-        """End the session, and with it all that it keeps. In a thread: kazoo waits for its own."""
-        self.terms.close()
-        if self.loop is not None:
-            await asyncio.to_thread(self._stop)
+        """End the session, and with it all that it keeps, in ``CLOSE_S_MAX`` at most: an ensemble that hangs learns it
+        by the session's timeout. Done in the thread, since kazoo waits for its own."""
+        self.terms.ended = True
+        if self.thread is not None:
+            self.thread(self._stop)
+            self.thread.close(0.0)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await self.stopped.wait()
 
     def _stop(self) -> None:
         with suppress(*DRIVER):
             self.client.stop()
         with suppress(*DRIVER):
             self.client.close()
+        self._in_loop(self.stopped.set)
 
     def _changed(self, state: str) -> None:
         """Called by kazoo, in its thread."""
@@ -107,27 +118,20 @@ class Terms:
         self.until: dict[str, tuple[int, bytes]] = {}
         self.guard = threading.Lock()
         self.ended = False
-        self.thread: Thread | None = None
 
     def promise(self, path: str, value: bytes, ttl_s: float) -> None:
         """``value`` at ``path`` shall live ``ttl_s`` from now on. Called before it is written: a write whose outcome
         is not known must end too."""
         with self.guard:
             self.until[path] = (self.clock.boot_ns() + int(ttl_s * 1e9), value)
-        if self.thread is None:
-            self.thread = Thread("zookeeper terms")
-            self.thread(self._run)
 
     def forget(self, path: str) -> None:
         """It was removed."""
         with self.guard:
             self.until.pop(path, None)
 
-    def close(self) -> None:
-        """End the thread soon."""
-        self.ended = True
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Keep the word that was given, until ``ended``. In a thread of its own."""
         while not self.ended:
             for path, (until_ns, value) in list(self.until.items()):
                 if self.clock.boot_ns() >= until_ns:
