@@ -69,9 +69,11 @@ class MemoryDestination:
         self.reach()
         return {p: row for (name, p), row in self.store.positions.items() if name == pipeline}
 
-    def place(self, pipeline: str, rows: Mapping[int, PositionRow]) -> None:
+    def place(self, pipeline: str, rows: Mapping[int, PositionRow], *, missing_only: bool = False) -> None:
         self.reach()
-        self.store.positions.update({(pipeline, p): row for p, row in rows.items()})
+        for p, row in rows.items():
+            if not (missing_only and (pipeline, p) in self.store.positions):
+                self.store.positions[pipeline, p] = row
 
     def empty(self) -> bool:
         return not any(self.store.rows.values())

@@ -161,8 +161,11 @@ class Destination(Protocol):
         """Every position row of the pipeline, as committed."""
         ...
 
-    def place(self, pipeline: str, rows: Mapping[int, PositionRow]) -> None:
-        """Write position rows whatever stood there: a new destination's first rows, or an operator's ``adopt``."""
+    def place(self, pipeline: str, rows: Mapping[int, PositionRow], *, missing_only: bool = False) -> None:
+        """Write position rows whatever stood there: a new destination's first rows, or an operator's ``adopt``.
+
+        With ``missing_only``, rows that are there stay as they are: several nodes may begin one destination.
+        """
         ...
 
     def empty(self) -> bool:
