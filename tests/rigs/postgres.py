@@ -71,7 +71,19 @@ def started() -> Iterator[Server]:
     if who:
         os.chown(folder, who["user"], who["group"])
     data = folder / "data"
-    make = [programs / "initdb", "-D", data, "-A", "trust", "-U", USER, "-N", "-E", "UTF8", "--no-locale"]
+    make = [
+        str(programs / "initdb"),
+        "-D",
+        str(data),
+        "-A",
+        "trust",
+        "-U",
+        USER,
+        "-N",
+        "-E",
+        "UTF8",
+        "--no-locale",
+    ]
     try:
         subprocess.run(make, check=True, cwd=folder, stdout=subprocess.DEVNULL, **who)
         yield from serve(programs, data, folder, who)
@@ -83,7 +95,7 @@ def serve(programs: Path, data: Path, folder: Path, who: dict[str, Any]) -> Iter
     """Run it until the generator goes on."""
     port = free_port()
     settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=60")
-    command = [programs / "postgres", "-D", data, "-p", str(port)]
+    command = [str(programs / "postgres"), "-D", str(data), "-p", str(port)]
     command += [part for setting in settings for part in ("-c", setting)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, **who)
@@ -112,8 +124,8 @@ def wait_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 class Proxy:
-    """Passes bytes between clients and a server, and cuts where it is told: ``cut_at`` is what the client sends (b"COMMIT"
-    among it), and whether the server still gets it."""
+    """Passes bytes between clients and a server, and cuts the connection on which ``cut_at`` is sent (b"COMMIT");
+    ``deliver`` says whether the server still gets that."""
 
     def __init__(self, port: int) -> None:
         self.target = port

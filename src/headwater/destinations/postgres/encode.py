@@ -127,15 +127,17 @@ def unmapped_of(fitting: Fitting, rows: pa.Table, entries: list[tuple[str, pa.Ar
     """The value of ``_unmapped``: what the rows bring along, and what does not fit; null where there is nothing."""
     own = pa.nulls(rows.num_rows, pa.string()) if fitting.own is None else own_unmapped(fitting.own, rows)
     if entries:
-        texts = [pc.binary_join_element_wise(json.dumps(name), value, ":") for name, value in entries]
-        here = pc.binary_join_element_wise(*texts, ",", null_handling="skip")
-        before = pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(own), 1, -1)  # without its braces
-        inside = pc.if_else(pc.equal(before, ""), None, before)
-        some = pc.binary_join_element_wise(
-            inside, pc.if_else(pc.equal(here, ""), None, here), ",", null_handling="skip"
-        )
-        own = pc.if_else(pc.equal(some, ""), own, pc.binary_join_element_wise("{", some, "}", ""))
+        here = pc.binary_join_element_wise(*[entry_text(name, value) for name, value in entries], "")
+        inside = pc.fill_null(pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(own), 1, -1), "")
+        both = pc.binary_join_element_wise(inside, here, "")
+        joined = pc.if_else(pc.equal(inside, ""), pc.utf8_slice_codeunits(here, 1), both)
+        own = pc.if_else(pc.equal(here, ""), own, pc.binary_join_element_wise("{", joined, "}", ""))
     return cleaned(own, fitting.unmapped_kind)[0]
+
+
+def entry_text(name: str, value: pa.Array) -> pa.Array:
+    """``,"name":value``; empty where there is no value. (Arrow's joining with ``skip`` drops rows that are all null.)"""
+    return pc.fill_null(pc.binary_join_element_wise(f",{json.dumps(name)}:", value, ""), "")
 
 
 def own_unmapped(source: Source, rows: pa.Table) -> pa.Array:

@@ -58,20 +58,20 @@ CONNECTING: tuple[tuple[str, type[HeadwaterError], str, str], ...] = (
 """What libpq says before there is a session, where no SQLSTATE comes along."""
 
 
-def translated(error: psycopg.Error, place: str) -> HeadwaterError:
-    """The error that the deliverer understands; raise it ``from`` the driver's. ``place`` names the destination."""
+def translated(error: psycopg.Error, label: str) -> HeadwaterError:
+    """The error that the deliverer understands; raise it ``from`` the driver's. ``label`` names the destination."""
     state = error.sqlstate or ""
     text = (error.diag.message_primary or str(error)).strip().split("\n")[0]
     known = STATES.get(state) or STATES.get(state[:2])
     if known is not None:
         kind, code, help_ = known
-        return kind(f"{place}: {text}", code=code, help=help_)
+        return kind(f"{label}: {text}", code=code, help=help_)
     if state[:2] in ROWS:
         return Rejected(text, code="row_refused")
     if isinstance(error, psycopg.ProgrammingError) and not state:
-        return Misconfigured(f"{place}: url: {text}", code="url", help="postgresql://USER@HOST:PORT/DATABASE")
+        return Misconfigured(f"{label}: url: {text}", code="url", help="postgresql://USER@HOST:PORT/DATABASE")
     if not state:
         for pattern, kind, code, help_ in CONNECTING:
             if re.search(pattern, str(error)):
-                return kind(f"{place}: {text}", code=code, help=help_)
-    return Unavailable(f"{place}: {text}", code=f"postgres_{state}" if state else "postgres_unreachable")
+                return kind(f"{label}: {text}", code=code, help=help_)
+    return Unavailable(f"{label}: {text}", code=f"postgres_{state}" if state else "postgres_unreachable")

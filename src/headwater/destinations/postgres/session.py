@@ -28,7 +28,8 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 def sql(text: str) -> LiteralString:
     """A statement of ours: its identifiers are quoted (table.quoted), its values are parameters."""
-    return cast(LiteralString, text)
+    trusted: Any = text
+    return cast(LiteralString, trusted)
 
 
 class Session:
@@ -40,7 +41,7 @@ class Session:
         self.base: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @property
-    def place(self) -> str:
+    def label(self) -> str:
         """The destination in messages."""
         return f"postgres schema {self.settings.schema}"
 
@@ -58,7 +59,7 @@ class Session:
                 self.settle(cursor)
         except psycopg.Error as error:
             self.disconnect()
-            raise translated(error, self.place) from error
+            raise translated(error, self.label) from error
         except Misconfigured:
             self.disconnect()
             raise
@@ -101,7 +102,7 @@ class Session:
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise Misconfigured(
-                f"{self.place}: password_file: cannot read {path}: {why}", code="password_file"
+                f"{self.label}: password_file: cannot read {path}: {why}", code="password_file"
             ) from error
 
     def settle(self, cursor: Cursor) -> None:
@@ -123,7 +124,7 @@ class Session:
         found = cursor.execute("SELECT pg_catalog.current_setting('server_encoding')").fetchone()
         if found != (ENCODING,):
             raise Misconfigured(
-                f"{self.place}: the database has the encoding {found[0] if found else '?'}, expected {ENCODING}",
+                f"{self.label}: the database has the encoding {found[0] if found else '?'}, expected {ENCODING}",
                 code="encoding",
                 help="create the database with ENCODING 'UTF8' TEMPLATE template0",
             )
@@ -139,7 +140,7 @@ class Session:
     def write(self) -> psycopg.Connection[tuple[Any, ...]]:
         """The connection. Unavailable while there is none."""
         if self.base is None or self.base.closed:
-            raise Unavailable(f"{self.place} is not open", code="destination_closed")
+            raise Unavailable(f"{self.label} is not open", code="destination_closed")
         return self.base
 
     @contextlib.contextmanager
@@ -154,7 +155,7 @@ class Session:
                 finally:
                     self.roll_back()
         except psycopg.Error as error:
-            raise translated(error, self.place) from error
+            raise translated(error, self.label) from error
 
     def roll_back(self) -> None:
         """End a transaction if there is one."""
@@ -168,7 +169,7 @@ class Session:
         try:
             return write.execute(sql(statement), values).fetchall()
         except psycopg.Error as error:
-            raise translated(error, self.place) from error
+            raise translated(error, self.label) from error
 
 
 def milliseconds(seconds: float) -> str:

@@ -124,7 +124,7 @@ class PostgresDestination(Session):
     def gone(self) -> Misconfigured:
         """The tables are not where they were."""
         return Misconfigured(
-            f"{self.place}: {POSITIONS} is not there, though it was delivered to before",
+            f"{self.label}: {POSITIONS} is not there, though it was delivered to before",
             code="destination_missing",
             help="put it back where it was",
         )
@@ -203,7 +203,7 @@ class PostgresDestination(Session):
             found = tables.fit(schema, self.columns.get(name, {}))
             if not found.unmapped_kind:
                 raise Misconfigured(
-                    f"{self.place}: {name}.{tables.UNMAPPED} holds neither JSON nor text",
+                    f"{self.label}: {name}.{tables.UNMAPPED} holds neither JSON nor text",
                     code="unmapped_type",
                     help=f"ALTER TABLE {self.named(name)} ALTER {tables.UNMAPPED} TYPE jsonb",
                 )
@@ -282,11 +282,11 @@ class PostgresDestination(Session):
         try:
             self.commit(cursor)
         except psycopg.Error as error:
-            known = translated(error, self.place)
+            known = translated(error, self.label)
             if isinstance(known, Rejected):
                 raise known from error
             raise OutcomeUnknown(
-                f"{self.place}: the outcome of COMMIT is unknown: {known.message}", help=known.help
+                f"{self.label}: the outcome of COMMIT is unknown: {known.message}", help=known.help
             ) from error
 
     def commit(self, cursor: Cursor) -> None:
