@@ -51,14 +51,16 @@ INDEX = "USING brin (received_at, _hw_writer, _hw_log, _hw_seq) WITH (autosummar
 INDEXED = ("received_at", "_hw_writer", "_hw_log", "_hw_seq")
 NEW_ROWS = (
     "unnest(%(partitions)s::integer[], %(vectors)s::bytea[], %(rows)s::bigint[], %(dead)s::bigint[], "
-    "%(erased)s::bigint[], %(out)s::bigint[], %(counters)s::jsonb[], %(epochs)s::bigint[], %(owners)s::text[]) "
-    'AS n(partition, vector, "rows", dead, erased, "out", counters, config_epoch, owner)'
+    "%(erased)s::bigint[], %(out)s::bigint[], %(epochs)s::bigint[], %(owners)s::text[]) "
+    'AS n(partition, vector, "rows", dead, erased, "out", config_epoch, owner)'
 )
+COUNTERS = "%(counters)s::jsonb -> n.partition::text"
+"""Of all rows in one parameter: as an array, the driver would look at each quote."""
 MOVE = f"""UPDATE {{positions}} AS p SET vector = n.vector, "rows" = n."rows", dead = n.dead, erased = n.erased,
-  "out" = n."out", counters = n.counters, config_epoch = n.config_epoch, owner = n.owner, updated_at = %(now)s
+  "out" = n."out", counters = {COUNTERS}, config_epoch = n.config_epoch, owner = n.owner, updated_at = %(now)s
   FROM {NEW_ROWS} WHERE p.pipeline = %(pipeline)s AND p.partition = n.partition"""
 PLACE = f"""INSERT INTO {{positions}} AS p
-  SELECT %(pipeline)s, n.partition, vector, "rows", dead, erased, "out", counters, config_epoch, owner, %(now)s
+  SELECT %(pipeline)s, n.partition, vector, "rows", dead, erased, "out", {COUNTERS}, config_epoch, owner, %(now)s
   FROM {NEW_ROWS} ORDER BY n.partition ON CONFLICT (pipeline, partition) DO """
 REPLACE = """UPDATE SET vector = excluded.vector, "rows" = excluded."rows", dead = excluded.dead,
   erased = excluded.erased, "out" = excluded."out", counters = excluded.counters,
@@ -422,12 +424,13 @@ def position_arrays(rows: Mapping[int, PositionRow]) -> dict[str, object]:
         "dead": [total.dead for total in totals],
         "erased": [total.erased for total in totals],
         "out": [total.out for total in totals],
-        "counters": [counters_text(row) for _, row in ordered],
+        "counters": counters_text(ordered),
         "epochs": [row.config_epoch for _, row in ordered],
         "owners": [row.owner for _, row in ordered],
     }
 
 
-def counters_text(row: PositionRow) -> str:
-    """The column ``counters``."""
-    return msgspec.json.encode({name: c._asdict() for name, c in sorted(row.streams.items())}).decode()
+def counters_text(rows: Sequence[tuple[int, PositionRow]]) -> str:
+    """The column ``counters`` of all rows: partition → stream → counters."""
+    told = {str(p): {name: c._asdict() for name, c in sorted(row.streams.items())} for p, row in rows}
+    return msgspec.json.encode(told).decode()
