@@ -118,7 +118,6 @@ class Session:
             "tcp_keepalives_interval": str(ALIVE_INTERVAL_S),
             "tcp_keepalives_count": str(ALIVE_COUNT),
             "application_name": "headwater",
-            "search_path": "pg_catalog",
         }.items():
             cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
         found = cursor.execute("SELECT pg_catalog.current_setting('server_encoding')").fetchone()
