@@ -71,9 +71,8 @@ class MemoryDestination:
 
     def place(self, pipeline: str, rows: Mapping[int, PositionRow], *, missing_only: bool = False) -> None:
         self.reach()
-        for p, row in rows.items():
-            if not (missing_only and (pipeline, p) in self.store.positions):
-                self.store.positions[pipeline, p] = row
+        placed = {(pipeline, p): row for p, row in rows.items()}
+        self.store.positions.update(placed | self.store.positions if missing_only else placed)
 
     def empty(self) -> bool:
         return not any(self.store.rows.values())

@@ -162,10 +162,8 @@ class Destination(Protocol):
         ...
 
     def place(self, pipeline: str, rows: Mapping[int, PositionRow], *, missing_only: bool = False) -> None:
-        """Write position rows whatever stood there: a new destination's first rows, or an operator's ``adopt``.
-
-        With ``missing_only``, rows that are there stay as they are: several nodes may begin one destination.
-        """
+        """Write position rows: an operator's ``adopt``, whatever stood there; or a new destination's first ones
+        (``missing_only``), beside those that another node has placed, and perhaps moved, meanwhile."""
         ...
 
     def empty(self) -> bool:
