@@ -1,7 +1,7 @@
 """A small deliver process: one ready log into one DuckDB file or PostgreSQL schema, until all of it is there.
 
-python deliver_child.py DATA [before|after|stop N [URL SCHEMA]]: kill itself with SIGKILL before or after the N-th COMMIT, or stop
-itself with SIGSTOP before it, when the position was compared and the rows are written.
+python deliver_child.py DATA [before|after|stop N [URL SCHEMA]]: kill itself with SIGKILL before or after the N-th
+COMMIT, or stop itself with SIGSTOP before it, when the position was compared and the rows are written.
 """
 
 from __future__ import annotations

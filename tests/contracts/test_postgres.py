@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ class Place:
     def made(self, **settings: Any) -> PostgresDestination:
         """A destination there, open and begun."""
         found = PostgresDestination(
-            PostgresSettings(**{"url": self.server.url(), "schema": self.schema, **settings}), "/", SystemClock()
+            PostgresSettings(**{"url": self.server.url(), "schema": self.schema, **settings}),
+            "/",
+            SystemClock(),
         )
         found.open(create=True)
         found.place(PIPELINE, {p: PositionRow(EMPTY.encode()) for p in PARTITIONS}, missing_only=True)
@@ -196,7 +199,9 @@ def test_a_column_of_a_type_changed_by_hand_is_never_spoilt(
 ) -> None:
     """COPY BINARY of a double into a bigint of equal width would store its bits."""
     load(warehouse, 0, price=pa.array([1.0]), label=pa.array(["a"]))
-    place.server.ask(f"alter table {place.schema}.events alter price type bigint, alter label type uuid using null")
+    place.server.ask(
+        f"alter table {place.schema}.events alter price type bigint, alter label type uuid using null"
+    )
     load(warehouse, 1, price=pa.array([5.0, 5.5]), label=pa.array(["b", None]))
     assert place.read("price, _unmapped") == [(1, None), (5, {"label": "b"}), (None, {"price": 5.5})]
     assert {(d.column, d.count) for d in warehouse.drift()} == {("price", 1), ("label", 1)}
@@ -228,7 +233,9 @@ def test_numbers_in_columns_of_other_types(
 def test_names_that_differ_behind_byte_63_stay_two_columns(
     warehouse: PostgresDestination, place: Place
 ) -> None:
-    load(warehouse, 0, **{LONG + "äa": pa.array([1.0]), LONG + "äb": pa.array([2.0]), "xmin": pa.array([3.0])})
+    load(
+        warehouse, 0, **{LONG + "äa": pa.array([1.0]), LONG + "äb": pa.array([2.0]), "xmin": pa.array([3.0])}
+    )
     own = {name: value for name, value in place.types().items() if name.startswith(("ä", "xmin"))}
     assert len(own) == 3
     values = {row for name in own for row in place.read(f'"{name}"')}
@@ -300,7 +307,9 @@ def test_what_is_wrong_is_said_without_the_password(
     place: Place, changed: dict[str, Any], code: str, kind: type[HeadwaterError]
 ) -> None:
     settings = PostgresSettings(
-        url=place.server.url(**changed), schema=place.schema, password="hunter2%"  # noqa: S106
+        url=place.server.url(**changed),
+        schema=place.schema,
+        password="hunter2%",
     )
     made = PostgresDestination(settings, "/", SystemClock())
     with pytest.raises(kind) as raised:
@@ -399,7 +408,7 @@ def test_many_nodes_make_and_widen_the_tables_at_once(place: Place, monkeypatch:
         except BaseException as error:
             failed.append(error)
 
-    run_all([lambda n=n: run(n) for n in range(nodes)])
+    run_all([partial(run, number) for number in range(nodes)])
     assert not failed, failed
     columns = [name for name in place.types() if name.startswith("c")]
     assert len(columns) == rounds * (nodes + 2)
@@ -418,7 +427,48 @@ def test_a_column_that_another_node_added_is_used(place: Place) -> None:
     load(one, 0, price=pa.array([1.0]))
     load(other, 1, price=pa.array([2.0]), colour=pa.array(["red"]))
     load(one, 2, price=pa.array([3.0]), colour=pa.array(["blue"]))
-    assert place.read("price, colour, _unmapped") == [(1.0, None, None), (2.0, "red", None), (3.0, "blue", None)]
+    assert place.read("price, colour, _unmapped") == [
+        (1.0, None, None),
+        (2.0, "red", None),
+        (3.0, "blue", None),
+    ]
+    one.close()
+    other.close()
+
+
+def test_a_column_that_somebody_dropped_is_made_again(warehouse: PostgresDestination, place: Place) -> None:
+    load(warehouse, 0, price=pa.array([1.0]))
+    place.server.ask(f"alter table {place.schema}.events drop column price")
+    load(warehouse, 1, price=pa.array([2.0]))
+    load(warehouse, 2, price=pa.array([3.0]))
+    assert place.read("price, _unmapped") == [(None, None), (None, {"price": 2}), (3.0, None)]
+
+
+def test_a_new_column_that_waits_for_a_long_query_fails_nobody_else(place: Place) -> None:
+    """Loads queue behind the one that wants the table for itself, and outlast it."""
+    one, other = place.made(lock_timeout_s=1.0), place.made(lock_timeout_s=1.0)
+    load(one, 0, price=pa.array([1.0]))
+    wider = table(1, 1, {"price": pa.array([2.0]), "colour": pa.array(["red"])})
+    failed: list[str] = []
+
+    def widen() -> None:
+        with pytest.raises(Unavailable) as raised:
+            other.fit({"events": [wider.schema]})
+        failed.append(raised.value.code)
+
+    with place.server.connect() as query:
+        query.execute("begin")
+        query.execute(f"select count(*) from {place.schema}.events")
+        thread = threading.Thread(target=widen)
+        thread.start()
+        waits = "select count(*) from pg_locks where not granted and relation = %s::regclass"
+        while place.server.ask(waits, f"{place.schema}.events") == [(0,)]:
+            assert thread.is_alive()
+        assert load(one, 1, price=pa.array([2.0])) is Outcome.DONE
+        thread.join(20)
+    assert failed == ["lock_timeout"]
+    other.fit({"events": [wider.schema]})
+    assert place.types()["colour"] == "text"
     one.close()
     other.close()
 
@@ -438,7 +488,7 @@ def test_a_connection_that_is_killed_in_a_step_leaves_nothing(
         insert(*arguments)
         place.server.ask("select pg_terminate_backend(%s, 5000)", pid)
 
-    warehouse.insert = killed  # type: ignore[method-assign]
+    warehouse.insert = killed  # type: ignore[method-assign, assignment]
     with pytest.raises(Unavailable) as raised:
         load(warehouse, 1, price=pa.array([2.0]))
     assert not isinstance(raised.value, OutcomeUnknown)
@@ -451,7 +501,9 @@ def test_a_connection_that_is_killed_in_a_step_leaves_nothing(
 
 
 @pytest.mark.parametrize("delivered", [False, True])
-def test_a_connection_that_is_cut_during_commit_leaves_the_outcome_open(place: Place, delivered: bool) -> None:
+def test_a_connection_that_is_cut_during_commit_leaves_the_outcome_open(
+    place: Place, delivered: bool
+) -> None:
     """Both are OutcomeUnknown; only reading again tells them apart (protocol.md §5)."""
     proxy = Proxy(place.server.port)
     made = place.made(url=place.server.url(port=proxy.port))

@@ -1,4 +1,4 @@
-"""Two deliverers forced onto one PostgreSQL schema, paused, stopped and killed in the middle of a step: nothing doubled.
+"""Two deliverers forced onto one PostgreSQL schema, paused, stopped and killed inside a step: nothing doubled.
 
 Other than a DuckDB file, the schema has no single holder: whoever is stopped between compare and COMMIT holds rows
 that others wait for, until the server ends its idle transaction (protocol.md §5).
@@ -159,7 +159,7 @@ def test_inv_dst_1_two_forced_owners_at_one_schema_double_nothing(tmp_path: Path
 
 
 def child(folder: Path, server: Server, schema: str, how: str = "", number: int = 0) -> Any:
-    """A deliver process; each with a folder of state of its own would do too, they share one here."""
+    """A deliver process; all of them share one folder of state."""
     command = [sys.executable, CHILD, str(folder), how, str(number), server.url(), schema]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 

@@ -13,7 +13,7 @@ from tests.journeys.running import Running, command_line, unique, wait_for
 from tests.rigs.postgres import Server
 
 MORE = '  pg: {{type: postgres, url: "{url}", schema: {schema}, password: "${{env.PG_PASSWORD}}"}}'
-PASSWORD = "never-shown-anywhere"  # noqa: S105
+PASSWORD = "never-shown-anywhere"
 KILLS = 5
 
 
@@ -44,7 +44,9 @@ def test_inv_dest_events_land_in_both_and_kill_9_of_the_deliverer_under_load_is_
         kills += 1
     time.sleep(0.5)
     load.rest()
-    wait_for(lambda: told_of(node) == {"warehouse", "pg"}, 30, node.log)  # it says where it stands once it is up
+    wait_for(
+        lambda: told_of(node) == {"warehouse", "pg"}, 30, node.log
+    )  # it says where it stands once it is up
     ledgers = node.wait_settled()
     assert kills == KILLS and len(load.acknowledged) > 100
     assert all(ledger["holds"] for ledger in ledgers), ledgers

@@ -20,7 +20,7 @@ from tests.chains import rows
 
 HERE = "postgresql://me@127.0.0.1/db"
 AWAY = "postgresql://me@db.example:5433,db2.example/db?target_session_attrs=read-write"
-SECRET = "hunter2-hunter2"  # noqa: S105
+SECRET = "hunter2-hunter2"
 
 
 def parsed(text: str) -> tuple[Settings, load.Document]:
@@ -130,7 +130,10 @@ def test_slices_are_bounded_by_rows_and_by_bytes() -> None:
 
 def test_escapes_that_jsonb_refuses_are_replaced_and_all_others_kept() -> None:
     given = r'{"a":"\u0000\\u0000 \ud83d\ude00 \ud83d \udc00\n \u00e4 \\\u0000"}'
-    assert cast.without_refused(given) == '{"a":"\ufffd\\\\u0000 \\ud83d\\ude00 \ufffd \ufffd\\n \\u00e4 \\\\\ufffd"}'
+    assert (
+        cast.without_refused(given)
+        == '{"a":"\ufffd\\\\u0000 \\ud83d\\ude00 \ufffd \ufffd\\n \\u00e4 \\\\\ufffd"}'
+    )
 
 
 def test_values_of_a_slice_are_its_own_bytes() -> None:

@@ -136,7 +136,7 @@ def unmapped_of(fitting: Fitting, rows: pa.Table, entries: list[tuple[str, pa.Ar
 
 
 def entry_text(name: str, value: pa.Array) -> pa.Array:
-    """``,"name":value``; empty where there is no value. (Arrow's joining with ``skip`` drops rows that are all null.)"""
+    """``,"name":value``; empty where there is no value. (Arrow's ``skip`` drops rows that are all null.)"""
     return pc.fill_null(pc.binary_join_element_wise(f",{json.dumps(name)}:", value, ""), "")
 
 

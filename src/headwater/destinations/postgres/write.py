@@ -35,7 +35,7 @@ from headwater.destinations.port import (
 from headwater.destinations.postgres import encode, redo
 from headwater.destinations.postgres import table as tables
 from headwater.destinations.postgres.errors import translated
-from headwater.destinations.postgres.session import Cursor, Session, sql
+from headwater.destinations.postgres.session import Cursor, Session, milliseconds, sql
 from headwater.destinations.postgres.settings import PostgresSettings
 from headwater.event.piece import Range
 from headwater.kit.clock import Clock
@@ -195,22 +195,24 @@ class PostgresDestination(Session):
                 self.fitting(name, schema, grow=True)
 
     def fitting(self, name: str, schema: pa.Schema, *, grow: bool = False) -> tables.Fitting:
-        """How rows of a schema go into a table as it is known; with ``grow``, it is made to fit first."""
+        """How rows of a schema go into a table as it is known; with ``grow``, it is made to fit first, once."""
         key = (name, schema.serialize().to_pybytes())
-        if key not in self.fittings:
-            if grow and self.wanted(name, schema):
-                self.changing(lambda cursor: self.grow(cursor, name, schema))
+        if found := self.fittings.get(key):
+            return found
+        if grow and self.wanted(name, schema):
+            self.changing(lambda cursor: self.grow(cursor, name, schema))
+        found = tables.fit(schema, self.columns.get(name, {}))
+        if not found.unmapped_kind:
+            raise Misconfigured(
+                f"{self.label}: {name}.{tables.UNMAPPED} holds neither JSON nor text",
+                code="unmapped_type",
+                help=f"ALTER TABLE {self.named(name)} ALTER {tables.UNMAPPED} TYPE jsonb",
+            )
+        if grow:  # what a step found changed under it, the next ``fit`` looks at again
             if len(self.fittings) >= FITTINGS_MAX:
                 self.fittings.clear()
-            found = tables.fit(schema, self.columns.get(name, {}))
-            if not found.unmapped_kind:
-                raise Misconfigured(
-                    f"{self.label}: {name}.{tables.UNMAPPED} holds neither JSON nor text",
-                    code="unmapped_type",
-                    help=f"ALTER TABLE {self.named(name)} ALTER {tables.UNMAPPED} TYPE jsonb",
-                )
             self.fittings[key] = found
-        return self.fittings[key]
+        return found
 
     def wanted(self, name: str, schema: pa.Schema) -> dict[str, str]:
         """Columns to add to a table, or to make it with."""
@@ -236,8 +238,15 @@ class PostgresDestination(Session):
                 cursor.execute(sql(f"CREATE INDEX ON {self.named(name)} {INDEX}"))
         elif declared:
             adding = ", ".join(f"ADD COLUMN IF NOT EXISTS {one}" for one in declared.values())
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (self.table_wait,))
             cursor.execute(sql(f"ALTER TABLE {self.named(name)} {adding}"))
         self.remember(cursor.execute(COLUMNS, self.whole_schema()).fetchall())
+
+    @property
+    def table_wait(self) -> str:
+        """How long a new column waits for the table. Loads queue behind it: half of their own patience, so that they
+        outlast it where a long query holds the table."""
+        return milliseconds(self.settings.lock_timeout_s / 2)
 
     def changing(self, change: Any) -> None:
         """A change of the schema, under a lock of its own, which nodes take one after the other; again where somebody
