@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -445,8 +446,8 @@ def test_a_column_that_somebody_dropped_is_made_again(warehouse: PostgresDestina
 
 
 def test_a_new_column_that_waits_for_a_long_query_fails_nobody_else(place: Place) -> None:
-    """Loads queue behind the one that wants the table for itself, and outlast it."""
-    one, other = place.made(lock_timeout_s=1.0), place.made(lock_timeout_s=1.0)
+    """Loads queue behind the one that wants the table for itself; it gives up after half of their patience."""
+    one, other = place.made(lock_timeout_s=2.0), place.made(lock_timeout_s=2.0)
     load(one, 0, price=pa.array([1.0]))
     wider = table(1, 1, {"price": pa.array([2.0]), "colour": pa.array(["red"])})
     failed: list[str] = []
@@ -464,7 +465,9 @@ def test_a_new_column_that_waits_for_a_long_query_fails_nobody_else(place: Place
         waits = "select count(*) from pg_locks where not granted and relation = %s::regclass"
         while place.server.ask(waits, f"{place.schema}.events") == [(0,)]:
             assert thread.is_alive()
+        began = time.monotonic()
         assert load(one, 1, price=pa.array([2.0])) is Outcome.DONE
+        assert time.monotonic() - began < 1.6
         thread.join(20)
     assert failed == ["lock_timeout"]
     other.fit({"events": [wider.schema]})

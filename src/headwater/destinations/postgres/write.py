@@ -244,8 +244,8 @@ class PostgresDestination(Session):
 
     @property
     def table_wait(self) -> str:
-        """How long a new column waits for the table. Loads queue behind it: half of their own patience, so that they
-        outlast it where a long query holds the table."""
+        """How long a new column waits for the table, where a long query holds it. Loads and queries of all others queue
+        behind it meanwhile: long enough for loads that are under way to end, and half of what a load waits."""
         return milliseconds(self.settings.lock_timeout_s / 2)
 
     def changing(self, change: Any) -> None:
