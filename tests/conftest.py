@@ -1,5 +1,6 @@
 """What every test can rely on: real parts by marker, one real part at a time, a fixed Hypothesis profile."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from tests import parts
+from tests.rigs import postgres as postgres_rig
 
 TESTS = Path(__file__).resolve().parent
 # Tests of these kinds start real processes: under xdist one worker runs them all, one after the other.
@@ -37,3 +39,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("real"):
         for name in marker.args:
             parts.require_part(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_rig.Server]:
+    """A PostgreSQL server for the whole run; each test takes a schema of its own."""
+    with postgres_rig.started() as server:
+        yield server

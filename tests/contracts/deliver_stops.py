@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.duckdb.write import DuckDbDestination
-from headwater.destinations.port import OpenChain, Outcome, PositionRow, Step
+from headwater.destinations.port import Destination, OpenChain, Outcome, Step
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.kit.clock import SystemClock
@@ -25,40 +26,51 @@ PLACES = ("compared", "written")
 """Behind the comparison; before COMMIT."""
 
 
-class Stopping(DuckDbDestination):
-    """Calls ``stops[place]`` once, when a step gets there."""
+class Stops:
+    """Calls ``stops[place]`` once, when a step of the adapter that this is mixed into gets there."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(DuckDbSettings(), str(folder / "w.duckdb"), str(folder), SystemClock())
-        self.stops: dict[str, Callable[[], None]] = {}
+    stops: dict[str, Callable[[], None]]
 
     def at(self, place: str) -> None:
         self.stops.pop(place, lambda: None)()
 
-    def moved_rows(self, step: Step) -> dict[int, PositionRow] | None:
-        moved = super().moved_rows(step)
+    def moved_rows(self, *arguments: Any) -> Any:
+        moved = super().moved_rows(*arguments)  # type: ignore[misc]
         self.at("compared")
         return moved
 
-    def commit(self) -> None:
+    def commit(self, *arguments: Any) -> None:
         self.at("written")
-        super().commit()
+        super().commit(*arguments)  # type: ignore[misc]
 
 
-class ComparesBefore(Stopping):
+class Stopping(Stops, DuckDbDestination):
+    """DuckDB's."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(DuckDbSettings(), str(folder / "w.duckdb"), str(folder), SystemClock())
+        self.stops = {}
+
+
+class Before:
     """Broken: compares, then begins the transaction, and believes what it read."""
 
     def step(self, step: Step) -> Outcome:
-        held = self.positions(step.pipeline)
+        held = self.positions(step.pipeline)  # type: ignore[attr-defined]
         if any(held[p].vector != step.origin for p in step.partitions):
             return Outcome.MOVED
-        self.at("compared")
-        now = self.positions(step.pipeline)[step.partitions[0]].vector
-        return super().step(replace(step, origin=now))
+        self.at("compared")  # type: ignore[attr-defined]
+        now = self.positions(step.pipeline)[step.partitions[0]].vector  # type: ignore[attr-defined]
+        outcome: Outcome = super().step(replace(step, origin=now))  # type: ignore[misc]
+        return outcome
+
+
+class ComparesBefore(Before, Stopping):
+    """DuckDB's."""
 
 
 def deliverer(
-    folder: Path, owner: str, destination: DuckDbDestination, chain: OpenChain, load_rows: int = 10
+    folder: Path, owner: str, destination: Destination, chain: OpenChain, load_rows: int = 10
 ) -> Deliverer:
     """One deliverer with a memory of its own."""
     own = folder / owner

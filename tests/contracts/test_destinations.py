@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -19,11 +20,13 @@ from headwater.destinations.duckdb.write import DuckDbDestination
 from headwater.destinations.load import counted
 from headwater.destinations.memory import MemoryDestination
 from headwater.destinations.port import Counts, Destination, Outcome, PositionRow, Redo, Replayable, Step
+from headwater.destinations.postgres.settings import PostgresSettings
 from headwater.event.piece import Range
 from headwater.event.position import EMPTY
 from headwater.kit.clock import SystemClock
 from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected
 from tests.chains import LOG, WRITER, rows, vector
+from tests.rigs.postgres import Server
 
 PIPELINE = "cluster/warehouse/main"
 PARTITIONS = (0, 1, 2, 3)
@@ -37,9 +40,13 @@ class Subject:
     read: Callable[[], list[dict[str, Any]]]
     refuse: Callable[[], None]
     again: Callable[[], Destination]
+    remove: Callable[[], None]
+    """Make it disappear."""
+    fail: Callable[[], None]
+    """Have the next COMMIT refused, or ``m1`` where there is none."""
 
 
-def duckdb_subject(folder: Path) -> Subject:
+def duckdb_subject(folder: Path, request: pytest.FixtureRequest) -> Subject:
     settings = registry.KINDS["duckdb"].settings()
     place = registry.Place(str(folder), str(folder), SystemClock())
     made = registry.make(settings, place)
@@ -55,10 +62,54 @@ def duckdb_subject(folder: Path) -> Subject:
         made.write.execute("create table events (message_id varchar check (message_id <> 'm3'))")
         made.read_columns()
 
-    return Subject(made, read, refuse, lambda: registry.make(settings, place))
+    def remove() -> None:
+        for file in folder.glob("*.duckdb*"):
+            file.unlink(missing_ok=True) if file.is_file() else None
+
+    def failing() -> None:
+        raise duckdb.ConstraintException("refused")
+
+    def fail() -> None:
+        made.commit = failing  # type: ignore[method-assign]
+
+    return Subject(made, read, refuse, lambda: registry.make(settings, place), remove, fail)
 
 
-def memory_subject(folder: Path) -> Subject:
+def postgres_subject(folder: Path, request: pytest.FixtureRequest) -> Subject:
+    server: Server = request.getfixturevalue("postgres")
+    import psycopg
+
+    from headwater.destinations.postgres.write import PostgresDestination
+
+    schema = server.schema()
+    settings = PostgresSettings(url=server.url(), schema=schema)
+    place = registry.Place(str(folder), str(folder), SystemClock())
+    made = registry.make(settings, place)
+    assert isinstance(made, PostgresDestination)
+
+    def read() -> list[dict[str, Any]]:
+        with server.connect(row_factory=psycopg.rows.dict_row) as base:
+            if base.execute("select to_regclass(%s) as t", (f"{schema}.events",)).fetchone() == {"t": None}:
+                return []
+            return base.execute(f"select * from {schema}.events order by _hw_seq").fetchall()
+
+    def refuse() -> None:
+        made.fit({"events": [rows(0, 1, PARTITIONS).schema]})
+        server.ask(f"alter table {schema}.events add check (message_id <> 'm3')")
+
+    def failing(cursor: object) -> None:
+        raise psycopg.errors.CheckViolation("refused")
+
+    def fail() -> None:
+        made.commit = failing  # type: ignore[method-assign]
+
+    def remove() -> None:
+        server.ask(f"drop schema {schema} cascade")
+
+    return Subject(made, read, refuse, lambda: registry.make(settings, place), remove, fail)
+
+
+def memory_subject(folder: Path, request: pytest.FixtureRequest) -> Subject:
     made = registry.make(registry.KINDS["memory"].settings(), registry.Place("", "", SystemClock()))
     assert isinstance(made, MemoryDestination)
     store = made.store
@@ -66,15 +117,23 @@ def memory_subject(folder: Path) -> Subject:
     def refuse() -> None:
         made.accepts = lambda row: row["message_id"] != "m3"
 
+    def remove() -> None:
+        store.exists = False
+
+    def fail() -> None:
+        made.accepts = lambda row: row["message_id"] != "m1"
+
     return Subject(
         made,
         lambda: sorted(store.rows.get("events", []), key=lambda row: row["_hw_seq"]),
         refuse,
         lambda: MemoryDestination(store),
+        remove,
+        fail,
     )
 
 
-SUBJECTS = {"duckdb": duckdb_subject, "memory": memory_subject}
+SUBJECTS = {"duckdb": duckdb_subject, "memory": memory_subject, "postgres": postgres_subject}
 
 
 def test_every_kind_is_under_contract() -> None:
@@ -83,7 +142,7 @@ def test_every_kind_is_under_contract() -> None:
 
 @pytest.fixture(params=sorted(SUBJECTS))
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
-    made = SUBJECTS[request.param](tmp_path)
+    made = SUBJECTS[request.param](tmp_path, request)
     made.destination.open(create=True)
     made.destination.place(PIPELINE, {p: PositionRow(EMPTY.encode()) for p in PARTITIONS})
     yield made
@@ -162,6 +221,17 @@ def test_a_missing_position_row_is_moved(subject: Subject) -> None:
     assert 9 not in subject.destination.positions(PIPELINE)
 
 
+def test_rows_that_are_missing_are_placed_and_others_left(subject: Subject) -> None:
+    """Several nodes may begin one destination: whoever comes later changes nothing."""
+    assert carry_out(subject.destination, step(0, 4, (0, 1), rows(0, 4, (0, 1)))) is Outcome.DONE
+    before = subject.destination.positions(PIPELINE)
+    new = {p: PositionRow(vector(9).encode(), owner="other") for p in (0, 3, 4)}
+    subject.destination.place(PIPELINE, new, missing_only=True)
+    assert subject.destination.positions(PIPELINE) == {**before, 4: new[4]}
+    subject.destination.place(PIPELINE, new)
+    assert subject.destination.positions(PIPELINE) == {**before, **new}
+
+
 def test_pipelines_do_not_see_each_other(subject: Subject) -> None:
     subject.destination.place("cluster/warehouse/replay:1", {0: PositionRow(vector(3).encode())})
     assert set(subject.destination.positions("cluster/warehouse/replay:1")) == {0}
@@ -206,19 +276,19 @@ def test_what_is_committed_outlives_the_connection(subject: Subject) -> None:
     with_new.close()
 
 
-def test_a_destination_that_is_gone_is_not_made_again_by_itself(subject: Subject, tmp_path: Path) -> None:
+def test_a_destination_that_is_gone_is_not_made_again_by_itself(subject: Subject) -> None:
     subject.destination.close()
-    if isinstance(subject.destination, MemoryDestination):
-        subject.destination.store.exists = False
-    for file in tmp_path.glob("*.duckdb*"):
-        file.unlink(missing_ok=True) if file.is_file() else None
+    subject.remove()
     with pytest.raises(Misconfigured) as raised:
         subject.destination.open(create=False)
     assert raised.value.code == "destination_missing"
 
 
-def test_an_unopened_destination_answers_with_our_errors(tmp_path: Path) -> None:
-    made = duckdb_subject(tmp_path).destination
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_an_unopened_destination_answers_with_our_errors(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    made = SUBJECTS[kind](tmp_path, request).destination
     with pytest.raises(HeadwaterError):
         made.positions(PIPELINE)
 
@@ -298,19 +368,10 @@ def test_inv_dst_1_a_replay_that_finds_something_else_writes_nothing(subject: Su
 def test_a_row_that_is_refused_keeps_those_that_were_to_go(subject: Subject) -> None:
     destination = replayable(subject, 3)
     before = subject.read()
-    if isinstance(destination, MemoryDestination):
-        destination.accepts = lambda row: row["message_id"] != "m1"
-    else:
-        cast(DuckDbDestination, destination).commit = failing  # type: ignore[method-assign]
+    subject.fail()
     with pytest.raises(HeadwaterError):
         carry_out(destination, again(0, 3, 3))
     assert subject.read() == before
-
-
-def failing() -> None:
-    import duckdb
-
-    raise duckdb.ConstraintException("refused")
 
 
 def test_the_origins_that_are_held_are_told(subject: Subject) -> None:

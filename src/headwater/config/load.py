@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -216,7 +216,7 @@ def translated(document: Document, text: str, data: Any, struct: docs.Struct, be
     inside = with_name(steps(match["path"] or ""), data, struct, text)
     what, help = match["what"], ""
     if unknown := re.search(r"unknown field `(.*)`", what):
-        known = known_keys(struct, inside)
+        known = known_keys(struct, inside, data)
         near = difflib.get_close_matches(unknown[1], known, 1, 0.6)
         what = "unknown key"
         help = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
@@ -232,12 +232,12 @@ def translated(document: Document, text: str, data: Any, struct: docs.Struct, be
         help = "in quotes it is text" if "str" in expected and wrong_type["got"] in SCALARS else ""
     else:
         what = what[0].lower() + what[1:]
-        if "enum value" in what and (kind := type_of(struct, inside)):
+        if "enum value" in what and (kind := type_of(struct, inside, data)):
             help = f"expected {kind}"
         elif what.startswith("invalid value") and (kinds := kinds_at(struct, inside)):
             help = f"expected {' | '.join(kinds)}"
         own = re.match(r"(\w+): (.+)", what, re.S)  # a struct's own check names its field
-        if own and own[1] in known_keys(struct, inside):
+        if own and own[1] in known_keys(struct, inside, data):
             inside, what = (*inside, own[1]), own[2]
     path = (*below, *inside)
     key = key_text(path)
@@ -304,27 +304,46 @@ def kinds_at(struct: docs.Struct, path: Path) -> list[str]:
     return []
 
 
-def known_keys(struct: docs.Struct | None, path: Path) -> list[str]:
+def known_keys(struct: docs.Struct | None, path: Path, data: Any = None) -> list[str]:
     """The keys that may stand in the block at ``path``."""
-    known = struct_at(struct, path)
+    known = struct_at(struct, path, data)
     return [field.name for field in docs.fields(known)] if known else []
 
 
-def struct_at(struct: docs.Struct | None, path: Path) -> docs.Struct | None:
-    """The struct of the block at ``path``."""
+def struct_at(struct: docs.Struct | None, path: Path, data: Any = None) -> docs.Struct | None:
+    """The struct of the block at ``path``; where there are several kinds, the one that ``data`` says it is."""
+    kinds = [] if struct is None else [struct]
     for step in path:
-        if struct is not None and isinstance(step, str):
-            found = [field for field in docs.fields(struct) if field.name == step]
-            struct = docs.struct_in(found[0].type) if found else struct
-    return struct
+        if kinds and isinstance(step, str):
+            found = [field for field in docs.fields(kind_of(kinds, data)) if field.name == step]
+            kinds = docs.structs_in(found[0].type) if found else kinds
+        data = inner(data, step)
+    return kind_of(kinds, data) if kinds else None
 
 
-def type_of(struct: docs.Struct, path: Path) -> str:
+def inner(data: Any, step: str | int) -> Any:
+    """What stands at a step of a path, if anything."""
+    try:
+        return data[step]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def kind_of(kinds: Sequence[docs.Struct], data: Any) -> docs.Struct:
+    """The one of several kinds whose tag a block has; the first where it has none of them."""
+    for one in kinds:
+        field = one.__struct_config__.tag_field
+        if field is not None and inner(data, field) == one.__struct_config__.tag:
+            return one
+    return kinds[0]
+
+
+def type_of(struct: docs.Struct, path: Path, data: Any = None) -> str:
     """What may stand at ``path``, in words; empty when that is not known."""
     *above, name = path
     while above and not isinstance(name, str):
         name = above.pop()
-    known = struct_at(struct, tuple(above))
+    known = struct_at(struct, tuple(above), data)
     found = [field.type for field in docs.fields(known) if field.name == name] if known else []
     return docs.type_text(found[0]) if found else ""
 

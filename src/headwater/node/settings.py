@@ -6,9 +6,10 @@ finds out about a wrong setting later.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from headwater.cluster.settings import ClusterSettings, port_of, secret_of
 from headwater.collect.keys import secrets_of
 from headwater.collect.settings import CollectSettings, KeySettings
+from headwater.destinations import registry
 from headwater.destinations.registry import AnySettings
 from headwater.kit.errors import Misconfigured
 from headwater.log.settings import LogSettings
@@ -219,9 +221,25 @@ def check_destinations(destinations: dict[str, AnySettings]) -> None:
     for name, settings in destinations.items():
         if not DESTINATION_NAME.fullmatch(name):
             raise wrong(f"destinations.{name}", "a name has 1 to 48 of a-z, 0-9, `_`, `-`")
+        with named(f"destinations.{name}.type"):
+            registry.check_driver(settings)
         path = getattr(settings, "path", None)
         if path is not None and paths.setdefault(path, name) != name:
             raise wrong(f"destinations.{name}.path", f"is the file of `{paths[path]}`; each needs its own")
+        alone = getattr(settings, "alone", None)
+        if alone is not None and paths.setdefault(alone, name) != name:
+            raise wrong(
+                f"destinations.{name}.schema", f"is the schema of `{paths[alone]}`; each needs its own"
+            )
+
+
+@contextlib.contextmanager
+def named(field: str) -> Iterator[None]:
+    """An error from inside is about this setting."""
+    try:
+        yield
+    except Misconfigured as error:
+        raise wrong(field, error.message, error.help) from error
 
 
 def wrong(field: str, what: str, help: str = "") -> Misconfigured:

@@ -95,7 +95,7 @@ def test_settings_go_through_run_config_json_unchanged(tmp_path):
         ),
         (
             "destinations:\n  a: {type: duckdb, path: x}\n  b:\n    type: duckbd",
-            "headwater.yaml:4: destinations.b.type: invalid value 'duckbd' (expected duckdb | memory)",
+            "headwater.yaml:4: destinations.b.type: invalid value 'duckbd' (expected duckdb | postgres | memory)",
         ),
         ("log:\n  segment_bytes: 5", "headwater.yaml:2: log.segment_bytes: expected a multiple of 4096"),
         ("shutdown_delay: -1", "shutdown_delay: expected 0 to 3600 seconds"),
