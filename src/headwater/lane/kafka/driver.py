@@ -49,6 +49,7 @@ def base(settings: KafkaSettings, told: Callable[[KafkaError], None]) -> dict[st
         "bootstrap.servers": settings.servers,
         "client.id": settings.client_id,
         "socket.timeout.ms": round(settings.socket_timeout_s * 1000),
+        "topic.metadata.propagation.max.ms": 5_000,  # how long a topic that is not there may just be new
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2000,
         "log_level": 0,  # it would write to stderr; what matters comes through error_cb
