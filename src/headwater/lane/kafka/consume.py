@@ -301,7 +301,7 @@ class Poller:
 
     def told(self, error: KafkaError) -> None:
         """An error that belongs to no partition."""
-        if error.fatal():
+        if driver.is_fatal(error):
             raise driver.translate(error, f"member {self.settings.member} of group {self.settings.group}")
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.consumer.post(self.consumer.emit, KafkaUnreachable(error=error.str()))
@@ -330,10 +330,7 @@ class Poller:
 
     def count_partitions(self) -> None:
         for topic in self.settings.topics:
-            about = self.ask(lambda topic=topic: self.driver.list_topics(topic, ASK_S)).topics[topic]
-            if about.error is not None:
-                raise driver.translate(about.error, f"looking for the topic {topic}")
-            self.counts[topic] = len(about.partitions)
+            self.counts[topic] = self.count_of(topic)
         self.counted_ns = self.clock.boot_ns()
 
     def look_at_topics(self) -> None:
@@ -405,8 +402,14 @@ class Poller:
         )
 
     def count_of(self, topic: str) -> int:
-        """How many partitions the topic has now."""
-        return len(self.ask(lambda: self.driver.list_topics(topic, ASK_S)).topics[topic].partitions)
+        """How many partitions the topic has now. Misconfigured: there is none of that name, also not a moment later
+        (brokers learn of a new one one after the other)."""
+        for _ in range(ASK_TRIES):
+            about = self.ask(lambda: self.driver.list_topics(topic, ASK_S)).topics[topic]
+            if about.error is None:
+                return len(about.partitions)
+            self.clock.block(0.3)
+        raise driver.translate(about.error, f"looking for the topic {topic}")
 
     def open(self, place: Place, offset: int, is_stored: bool) -> Part:
         """A partition to read from ``offset``, or where that is negative from where new groups begin."""
@@ -523,7 +526,7 @@ class Poller:
 
     def refused(self, place: Place, error: KafkaError) -> None:
         """An error that belongs to a partition, or to the group."""
-        if error.fatal():
+        if driver.is_fatal(error):
             raise driver.translate(error, f"member {self.settings.member} of group {self.settings.group}")
         if error.code() == KafkaError._AUTO_OFFSET_RESET and place in self.parts:
             self.out_of_range(place, error)

@@ -32,15 +32,21 @@ def translate(error: KafkaError | KafkaException, doing: str) -> HeadwaterError:
         error = error.args[0]
     said = f"{doing}: {error.str()}"
     name = f"kafka_{error.name().strip('_').lower()}"
-    if error.code() in FENCED:
+    if error.code() in FENCED or (is_fatal(error) and "group.instance.id" in error.str()):
         return Lost(said, code=name, help="another process uses the same member name")
     if error.code() in OPERATOR:
         return Misconfigured(said, code=name, help="see whether the topic exists and what the account may do")
     if error.code() in WRONG:
         return Rejected(said, code=name)
-    if error.fatal():
+    if is_fatal(error):
         return Broken(said, code=name, help="this producer or consumer is at its end; make a new one")
     return Unavailable(said, code=name)
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the producer or consumer is at its end. A consumer's fatal error says `fatal() == False` and hides the
+    real code in its text (confluent-kafka-python#869)."""
+    return bool(error.fatal()) or error.code() == KafkaError._FATAL
 
 
 def base(settings: KafkaSettings, told: Callable[[KafkaError], None]) -> dict[str, Any]:

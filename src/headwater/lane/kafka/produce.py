@@ -278,7 +278,7 @@ class KafkaProducer:
 
     def told(self, error: KafkaError) -> None:
         """An error that belongs to no event."""
-        if error.fatal():
+        if driver.is_fatal(error):
             self.failure = driver.translate(error, "producing")
         elif error.code() == KafkaError._ALL_BROKERS_DOWN and self.happenings and self.loop:
             self.loop.call_soon_threadsafe(self.happenings.emit, KafkaUnreachable(error=error.str()))
