@@ -99,6 +99,11 @@ class KafkaConsumer:
         """What this member reads now."""
         return sorted(self.workers)
 
+    async def earliest(self, topic: str, partition: int) -> int:
+        """The first offset that the topic has now. Unavailable: no broker answers."""
+        low, _ = await self.loop.run_in_executor(None, self.poller.watermarks, (topic, partition))
+        return low
+
     async def run(self) -> None:
         """Read until cancelled or stopped; then finish within ``revoke_deadline_s``, commit, and leave what is left."""
         self.loop = asyncio.get_running_loop()
