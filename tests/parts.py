@@ -18,7 +18,7 @@ from headwater.kit.rng import SystemRng
 
 ROOT = Path(__file__).resolve().parent.parent
 NPM = ROOT / ".cache" / "npm"
-MAVEN = ROOT / ".cache" / "maven"
+MAVEN = ROOT / ".cache"
 
 # Debian keeps servers in sbin, which is not on every user's PATH.
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -40,7 +40,7 @@ class Part:
     """The npm package that brings it, put in `.cache/npm`."""
     npm_version: str | None = None
     maven: tuple[str, ...] = ()
-    """The artefacts (group:artefact:version) that bring it, put with all they need in `.cache/maven/<name>`."""
+    """The artefacts (group:artefact:version) that bring it, put with all they need in `.cache/<name>`."""
 
     @property
     def install(self) -> str:

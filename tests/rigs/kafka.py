@@ -14,16 +14,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
+from headwater.kit.clock import SystemClock
 from headwater.kit.signals import end_with_parent
 from tests.parts import MAVEN, free_ports, require_part
 
@@ -131,25 +131,33 @@ class Broker:
         parent = os.getpid()
         with (self.folder / "out.log").open("ab") as out:
             self.process = subprocess.Popen(
-                [self.java, *flags, "-cp", f"{self.jars}/*", "kafka.Kafka", self.folder / "server.properties"],
+                [
+                    self.java,
+                    *flags,
+                    "-cp",
+                    f"{self.jars}/*",
+                    "kafka.Kafka",
+                    self.folder / "server.properties",
+                ],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                preexec_fn=lambda: end_with_parent(parent),
+                preexec_fn=lambda: end_with_parent(parent),  # noqa: PLW1509 - only a prctl
             )
 
     def ready(self) -> None:
         """Wait until its port is open, which in KRaft is when it serves."""
-        until = time.monotonic() + READY_S
+        clock = SystemClock()
+        until_ns = clock.boot_ns() + READY_S * 1e9
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             assert self.process is not None
-            if self.process.poll() is not None or time.monotonic() > until:
+            if self.process.poll() is not None or clock.boot_ns() > until_ns:
                 raise RuntimeError(f"the broker does not come up: {self.said()}")
-            time.sleep(0.05)
+            clock.block(0.05)
 
     def said(self) -> str:
         """The last of what it printed."""
@@ -193,11 +201,11 @@ class Kafka:
         self.admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
         self.topics_made = 0
 
-    def topic(self, name: str = "topic", partitions: int = 1, **config: Any) -> str:
+    def topic(self, name: str = "topic", partitions: int = 1, config: dict[str, str] | None = None) -> str:
         """A new topic with a name that no other has."""
         self.topics_made += 1
         full = f"{name}-{self.topics_made}"
-        wanted = NewTopic(full, partitions, len(self.brokers), config={k: str(v) for k, v in config.items()})
+        wanted = NewTopic(full, partitions, len(self.brokers), config=config or {})
         self.admin.create_topics([wanted], request_timeout=READY_S)[full].result()
         return full
 

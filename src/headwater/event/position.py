@@ -7,8 +7,8 @@ one entry for the clock. Missing is zero. The encoding is canonical, so equal ve
     version u8 = 1 | entries, sorted: kind u8 (0 writer, 1 Kafka, 2 clock), id u64, high u64, low u64   (big endian)
 
 Kind 1 is the offset in a partition of a Kafka topic (protocol.md §8): id of topic and partition, id of the topic's
-making, next offset. A topic that was deleted and made again has another id, and offsets of the two say nothing about each
-other: they are not ``<=`` either way, and cannot be joined. A vector entry is 25 bytes.
+making, next offset. A topic that was deleted and made again has another id, and offsets of the two say nothing
+about each other: they are not ``<=`` either way, and cannot be joined. A vector entry is 25 bytes.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Child:
             [sys.executable, "-m", "tests.contracts.kafka.child", json.dumps(self.options)],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
-            preexec_fn=lambda: end_with_parent(parent),
+            preexec_fn=lambda: end_with_parent(parent),  # noqa: PLW1509 - only a prctl
         )
 
     def kill(self) -> None:
@@ -62,7 +62,9 @@ class Child:
             lines = (self.path / "seen").read_text().splitlines()
         except FileNotFoundError:
             return []
-        return [(int(p), n) for p, first, last in map(str.split, lines) for n in range(int(first), int(last) + 1)]
+        return [
+            (int(p), n) for p, first, last in map(str.split, lines) for n in range(int(first), int(last) + 1)
+        ]
 
     def rows(self) -> list[str]:
         """What is in the warehouse."""
@@ -98,7 +100,7 @@ class Warehouse(Notes):
         self.database.execute("create table if not exists positions (partition int primary key, next int)")
         self.owned: set[int] = set()
 
-    async def on_assign(self, topic: str, partition: int) -> int | None:
+    async def on_assign(self, topic: str, partition: int, first: int) -> int | None:
         self.tell({*self.owned, partition})
         if not self.exact:
             return None
@@ -121,7 +123,9 @@ class Warehouse(Notes):
         self.file.write(f"{partition} {first} {last}\n")
         self.file.flush()
         self.database.execute("begin immediate")
-        self.database.executemany("insert into rows values (?)", [(event.value.decode(),) for event in events])
+        self.database.executemany(
+            "insert into rows values (?)", [(event.value.decode(),) for event in events]
+        )
         self.database.execute("insert or replace into positions values (?, ?)", (partition, last + 1))
         self.database.execute("commit")
         return Advance()

@@ -57,7 +57,7 @@ class Notes(Sink):
     async def answer(self, partition: int, events: Sequence[Event]) -> Answer:
         return Advance()
 
-    async def on_assign(self, topic: str, partition: int) -> int | None:
+    async def on_assign(self, topic: str, partition: int, first: int) -> int | None:
         self.calls.append(("assign", topic, partition))
         return None
 
@@ -97,15 +97,21 @@ async def send(servers: str, topic: str, values: Sequence[bytes], partition: int
         await sending.send_many(topic, [(None, value) for value in values], partition=partition)
 
 
+class Member(KafkaConsumer):
+    """A member whose happenings can be looked at."""
+
+    happenings: Told
+
+
 @asynccontextmanager
 async def member(
     servers: str, sink: Sink, topics: str | Sequence[str], name: str = "node-1", **settings: Any
-) -> AsyncIterator[KafkaConsumer]:
+) -> AsyncIterator[Member]:
     """A running member of the group that is called like the first topic."""
     topics = (topics,) if isinstance(topics, str) else tuple(topics)
     wanted = {"group": f"group-{topics[0]}", **QUICK, **settings}
     async with producer(servers) as dead_letters, tasks.Group("test", lambda *_: None) as group:
-        consumer = KafkaConsumer(
+        consumer = Member(
             KafkaSettings(servers=servers),
             ConsumeSettings(topics=topics, member=name, **wanted),
             sink,
@@ -120,7 +126,7 @@ async def member(
         await asyncio.wait([task], timeout=WITHIN_S)
 
 
-async def until(condition: Callable[[], Any], what: str = "", within_s: float = WITHIN_S) -> None:
+async def until(condition: Callable[..., Any], what: str = "", within_s: float = WITHIN_S) -> None:
     """Wait until it holds."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within_s
@@ -131,16 +137,14 @@ async def until(condition: Callable[[], Any], what: str = "", within_s: float = 
 
 def stored(servers: str, topic: str, partition: int = 0, group: str = "") -> int:
     """The group's offset, negative where it has none."""
-    asking = Consumer(
-        {"bootstrap.servers": servers, "group.id": group or f"group-{topic}", "log_level": 0}
-    )
+    asking = Consumer({"bootstrap.servers": servers, "group.id": group or f"group-{topic}", "log_level": 0})
     try:
         return int(asking.committed([TopicPartition(topic, partition)], 10)[0].offset)
     finally:
         asking.close()
 
 
-def content(servers: str, topic: str) -> dict[int, list[Any]]:
+def content(servers: str, topic: str) -> dict[Any, list[Any]]:
     """Everything in a topic: partition → messages, read without a group."""
     reading = Consumer(
         {
@@ -155,7 +159,7 @@ def content(servers: str, topic: str) -> dict[int, list[Any]]:
     try:
         partitions = list(reading.list_topics(topic, 10).topics[topic].partitions)
         reading.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-        found: dict[int, list[Any]] = {partition: [] for partition in partitions}
+        found: dict[Any, list[Any]] = {partition: [] for partition in partitions}
         open_ones = set(partitions)
         while open_ones:
             for message in reading.consume(10_000, 0.2):

@@ -8,7 +8,7 @@ import pytest
 
 from headwater.kit.errors import Misconfigured, Rejected
 from headwater.lane.kafka.keys import partition_of
-from tests.contracts.kafka.group import content, producer
+from tests.contracts.kafka.group import content, producer, until
 from tests.rigs.kafka import Kafka
 
 pytestmark = [pytest.mark.real("java", "kafka"), pytest.mark.slow]
@@ -37,7 +37,9 @@ async def test_k1_every_key_goes_to_the_partition_that_murmur2_says(kafka: Kafka
 async def test_k1_a_full_queue_makes_callers_wait_in_order_and_drops_nothing(kafka: Kafka) -> None:
     topic = kafka.topic()
     count = 2_000
-    async with producer(kafka.servers, queue_events_max=10, queue_bytes_max=10_000, event_bytes_max=1_000) as sending:
+    async with producer(
+        kafka.servers, queue_events_max=10, queue_bytes_max=10_000, event_bytes_max=1_000
+    ) as sending:
         most = 0
 
         async def one(number: int) -> None:
@@ -64,7 +66,9 @@ async def test_k1_what_can_never_be_sent_is_refused_and_nothing_of_it_goes(kafka
     assert [message.value() for message in content(kafka.servers, topic)[0]] == [b"last"]
 
 
-async def test_k1_a_broker_killed_and_restarted_under_load_loses_doubles_and_mixes_up_nothing(own_kafka: Kafka) -> None:
+async def test_k1_a_broker_killed_and_restarted_under_load_loses_doubles_and_mixes_up_nothing(
+    own_kafka: Kafka,
+) -> None:
     topic = own_kafka.topic(partitions=3)
     broker = own_kafka.brokers[0]
     keys, rounds = 20, 400
@@ -81,8 +85,7 @@ async def test_k1_a_broker_killed_and_restarted_under_load_loses_doubles_and_mix
         async def faults() -> None:
             loop = asyncio.get_running_loop()
             for share in (0.2, 0.6):
-                while len(acknowledged) < share * keys * rounds:
-                    await asyncio.sleep(0.01)
+                await until(lambda share=share: len(acknowledged) >= share * keys * rounds)
                 await loop.run_in_executor(None, broker.kill)
                 broker.start()
                 await loop.run_in_executor(None, broker.ready)

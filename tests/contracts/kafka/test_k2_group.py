@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -38,7 +39,9 @@ async def test_k2_a_planned_move_takes_only_what_moves_and_stops_nothing_else(ka
     loading = asyncio.get_running_loop().create_task(load())
     async with member(kafka.servers, first, topic, "node-1", heartbeat_s=0.5, session_timeout_s=6) as one:
         await until(lambda: len(one.partitions) == 6 and len(seen) == 6)
-        async with member(kafka.servers, second, topic, "node-2", heartbeat_s=0.5, session_timeout_s=6) as two:
+        async with member(
+            kafka.servers, second, topic, "node-2", heartbeat_s=0.5, session_timeout_s=6
+        ) as two:
             await until(lambda: len(one.partitions) == len(two.partitions) == 3)
             await asyncio.sleep(1)
             stayed = {partition for _, partition in one.partitions}
@@ -49,7 +52,7 @@ async def test_k2_a_planned_move_takes_only_what_moves_and_stops_nothing_else(ka
         await loading
     for partition in stayed:
         times = seen[partition]
-        assert max(after - before for before, after in zip(times, times[1:], strict=False)) < 2.0
+        assert max(after - before for before, after in itertools.pairwise(times)) < 2.0
 
 
 async def test_k2_a_restart_within_the_session_moves_nothing(kafka: Kafka) -> None:

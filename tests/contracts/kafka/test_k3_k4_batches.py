@@ -83,7 +83,10 @@ async def test_k3_an_event_over_the_size_is_a_batch_of_its_own(kafka: Kafka) -> 
 async def test_k3_a_batch_is_closed_by_age(kafka: Kafka) -> None:
     topic, sink = kafka.topic(), Notes()
     loop = asyncio.get_running_loop()
-    async with producer(kafka.servers) as sending, member(kafka.servers, sink, topic, batch_age_s=1.0) as running:
+    async with (
+        producer(kafka.servers) as sending,
+        member(kafka.servers, sink, topic, batch_age_s=1.0) as running,
+    ):
         await until(lambda: running.partitions)
         await sending.send(topic, b"first")
         begin = loop.time()

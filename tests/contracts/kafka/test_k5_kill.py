@@ -41,7 +41,9 @@ async def load(kafka: Kafka, topic: str) -> AsyncIterator[list[int]]:
 async def next_life(child: Child) -> list[tuple[int, int]]:
     """What the child saw since now, once that is something of both partitions."""
     lines = len(child.seen())
-    await until(lambda: len({partition for partition, _ in child.seen()[lines:]}) == 2, "events of both partitions")
+    await until(
+        lambda: len({partition for partition, _ in child.seen()[lines:]}) == 2, "events of both partitions"
+    )
     return child.seen()[lines:]
 
 
@@ -60,7 +62,9 @@ async def test_k5_killed_twenty_times_a_warehouse_with_its_position_has_each_eve
         assert Counter(map(int, child.rows())) == Counter(range(sent[0]))
 
 
-async def test_k5_killed_every_offset_is_seen_and_repeats_are_those_since_the_last_commit(kafka: Kafka) -> None:
+async def test_k5_killed_every_offset_is_seen_and_repeats_are_those_since_the_last_commit(
+    kafka: Kafka,
+) -> None:
     topic = kafka.topic(partitions=2)
     repeats = 0
     with Child(kafka.servers, topic, name="node-1", commit_interval_s=0.5, **OPTIONS) as child:

@@ -44,7 +44,7 @@ async def test_k6_bad_events_go_to_the_dead_letter_topic_and_all_others_go_on_in
         kafka.servers, sink, topic, batch_events_max=100, retries_max=2, dead_letter_topic=dead
     ) as running:
         await until(lambda: stored(kafka.servers, topic) == 100)
-        told = running.happenings.of(KafkaDeadLetter)  # type: ignore[attr-defined]  # the test's own
+        told = running.happenings.of(KafkaDeadLetter)
     assert [int(value) for value in sink.taken] == [n for n in range(100) if n not in (3, 77)]
     letters = content(kafka.servers, dead)[0]
     assert [(letter.key(), letter.value()) for letter in letters] == [(b"k3", b"3"), (b"k77", b"77")]
@@ -83,9 +83,7 @@ async def test_k6_a_dead_letter_among_events_that_are_held_is_passed_only_with_t
     topic, dead = kafka.topic(), kafka.topic("dead")
     sink = Picky(b"4", answer=Hold())
     await send(kafka.servers, topic, [b"%d" % n for n in range(10)])
-    async with member(
-        kafka.servers, sink, topic, batch_events_max=5, retries_max=0, dead_letter_topic=dead
-    ):
+    async with member(kafka.servers, sink, topic, batch_events_max=5, retries_max=0, dead_letter_topic=dead):
         await until(lambda: len(sink.taken) == 9)
         await asyncio.sleep(0.4)
         assert stored(kafka.servers, topic) == 0
@@ -94,7 +92,9 @@ async def test_k6_a_dead_letter_among_events_that_are_held_is_passed_only_with_t
         await until(lambda: stored(kafka.servers, topic) == 11)
 
 
-async def test_k6_a_sink_that_says_it_is_down_waits_alone_and_the_group_keeps_the_member(kafka: Kafka) -> None:
+async def test_k6_a_sink_that_says_it_is_down_waits_alone_and_the_group_keeps_the_member(
+    kafka: Kafka,
+) -> None:
     topic = kafka.topic(partitions=2)
 
     class Down(Picky):
@@ -102,14 +102,24 @@ async def test_k6_a_sink_that_says_it_is_down_waits_alone_and_the_group_keeps_th
 
         async def answer(self, partition: int, events: Sequence[Event]) -> Answer:
             if partition == 0 and self.down:
-                raise Unavailable("the warehouse is away") if len(self.batches) % 2 else Busy("full", retry_after_s=0.1)
+                raise (
+                    Unavailable("the warehouse is away")
+                    if len(self.batches) % 2
+                    else Busy("full", retry_after_s=0.1)
+                )
             return await super().answer(partition, events)
 
     sink = Down()
     async with (
         producer(kafka.servers, linger_ms=0) as sending,
         member(
-            kafka.servers, sink, topic, session_timeout_s=2.0, heartbeat_s=0.3, ahead_bytes_max=20_000, retries_max=1
+            kafka.servers,
+            sink,
+            topic,
+            session_timeout_s=2.0,
+            heartbeat_s=0.3,
+            ahead_bytes_max=20_000,
+            retries_max=1,
         ) as running,
     ):
         for n in range(60):
@@ -120,11 +130,13 @@ async def test_k6_a_sink_that_says_it_is_down_waits_alone_and_the_group_keeps_th
             await asyncio.sleep(0.05)
         await until(lambda: len(sink.taken) == 60)
         worker = running.workers[topic, 0][0]
-        assert worker.part.waiting_bytes < 120_000 * 1.84 / 1.2 / 2  # about half of what was sent: it is paused
-        assert len(running.happenings.of(KafkaSinkDown)) == 1  # type: ignore[attr-defined]
+        assert (
+            worker.part.waiting_bytes < 120_000 * 1.84 / 1.2 / 2
+        )  # about half of what was sent: it is paused
+        assert len(running.happenings.of(KafkaSinkDown)) == 1
         sink.down = False
         await until(lambda: len(sink.taken) == 660)
-        assert len(running.happenings.of(KafkaSinkBack)) == 1  # type: ignore[attr-defined]
+        assert len(running.happenings.of(KafkaSinkBack)) == 1
     assert len(sink.told("assign")) == 2
     assert not sink.told("lost")
     assert [value for value in sink.taken if not value.startswith(b"other")] == [

@@ -24,7 +24,9 @@ async def test_k7_a_new_group_reads_from_the_earliest(kafka: Kafka) -> None:
         await until(lambda: sink.values == [b"old"])
 
 
-async def test_k7_a_new_group_with_latest_begins_at_the_end_and_stays_there_over_a_restart(kafka: Kafka) -> None:
+async def test_k7_a_new_group_with_latest_begins_at_the_end_and_stays_there_over_a_restart(
+    kafka: Kafka,
+) -> None:
     topic, sink, again = kafka.topic(), Notes(), Notes()
     await send(kafka.servers, topic, [b"old"] * 5)
     async with member(kafka.servers, sink, topic, begin="latest") as running:
@@ -56,7 +58,9 @@ def trim(kafka: Kafka, topic: str, below: int) -> None:
     kafka.admin.delete_records([wanted])[wanted].result()
 
 
-@pytest.mark.parametrize(("policy", "target", "values"), [("earliest", 70, list(range(70, 100))), ("latest", 100, [])])
+@pytest.mark.parametrize(
+    ("policy", "target", "values"), [("earliest", 70, list(range(70, 100))), ("latest", 100, [])]
+)
 async def test_k7_out_of_range_goes_on_by_policy_and_tells_what_is_skipped(
     kafka: Kafka, policy: str, target: int, values: list[int]
 ) -> None:
@@ -67,10 +71,10 @@ async def test_k7_out_of_range_goes_on_by_policy_and_tells_what_is_skipped(
     await send(kafka.servers, topic, [b"%d" % n for n in range(30, 100)])
     trim(kafka, topic, 70)
     async with member(kafka.servers, sink, topic, out_of_range=policy) as running:
-        await until(lambda: running.happenings.of(KafkaOffsetsSkipped))  # type: ignore[attr-defined]
+        await until(lambda: running.happenings.of(KafkaOffsetsSkipped))
         await send(kafka.servers, topic, [b"100"])
         await until(lambda: stored(kafka.servers, topic) == 101)
-        (told,) = running.happenings.of(KafkaOffsetsSkipped)  # type: ignore[attr-defined]
+        (told,) = running.happenings.of(KafkaOffsetsSkipped)
     assert (told.topic, told.partition, told.begin, told.end, told.policy) == (topic, 0, 30, target, policy)
     assert [int(value) for value in sink.values] == [*values, 100]
 
@@ -81,10 +85,10 @@ async def test_k7_out_of_range_with_stop_stops(kafka: Kafka) -> None:
     trim(kafka, topic, 6)
 
     class Knows(Notes):
-        async def on_assign(self, topic: str, partition: int) -> int | None:
+        async def on_assign(self, topic: str, partition: int, first: int) -> int | None:
             return 2
 
-    with pytest.raises(Misconfigured, match="offset 2 of .* is gone; the topic holds 6 up to 10"):
+    with pytest.raises(Misconfigured, match=r"offset 2 of .* is gone; the topic holds 6 up to 10"):
         async with member(kafka.servers, Knows(), topic, out_of_range="stop") as running:
             await asyncio.wait_for(running.ending.wait(), 20)
 
@@ -106,13 +110,19 @@ async def test_k8_the_rate_is_kept_over_all_partitions_within_ten_percent(kafka:
 @pytest.mark.parametrize(("partitions", "shares"), [(3, [1, 2]), (2, [1, 1])])
 async def test_k9_balanced_shares_partitions_evenly(kafka: Kafka, partitions: int, shares: list[int]) -> None:
     topic = kafka.topic(partitions=partitions)
-    async with member(kafka.servers, Notes(), topic, "a") as one, member(kafka.servers, Notes(), topic, "b") as two:
+    async with (
+        member(kafka.servers, Notes(), topic, "a") as one,
+        member(kafka.servers, Notes(), topic, "b") as two,
+    ):
         await until(lambda: sorted((len(one.partitions), len(two.partitions))) == shares)
 
 
 async def test_k9_balanced_over_many_topics_the_load_differs_by_one_partition_at_most(kafka: Kafka) -> None:
     topics = [kafka.topic(partitions=3) for _ in range(5)]
-    async with member(kafka.servers, Notes(), topics, "a") as one, member(kafka.servers, Notes(), topics, "b") as two:
+    async with (
+        member(kafka.servers, Notes(), topics, "a") as one,
+        member(kafka.servers, Notes(), topics, "b") as two,
+    ):
         await until(lambda: sorted((len(one.partitions), len(two.partitions))) == [7, 8])
     assert len(topics) * 3 == 15
 
@@ -131,7 +141,7 @@ async def test_k9_fixed_and_explicit_read_their_own_and_tell_what_nobody_reads(k
         ) as running:
             await until(lambda sink=sink, mine=mine: len(sink.events) == len(mine))
             assert [partition for _, partition in running.partitions] == mine
-            (told,) = running.happenings.of(KafkaPartitionsUnowned)  # type: ignore[attr-defined]
+            (told,) = running.happenings.of(KafkaPartitionsUnowned)
             assert (told.topic, told.partitions) == (topic, unowned)
             await until(lambda mine=mine, group=group: stored(kafka.servers, topic, mine[0], group) == 1)
             if allocation is explicit:

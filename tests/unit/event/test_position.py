@@ -20,9 +20,7 @@ u64 = st.integers(0, 2**64 - 1)
 small = st.integers(0, 5)
 writers = st.dictionaries(st.builds(WriterId, small), st.builds(Position, small, small))
 # One making of each topic, so that offsets can be compared.
-offsets = st.dictionaries(
-    st.builds(KafkaId, small), st.builds(KafkaPosition, st.just(7), small)
-)
+offsets = st.dictionaries(st.builds(KafkaId, small), st.builds(KafkaPosition, st.just(7), small))
 vectors = st.builds(Vector, writers, small, offsets)
 
 
@@ -31,9 +29,18 @@ def test_vectors_without_kafka_have_the_bytes_that_they_always_had() -> None:
     old = Vector({WriterId(0xABC0001): Position(3, 4), WriterId(1): Position(0, 9)}, clock=5)
     assert old.encode().hex() == (
         "01"
-        "00" "0000000000000001" "0000000000000000" "0000000000000009"
-        "00" "000000000abc0001" "0000000000000003" "0000000000000004"
-        "02" "0000000000000000" "0000000000000005" "0000000000000000"
+        "00"
+        "0000000000000001"
+        "0000000000000000"
+        "0000000000000009"
+        "00"
+        "000000000abc0001"
+        "0000000000000003"
+        "0000000000000004"
+        "02"
+        "0000000000000000"
+        "0000000000000005"
+        "0000000000000000"
     )
 
 
@@ -41,9 +48,18 @@ def test_a_kafka_offset_stands_between_writers_and_clock() -> None:
     vector = Vector({WriterId(1): Position(2, 3)}, 4, {KafkaId(0xFF): KafkaPosition(0xAA, 17)})
     assert vector.encode().hex() == (
         "01"
-        "00" "0000000000000001" "0000000000000002" "0000000000000003"
-        "01" "00000000000000ff" "00000000000000aa" "0000000000000011"
-        "02" "0000000000000000" "0000000000000004" "0000000000000000"
+        "00"
+        "0000000000000001"
+        "0000000000000002"
+        "0000000000000003"
+        "01"
+        "00000000000000ff"
+        "00000000000000aa"
+        "0000000000000011"
+        "02"
+        "0000000000000000"
+        "0000000000000004"
+        "0000000000000000"
     )
 
 

@@ -99,11 +99,6 @@ class KafkaConsumer:
         """What this member reads now."""
         return sorted(self.workers)
 
-    async def earliest(self, topic: str, partition: int) -> int:
-        """The first offset that the topic has now. Unavailable: no broker answers."""
-        low, _ = await self.loop.run_in_executor(None, self.poller.watermarks, (topic, partition))
-        return low
-
     async def run(self) -> None:
         """Read until cancelled or stopped; then finish within ``revoke_deadline_s``, commit, and leave what is left."""
         self.loop = asyncio.get_running_loop()
@@ -145,9 +140,9 @@ class KafkaConsumer:
 
     # -- partitions come and go ----------------------------------------------------------------------------------------
 
-    async def positions(self, places: Sequence[Place]) -> list[int | None]:
-        """Where the sink wants to begin."""
-        return [await self.sink.on_assign(*place) for place in places]
+    async def positions(self, firsts: Mapping[Place, int]) -> list[int | None]:
+        """Where the sink wants to begin; ``firsts``: the first offset that each partition has."""
+        return [await self.sink.on_assign(*place, first) for place, first in firsts.items()]
 
     def start(self, parts: Sequence[Part], owned: int, of_all: int) -> None:
         """These partitions are ours."""
@@ -354,9 +349,7 @@ class Poller:
             self.tell_unowned()
             mine = allocate.own(self.settings.allocation, self.settings.member, self.counts)
             fresh = [(topic, n) for topic, numbers in mine.items() for n in numbers]
-            self.assigned(
-                self.driver, [TopicPartition(*place) for place in fresh if place not in self.parts]
-            )
+            self.assigned(self.driver, [TopicPartition(*place) for place in fresh if place not in self.parts])
 
     def tell_unowned(self) -> None:
         for topic, numbers in allocate.unowned(self.settings.allocation, self.counts).items():
@@ -394,11 +387,15 @@ class Poller:
     def assigned(self, _: object, partitions: list[TopicPartition]) -> None:
         """These are ours from now on, beside those that we have."""
         places = [(one.topic, one.partition) for one in partitions]
-        wishes = self.on_loop(self.consumer.positions(places), ASK_S) if places else []
+        marks = {place: self.watermarks(place) for place in places}
+        firsts = {place: low for place, (low, _) in marks.items()}
+        wishes = self.on_loop(self.consumer.positions(firsts), ASK_S) if places else []
         stored = self.offsets_of([place for place, wish in zip(places, wishes, strict=True) if wish is None])
         parts = []
         for place, wish in zip(places, wishes, strict=True):
-            parts.append(self.open(place, stored[place] if wish is None else wish, wish is None))
+            parts.append(
+                self.open(place, stored[place] if wish is None else wish, wish is None, *marks[place])
+            )
         if self.settings.allocation.mode == "balanced":
             self.counts |= {topic: n for topic in {t for t, _ in places} if (n := self.count_of(topic))}
         self.consumer.post(self.consumer.start, parts, len(self.parts), sum(self.counts.values()))
@@ -416,13 +413,10 @@ class Poller:
             self.clock.block(0.3)
         raise driver.translate(about.error, f"looking for the topic {topic}")
 
-    def open(self, place: Place, offset: int, is_stored: bool) -> Part:
+    def open(self, place: Place, offset: int, is_stored: bool, low: int, high: int) -> Part:
         """A partition to read from ``offset``, or where that is negative from where new groups begin."""
         if offset < 0:
-            low, high = self.watermarks(place)
-            offset = begin.first_offset(
-                self.settings.begin, place[1], self.known[place[0]], low, high
-            )
+            offset = begin.first_offset(self.settings.begin, place[1], self.known[place[0]], low, high)
             is_stored = False
         part = Part(*place, offset, self.settings)
         self.parts[place] = part
@@ -535,7 +529,9 @@ class Poller:
             raise driver.translate(error, f"member {self.settings.member} of group {self.settings.group}")
         if error.code() == KafkaError._AUTO_OFFSET_RESET and place in self.parts:
             self.out_of_range(place, error)
-        elif isinstance(translated := driver.translate(error, f"reading {place[0]}/{place[1]}"), Misconfigured):
+        elif isinstance(
+            translated := driver.translate(error, f"reading {place[0]}/{place[1]}"), Misconfigured
+        ):
             raise translated
 
     def out_of_range(self, place: Place, error: KafkaError) -> None:

@@ -29,7 +29,7 @@ WRONG = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVAL
 def translate(error: KafkaError | KafkaException, doing: str) -> HeadwaterError:
     """The error that says what to do next. What is not known better is Unavailable: Kafka heals most by itself."""
     if isinstance(error, KafkaException):
-        error = error.args[0]
+        return translate(error.args[0], doing)
     said = f"{doing}: {error.str()}"
     name = f"kafka_{error.name().strip('_').lower()}"
     if error.code() in FENCED or (is_fatal(error) and "group.instance.id" in error.str()):

@@ -1,10 +1,10 @@
 """What the nodes put into the topic ``raw``: pieces of one writer's log for one partition (DATA of protocol.md §6, §8).
 
 A Kafka record's value is one frame: version u8 = 1, then msgpack
-``[home, writer, [log, seq] from, [log, seq] to, [[first_seq, events, header, payload], …], cut]``. Blocks are of the log that ``to``
-names, one after the other without a gap; what header and payload hold is the lane's (here they are bytes). ``cut`` is
-not empty on the last frame of a cut: its T, as the lane keeps it. A frame without blocks says that there is nothing for the
-partition up to ``to``.
+``[home, writer, [log, seq] from, [log, seq] to, [[first_seq, events, header, payload], …], cut]``. Blocks are of
+the log that ``to`` names, one after the other without a gap; what header and payload hold is the lane's (here they
+are bytes). ``cut`` is not empty on the last frame of a cut: its T, as the lane keeps it. A frame without blocks
+says that there is nothing for the partition up to ``to``.
 
 A block may have 4 MiB (protocol.md §2): the topic needs ``TOPIC_CONFIG``.
 """

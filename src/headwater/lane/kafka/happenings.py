@@ -15,8 +15,8 @@ class KafkaUnreachable(Happening):
 
 
 class KafkaOffsetsSkipped(Happening):
-    """Events of a topic were gone before they were read: those from ``begin`` up to ``end`` are skipped. Where ``end`` is the
-    smaller one, the topic ends before the offset, and events may come twice."""
+    """Events of a topic were gone before they were read: those from ``begin`` up to ``end`` are skipped. Where
+    ``end`` is the smaller one, the topic ends before the offset, and events may come twice."""
 
     level: ClassVar[Level] = "error"
     group: str
@@ -80,7 +80,8 @@ class KafkaPartitionsLost(Happening):
 
 
 class KafkaLaneBaseline(Happening):
-    """The topic does not hold the beginning of a writer any more: its events from ``begin`` up to ``end`` come by no frame."""
+    """The topic does not hold the beginning of a writer any more: its events from ``begin`` up to ``end`` come by
+    no frame."""
 
     level: ClassVar[Level] = "warning"
     partition: int

@@ -1,20 +1,21 @@
-"""The Kafka lane (protocol.md §8): a home's cuts go as frames to a topic; the owner of a partition takes them from there.
+"""The Kafka lane (protocol.md §8): a home's cuts go as frames to a topic, and the owner of a partition takes them there.
 
-Home: ``Cursor`` keeps how far each partition has each writer, ``LaneHome`` sends. What is acknowledged by all partitions is the
-cursor; it is soft, a restart begins from any older one, and Kafka being down is a backlog in the home's own log.
+Home: ``Cursor`` keeps how far each partition has each writer, ``LaneHome`` sends. What is acknowledged by all
+partitions is the cursor; it is soft, a restart begins from any older one, and Kafka being down is a backlog in the
+home's own log.
 
-Owner: ``Reader`` decides about each frame by INV-LANE-1: a frame that begins above what we have is not taken; of others we take what is
-at or above it. So frames may come twice, overlap, or come again from an older cursor, and each block is handed to
-``append`` once, in order. ``LaneSink`` puts that behind a KafkaConsumer.
+Owner: ``Reader`` decides about each frame by INV-LANE-1: a frame that begins above what we have is not taken; of
+others we take what is at or above it. So frames may come twice, overlap, or come again from an older cursor, and
+each block is handed to ``append`` once, in order. ``LaneSink`` puts that behind a KafkaConsumer.
 
-A frame of an unknown writer is a baseline only where the topic was read from its first event: there is nothing before it.
-Any other gap sends the reader back to the first event once, and then asks the home to produce again.
+A frame of an unknown writer is a baseline only where the topic was read from its first event: there is nothing
+before it. Any other gap sends the reader back to the first event once, and then asks the home to produce again.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from headwater.event.position import ZERO, Position, WriterId
@@ -50,7 +51,9 @@ class Cursor:
         """A frame up to ``to`` goes out; what to call when it is acknowledged."""
         place = partition, writer
         if to < self.next(partition, writer):
-            raise Broken(f"a frame up to {to} after one up to {self.next(partition, writer)}", code="lane_order")
+            raise Broken(
+                f"a frame up to {to} after one up to {self.next(partition, writer)}", code="lane_order"
+            )
         waiting = self.waiting.setdefault(place, deque())
         done = [False]
         waiting.append((to, done))
@@ -117,7 +120,9 @@ class LaneHome:
                 self.topic, [(key, frames.encode(piece)) for piece in pieces], partition=partition
             )
         except BaseException:
-            self.cursor.back(partition, writer, self.cursor.acked.get((partition, writer), self.start(writer)))
+            self.cursor.back(
+                partition, writer, self.cursor.acked.get((partition, writer), self.start(writer))
+            )
             raise
         acknowledge()
 
@@ -197,25 +202,20 @@ class Mirror(Protocol):
 
 
 class LaneSink(Sink):
-    """Frames of the topic to the mirror. An offset is done when the mirror has its blocks; what must be read again after a
-    crash, the mirror's ``offset`` says."""
+    """Frames of the topic to the mirror. An offset is done when the mirror has its blocks; what must be read again
+    after a crash, the mirror's ``offset`` says."""
 
-    def __init__(
-        self,
-        mirror: Mirror,
-        earliest: Callable[[str, int], Awaitable[int]],
-        emit: Callable[[Happening], None],
-    ) -> None:
-        """``earliest``: the first offset that the topic has (KafkaConsumer.earliest)."""
+    def __init__(self, mirror: Mirror, emit: Callable[[Happening], None]) -> None:
         self.mirror = mirror
-        self.earliest = earliest
         self.emit = emit
         self.readers: dict[int, Reader] = {}
+        self.firsts: dict[int, int] = {}
         self.asked: dict[tuple[int, WriterId], Position] = {}
 
-    async def on_assign(self, topic: str, partition: int) -> int | None:
-        begin, first = self.mirror.offset(partition), await self.earliest(topic, partition)
+    async def on_assign(self, topic: str, partition: int, first: int) -> int | None:
+        begin = self.mirror.offset(partition)
         offset = first if begin is None else begin
+        self.firsts[partition] = first
         self.readers[partition] = Reader(self.mirror.vector(partition), from_start=offset <= first)
         return offset
 
@@ -230,7 +230,7 @@ class LaneSink(Sink):
                 self.take(partition, frame, result)
             elif not reader.from_start:
                 reader.from_start = True
-                return Revert(await self.earliest(topic, partition))
+                return Revert(self.firsts[partition])
             elif self.asked.get((partition, frame.writer)) != result.mine:
                 self.asked[partition, frame.writer] = result.mine
                 await self.mirror.ask(partition, frame.home, frame.writer, result.mine)

@@ -195,7 +195,9 @@ class KafkaProducer:
         if taken == len(messages):
             return
         error = next(message["_error"] for message in messages if "_error" in message)
-        self.refused.append((chunk, len(messages) - taken, error))  # the other thread counts, so that one does
+        self.refused.append(
+            (chunk, len(messages) - taken, error)
+        )  # the other thread counts, so that one does
 
     def size_of(self, key: bytes | None, value: bytes) -> int:
         size = len(value) + (len(key) if key else 0)

@@ -66,7 +66,8 @@ class ProduceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     def __post_init__(self) -> None:
         if self.event_bytes_max > self.queue_bytes_max:
             raise ValueError(
-                f"event_bytes_max: expected at most queue_bytes_max ({self.queue_bytes_max}), got {self.event_bytes_max}"
+                f"event_bytes_max: expected at most queue_bytes_max ({self.queue_bytes_max}),"
+                f" got {self.event_bytes_max}"
             )
         for name in ("queue_events_max", "event_bytes_max"):
             if getattr(self, name) < 1:
@@ -130,7 +131,8 @@ class ConsumeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     begin: Literal["earliest", "latest"] = "earliest"
     """Where a new group begins; partitions that were made later are always read from their first event (K7)."""
     out_of_range: Policy = "earliest"
-    """What to do when the offset is not there any more: go on from the first or behind the last event that is, or stop."""
+    """What to do when the offset is not there any more: go on from the first or behind the last event that is, or
+    stop."""
 
     retries_max: int = 5
     """How often a batch that the sink failed on is tried again as it is, before the bad event is looked for (K6)."""
@@ -154,7 +156,8 @@ class ConsumeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             )
         if self.heartbeat_s * 2 > self.session_timeout_s:
             raise ValueError(
-                f"heartbeat_s: expected at most half of session_timeout_s ({self.session_timeout_s}), got {self.heartbeat_s}"
+                f"heartbeat_s: expected at most half of session_timeout_s ({self.session_timeout_s}),"
+                f" got {self.heartbeat_s}"
             )
         if self.events_per_s_max < 0:
             raise ValueError(f"events_per_s_max: expected 0 or more, got {self.events_per_s_max}")

@@ -54,7 +54,8 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """Go back to ``offset`` (None: to the first that is not done) after ``wait_s``; what the sink held it has dropped."""
+    """Go back to ``offset`` (None: to the first that is not done) after ``wait_s``; what the sink held it has
+    dropped."""
 
     offset: int | None = None
     wait_s: float = 0.0
@@ -65,7 +66,7 @@ Answer = Advance | Hold | Revert
 
 
 class Sink(ABC):
-    """Override what you need."""
+    """Override what you need (the others do nothing, on purpose: B027)."""
 
     @abstractmethod
     async def on_batch(
@@ -73,12 +74,13 @@ class Sink(ABC):
     ) -> Answer:
         """Events of one partition, in order, none between ``first`` and ``last`` left out."""
 
-    async def on_assign(self, topic: str, partition: int) -> int | None:
-        """The partition is this member's from now on. The offset to read from, where the sink knows better than the group:
-        one that keeps its position beside its rows gets each event exactly once by it."""
+    async def on_assign(self, topic: str, partition: int, first: int) -> int | None:
+        """The partition is this member's from now on; its events begin at ``first``. The answer is the offset to
+        read from, where the sink knows better than the group: one that keeps its position beside its rows gets each
+        event exactly once by it."""
         return None
 
-    async def on_committed(self, topic: str, partition: int, offset: int) -> None:
+    async def on_committed(self, topic: str, partition: int, offset: int) -> None:  # noqa: B027
         """The brokers keep: everything below ``offset`` is done."""
 
     async def on_idle(self, topic: str, partition: int) -> Answer | None:
@@ -89,5 +91,5 @@ class Sink(ABC):
         """The partition goes to somebody else: finish what is held within ``deadline_s`` and Advance, or drop it."""
         return None
 
-    async def on_lost(self, topic: str, partition: int) -> None:
+    async def on_lost(self, topic: str, partition: int) -> None:  # noqa: B027
         """The partition is somebody else's already: what is held must be dropped."""

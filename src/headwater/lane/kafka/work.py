@@ -20,7 +20,8 @@ from headwater.lane.kafka.rate import Rate
 from headwater.lane.kafka.sink import Advance, Answer, Event, Hold, Revert, Sink
 
 Bury = Callable[[str, int, Event, Exception, int], Awaitable[None]]
-"""Topic, partition, event, the sink's error, attempts → the event is in the dead-letter topic; Unavailable, Busy: not yet."""
+"""Topic, partition, event, the sink's error, attempts → the event is in the dead-letter topic; Unavailable, Busy:
+not yet."""
 
 
 class Worker:
@@ -160,7 +161,8 @@ class Worker:
             return
 
     async def offer(self, events: Sequence[Event]) -> Exception | None:
-        """The sink's answer to these events is applied; its error is returned. What it declares to pass is waited out."""
+        """The sink's answer to these events is applied; its error is returned. What it declares to pass is waited
+        out."""
         part = self.part
         refusals = 0
         while True:

@@ -73,9 +73,9 @@ def test_inv_lane_1_a_frame_above_mine_is_not_taken_and_below_mine_is_ignored() 
     assert reader.apply(Frame(7, WRITER, at(30), at(40), (block(30),))) == Gap(at(20), at(30))
     assert reader.vector == {WRITER: at(20)}
     assert reader.apply(Frame(7, WRITER, at(0), at(20), (block(0), block(10)))) == Taken(())
-    assert reader.apply(Frame(7, WRITER, at(0), at(40), (block(0), block(10), block(20), block(30)))) == Taken(
-        [block(20), block(30)]
-    )
+    assert reader.apply(
+        Frame(7, WRITER, at(0), at(40), (block(0), block(10), block(20), block(30)))
+    ) == Taken([block(20), block(30)])
     assert reader.vector == {WRITER: at(40)}
 
 
@@ -201,6 +201,9 @@ def test_inv_lane_1_left_out_a_repeated_frame_doubles(
     take: Callable[[Reader, Frame], Sequence[Block]], right: bool
 ) -> None:
     reader = Reader({}, from_start=True)
-    repeated = [Frame(7, WRITER, at(0), at(10), (block(0),)), Frame(7, WRITER, at(0), at(20), (block(0), block(10)))]
+    repeated = [
+        Frame(7, WRITER, at(0), at(10), (block(0),)),
+        Frame(7, WRITER, at(0), at(20), (block(0), block(10))),
+    ]
     taken = [one for frame in repeated for one in take(reader, frame)]
     assert (taken == [block(0), block(10)]) is right

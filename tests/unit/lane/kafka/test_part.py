@@ -39,7 +39,9 @@ class Commits(RuleBasedStateMachine):
     @rule(back=st.integers(1, 20))
     def come_again_or_late(self, back: int) -> None:
         before = list(self.part.waiting)
-        self.part.add([event(n) for n in self.log if self.part.next - back <= n < self.part.next], self.part.epoch, 0)
+        self.part.add(
+            [event(n) for n in self.log if self.part.next - back <= n < self.part.next], self.part.epoch, 0
+        )
         self.part.add([event(n) for n in self.log if n >= self.part.next], self.part.epoch - 1, 0)
         assert list(self.part.waiting) == before
 

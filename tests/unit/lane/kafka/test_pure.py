@@ -134,8 +134,16 @@ def test_pieces_keep_both_bounds_and_an_oversize_event_is_a_piece_of_its_own() -
         (KafkaSettings, {"servers": "a:1", "sevrers": 1}, "unknown field"),
         (ProduceSettings, {"queue_bytes_max": 10}, "event_bytes_max: expected at most queue_bytes_max"),
         (ConsumeSettings, {"group": "g", "topics": [], "member": "m"}, "at least one of `topics`"),
-        (ConsumeSettings, {"group": "g", "topics": ["t"], "member": "m", "batch_bytes": 1 << 30}, "batch_bytes_max"),
-        (ConsumeSettings, {"group": "g", "topics": ["t"], "member": "m", "heartbeat_s": 9}, "at most half of"),
+        (
+            ConsumeSettings,
+            {"group": "g", "topics": ["t"], "member": "m", "batch_bytes": 1 << 30},
+            "batch_bytes_max",
+        ),
+        (
+            ConsumeSettings,
+            {"group": "g", "topics": ["t"], "member": "m", "heartbeat_s": 9},
+            "at most half of",
+        ),
         (Allocation, {"mode": "fixed"}, "fixed needs `count`"),
         (Allocation, {"mode": "explicit"}, "explicit needs `partitions`"),
     ],
