@@ -267,6 +267,10 @@ class Poller:
         self.counted_ns = 0
         self.known: dict[str, begin.Known] = {}
         self.stopping = False
+        self.unread = False
+        """Whether partitions were made while the whole group was away."""
+        self.visitor: Any = None
+        self.visit_ends_ns = 0
         self.driver = confluent_kafka.Consumer(
             driver.consumer(consumer.kafka, self.settings, self.told, self.commit_ended)
         )
@@ -286,6 +290,8 @@ class Poller:
             self.consumer.post(self.consumer.fail, error)
         finally:
             self.stopping = True
+            if self.visitor is not None:
+                self.visitor.close()
             self.driver.close()
             ended()
 
@@ -295,6 +301,7 @@ class Poller:
         self.commit_when_due()
         self.flow()
         self.look_at_topics()
+        self.nudge()
         messages = self.driver.consume(POLL_EVENTS, POLL_S)
         if messages:
             self.hand_on(messages)
@@ -313,7 +320,9 @@ class Poller:
         for topic in self.settings.topics:
             count = self.counts[topic]
             offsets = self.offsets_of([(topic, n) for n in range(count)])
-            self.known[topic] = begin.Known(count, any(offset >= 0 for offset in offsets.values()))
+            has_offsets = any(offset >= 0 for offset in offsets.values())
+            self.known[topic] = begin.Known(count, has_offsets)
+            self.unread |= has_offsets and any(offset < 0 for offset in offsets.values())
         if self.settings.allocation.mode == "balanced":
             self.driver.subscribe(
                 list(self.settings.topics),
@@ -350,6 +359,27 @@ class Poller:
             mine = allocate.own(self.settings.allocation, self.settings.member, self.counts)
             fresh = [(topic, n) for topic, numbers in mine.items() for n in numbers]
             self.assigned(self.driver, [TopicPartition(*place) for place in fresh if place not in self.parts])
+
+    def nudge(self) -> None:
+        """Let the group share out anew, where partitions were made while this member was away. A member that comes back
+        within its session gets what it had, and its group never looks at the topics again (librdkafka joins with a
+        version of the protocol older than KIP-814). A second member that comes and goes makes it look."""
+        if self.unread and self.parts and self.settings.allocation.mode == "balanced":
+            self.unread = False
+            own = driver.consumer(self.consumer.kafka, self.settings, lambda _: None, lambda *_: None)
+            del own["group.instance.id"]
+            self.visitor = confluent_kafka.Consumer(own)
+            self.visit_ends_ns = self.clock.boot_ns() + int(self.settings.session_timeout_s * 1e9)
+            self.visitor.subscribe(list(self.settings.topics), on_assign=self.visited)
+        if self.visitor is not None:
+            self.visitor.poll(0)
+            if self.clock.boot_ns() >= self.visit_ends_ns:
+                self.visitor.close()
+                self.visitor = None
+
+    def visited(self, _: object, partitions: list[TopicPartition]) -> None:
+        """The group has looked."""
+        self.visit_ends_ns = 0
 
     def tell_unowned(self) -> None:
         for topic, numbers in allocate.unowned(self.settings.allocation, self.counts).items():
