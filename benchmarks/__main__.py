@@ -10,12 +10,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import endurance, harness, lane, latency, machine, recovery, report, selfcheck, workloads
+from benchmarks import (
+    endurance,
+    harness,
+    kafka,
+    lane,
+    latency,
+    machine,
+    recovery,
+    report,
+    selfcheck,
+    workloads,
+)
 from benchmarks.servers import CACHE, ROOT
 from benchmarks.workloads import DATA
 
-BY_NAME = latency.WORKLOADS | endurance.WORKLOADS | recovery.WORKLOADS
-"""Long, or in need of much disk: they run when they are named."""
+BY_NAME = latency.WORKLOADS | endurance.WORKLOADS | recovery.WORKLOADS | kafka.WORKLOADS
+"""Long, or in need of much disk or of a broker: they run when they are named."""
 WORKLOADS = workloads.WORKLOADS | lane.WORKLOADS | BY_NAME
 RESULTS = Path(__file__).resolve().parent / "results"
 

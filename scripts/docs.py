@@ -30,6 +30,8 @@ def parts() -> str:
 
 
 def _source(part: Part) -> str:
+    if part.maven:
+        return "Maven " + ", ".join(f"`{artefact}`" for artefact in part.maven)
     return f"npm `{part.npm}` {part.npm_version}" if part.npm else f"Debian `{part.debian}`"
 
 

@@ -1,8 +1,8 @@
 """Brings the real parts of the tests (tests/parts.py) where that is possible, and says what is missing.
 
 Debian packages are installed when this runs as root with apt-get at hand, and no service is started by it;
-npm packages go into `.cache/npm`. It never fails: a test whose part is missing is skipped with the reason.
-HEADWATER_PARTS=off installs nothing and only tells.
+npm packages go into `.cache/npm`, Kafka's jars into `.cache/kafka`. It never fails: a test whose part is missing is skipped
+with the reason. HEADWATER_PARTS=off installs nothing and only tells.
 """
 
 import os
@@ -11,13 +11,17 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.parts import NPM, PARTS, Part, find_part
+from tests.parts import MAVEN, NPM, PARTS, Part, find_part
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 # A registry that does not answer may cost this much, once.
 APT_TIMEOUT_S = 240
 NPM_TIMEOUT_S = 180
+MAVEN_TIMEOUT_S = 240
+# The version is fixed, so that nothing floats.
+MAVEN_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 
 
 def say(text: str) -> None:
@@ -90,6 +94,35 @@ def install_npm(wanted: list[str]) -> None:
     run(["npm", "install", "--loglevel=error", "--prefix", str(NPM), *plain, *wanted], NPM_TIMEOUT_S)
 
 
+def pom(artefacts: tuple[str, ...]) -> str:
+    """A project that depends on these artefacts and is nothing else."""
+    wanted = "".join(
+        f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
+        for group, name, version in (artefact.split(":") for artefact in artefacts)
+    )
+    return (
+        "<project><modelVersion>4.0.0</modelVersion><groupId>parts</groupId><artifactId>parts</artifactId>"
+        f"<version>1</version><dependencies>{wanted}</dependencies></project>"
+    )
+
+
+def install_maven(part: Part) -> None:
+    """The artefacts of a part and all they need, in a folder that is there only when it is whole."""
+    absent = [name for name in ("java", "mvn") if find_part(name) is None]
+    if absent:
+        say(f"not installing {part.name}: {' and '.join(absent)} missing")
+        return
+    say(f"installing {part.name} into .cache/{part.name}")
+    MAVEN.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=MAVEN) as folder:
+        Path(folder, "pom.xml").write_text(pom(part.maven))
+        jars = Path(folder, "jars")
+        words = [f"-DoutputDirectory={jars}", "-DincludeScope=runtime", "-f", f"{folder}/pom.xml"]
+        if run(["mvn", "-q", "-B", MAVEN_GOAL, *words], MAVEN_TIMEOUT_S):
+            shutil.rmtree(MAVEN / part.name, ignore_errors=True)
+            jars.rename(MAVEN / part.name)
+
+
 def main() -> None:
     absent = missing()
     if absent and os.environ.get("HEADWATER_PARTS") != "off":
@@ -97,6 +130,9 @@ def main() -> None:
         # npm removes what is not named with the rest, so that all are named when one is missing.
         if any(part.npm for part in absent):
             install_npm([f"{part.npm}@{part.npm_version}" for part in PARTS if part.npm])
+        for part in absent:
+            if part.maven:
+                install_maven(part)
         absent = missing()
     for part in absent:
         say(f"{part.name} is missing, its tests will be skipped ({part.purpose}): {part.install}")

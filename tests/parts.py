@@ -18,6 +18,7 @@ from headwater.kit.rng import SystemRng
 
 ROOT = Path(__file__).resolve().parent.parent
 NPM = ROOT / ".cache" / "npm"
+MAVEN = ROOT / ".cache"
 
 # Debian keeps servers in sbin, which is not on every user's PATH.
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -38,10 +39,14 @@ class Part:
     npm: str | None = None
     """The npm package that brings it, put in `.cache/npm`."""
     npm_version: str | None = None
+    maven: tuple[str, ...] = ()
+    """The artefacts (group:artefact:version) that bring it, put with all they need in `.cache/<name>`."""
 
     @property
     def install(self) -> str:
         """The one line that brings it."""
+        if self.maven:
+            return f"make parts (Maven {self.maven[0]}; needs java and mvn)"
         if self.npm:
             return f"make parts (npm {self.npm}@{self.npm_version})"
         return f"apt-get install {self.debian}"
@@ -70,11 +75,20 @@ PARTS: tuple[Part, ...] = (
         "redis-sentinel", purpose="failover of Redis", binaries=("redis-sentinel",), debian="redis-sentinel"
     ),
     Part("java", purpose="runs ZooKeeper and Kafka", binaries=("java",), debian="default-jre-headless"),
+    Part("mvn", purpose="brings Kafka's jars", binaries=("mvn",), debian="maven"),
     Part(
         "zookeeper",
         purpose="a coordination store",
         files=("/usr/share/java/zookeeper.jar",),
         debian="zookeeper",
+    ),
+    Part(
+        "kafka",
+        purpose="a real broker, and three of them: the Kafka lane and the public Kafka channels",
+        maven=(
+            "org.apache.kafka:kafka_2.13:4.3.1",
+            "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",  # without it the broker says nothing at all
+        ),
     ),
     Part(
         "postgres",
@@ -115,9 +129,12 @@ BY_NAME = {part.name: part for part in PARTS}
 
 
 def find_part(name: str) -> Path | None:
-    """Where the program (or the folder of the npm package) is, or None. An npm package of another version
+    """Where the program (or the folder of the npm package, or of the jars) is, or None. A package of another version
     than the table's counts as missing."""
     part = BY_NAME[name]
+    if part.maven:
+        jars = MAVEN / part.name
+        return jars if all((jars / jar_name(artefact)).is_file() for artefact in part.maven) else None
     if part.npm:
         folder = NPM / "node_modules" / part.npm
         manifest = folder / "package.json"
@@ -132,6 +149,12 @@ def find_part(name: str) -> Path | None:
             if found:
                 return Path(found)
     return None
+
+
+def jar_name(artefact: str) -> str:
+    """The file of an artefact (group:artefact:version)."""
+    _, name, version = artefact.split(":")
+    return f"{name}-{version}.jar"
 
 
 def require_part(name: str) -> Path:
