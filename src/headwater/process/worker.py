@@ -25,11 +25,22 @@ from headwater.log.cut import Cut
 from headwater.log.follow import Follower
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.process import idruns, unmapped
-from headwater.process.dedupe import MINUTE_NS, Ids, Seen, decode_ids, encode_ids
+from headwater.process.dedupe import MINUTE_NS, Seen, encode_ids
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
 from headwater.process.sources import ALONE, Sources
-from headwater.process.state import Fold, StateStore, ids_of, load, merge, of_partitions
+from headwater.process.state import (
+    Fold,
+    Part,
+    StateStore,
+    batches,
+    held_parts,
+    ids_in,
+    merge,
+    of_partitions,
+    parts_below,
+)
+from headwater.process.takeover import candidates
 
 ATTEMPTS_CAREFUL = 3
 FEW_EVENTS = 500
@@ -171,29 +182,28 @@ class ProcessWorker:
 
     def recover(self) -> None:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
-        own = load(self.disk, self.store.folder)
-        folds: dict[int, Fold] = {}
-        for number in self._known_numbers():
-            folds[number] = own if number == self.number else load(self.disk, f"{self.data}/state/{number}")
-        kept = {folder: load(self.disk, folder) for folder in self.sources.standby()}
-        newest = max(idruns.newest_minute(folder) for folder in [*map(self._state, folds), *kept])
+        found = candidates(self.disk, self.data, self.owned, self.number, self.sources.standby())
+        own = found.candidates[0].fold
+        newest = max(idruns.newest_minute(one.folder) for one in found.candidates)
         minute = newest - self.seen.window_minutes - EXPIRE_MINUTES
-        rest = {number: self._fold_rest(number, fold) for number, fold in folds.items()}
-        chosen = merge([*folds.values(), *kept.values()], self.owned)
-        former = {number: fold.ready for number, fold in folds.items() if number >= self.settings.workers}
-        for number, fold in folds.items():
-            mine = standing_below(fold, chosen, self.owned)
-            for ids in rest[number]:
-                self._take(number, of_partitions(ids, mine))
+        rest = {n: self._fold_rest(n, one.fold) for one in found.candidates if (n := one.number) is not None}
+        base = merge([one.fold for one in found.candidates], self.owned)
+        coming = {p: at for p, at in base.vectors.items() if at != own.vectors.get(p, EMPTY)}
+        former: dict[int, Position] = {}
+        for folder, number, fold in found.candidates:
+            if number is None:
+                self._remember(None, folder, fold, coming, minute)
+                continue
+            for part in held_parts(rest[number], base.vectors):
+                self._take(number, [part])
+            if number >= self.settings.workers:
+                former[number] = fold.ready
             if former.get(number) is None or own.former.get(number) != fold.ready:
-                self._remember(number, fold, mine, minute)
-        for folder, fold in kept.items():
-            for ids in ids_of(folder, fold, standing_at(fold, chosen, self.owned), minute):
-                self.seen.remember(ids)
-                self.store.take_over(ids)
-        self._check_epoch(max(fold.config_epoch for fold in folds.values()))
+                self._remember(number, folder, fold, base.vectors, minute)
+        self._check_epoch(max(one.fold.config_epoch for one in found.candidates))
+        self.trouble = "; ".join(found.unreadable)
         self.committed = own.ready
-        self.fold = own.with_partitions(chosen, self.owned)
+        self.fold = own.with_partitions(base, self.owned)
         self.fold.former = former
         self._group()
         self._save()
@@ -394,15 +404,11 @@ class ProcessWorker:
                 help="put back headwater.json together with the rest of the data folder, from one backup",
             )
 
-    def _known_numbers(self) -> list[int]:
-        names = {*self.disk.listdir(f"{self.data}/state"), *self.disk.listdir(f"{self.data}/ready")}
-        return sorted({int(n) for n in names if n.isdigit()} | {self.number})
-
-    def _fold_rest(self, number: int, fold: Fold) -> list[Ids]:
-        """Fold the commits behind a saved fold; the ids that they add."""
+    def _fold_rest(self, number: int, fold: Fold) -> list[Part]:
+        """Fold the commits behind a saved fold; the ids that they add to the own partitions."""
         folder = f"{self.data}/ready/{number}"
         reader = ReadyReader(self.disk, folder, WriterId(number), fold.ready, secret=self.secret)
-        added: list[Ids] = []
+        added: list[Part] = []
         while entries := reader.read(FOLD_READ_BYTES):
             for entry, after in entries:
                 known = fold.vectors.get(entry.partitions[0], EMPTY)
@@ -414,8 +420,7 @@ class ProcessWorker:
                         code="chain_broken",
                     )
                 fold.apply(entry, after)
-                if ids := entry.sections.get("ids"):
-                    added.append(of_partitions(decode_ids(bytes(ids))[0], self.owned))
+                added.append(Part(of_partitions(ids_in(entry), self.owned), idruns.about_of(entry)))
                 if number == self.number:
                     self.store.add(entry)
                 elif self._inherits_dead(number) and "dead" in entry.sections:
@@ -423,22 +428,22 @@ class ProcessWorker:
         reader.close()
         return added
 
-    def _remember(self, number: int, fold: Fold, mine: Sequence[int], minute: int) -> None:
+    def _remember(
+        self, number: int | None, folder: str, fold: Fold, base: Mapping[int, Vector], minute: int
+    ) -> None:
         """What a folder of state holds beside its fold, ids from this minute on; of a processor that no longer runs, it
         becomes ours."""
-        folder = self._state(number)
-        for ids in ids_of(folder, fold, mine, minute):
-            self._take(number, ids)
-        if self._inherits_dead(number) and self.disk.exists(f"{folder}/dead.sqlite"):
+        for parts in batches(parts_below(folder, fold, base, minute)):
+            self._take(number, parts)
+        if number is not None and self._inherits_dead(number) and self.disk.exists(f"{folder}/dead.sqlite"):
             self.store.dead.take_over(f"{folder}/dead.sqlite")
 
-    def _state(self, number: int) -> str:
-        return f"{self.data}/state/{number}"
-
-    def _take(self, number: int, ids: Ids) -> None:
-        self.seen.remember(ids)
-        if number >= self.settings.workers:
-            self.store.take_over(ids)
+    def _take(self, number: int | None, parts: Sequence[Part]) -> None:
+        """``number``: which processor of this node has seen these ids; None: another node's."""
+        self.seen.remember(idruns.joined([part.ids for part in parts]))
+        if number is None or number >= self.settings.workers:
+            for part in parts:
+                self.store.take_over(part.ids, part.about)
 
     def _inherits_dead(self, number: int) -> bool:
         return self.number == 0 and number >= self.settings.workers
@@ -491,17 +496,6 @@ class ProcessWorker:
         for one in self.groups:
             one.close()
         self._group()
-
-
-def standing_below(fold: Fold, chosen: Fold, owned: Iterable[int]) -> list[int]:
-    """The partitions of which this fold is the chosen state, or an earlier one. What a folder says of the others
-    lies beside the chosen chain: its ids would make events duplicates of themselves (protocol-why.md P1)."""
-    return [p for p in owned if fold.vectors.get(p, EMPTY) <= chosen.vectors[p]]
-
-
-def standing_at(fold: Fold, chosen: Fold, owned: Iterable[int]) -> list[int]:
-    """The partitions of which this fold is the chosen state."""
-    return [p for p in owned if p in fold.vectors and fold.vectors[p] == chosen.vectors[p]]
 
 
 def sections_of(output: Output) -> Mapping[str, memoryview]:
