@@ -44,7 +44,8 @@ async def test_a_standby_follows_over_the_loopback_and_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = str(tmp_path / "owner"), str(tmp_path / "standby")
-    SystemDisk().mkdir(f"{there}/state")
+    for name in ("state", "ready"):
+        SystemDisk().mkdir(f"{there}/{name}")
     monkeypatch.setattr(world, "DATA", here)
     for module, name in (
         (keeper, "LOOK_INTERVAL_S"),
@@ -89,7 +90,7 @@ async def test_a_standby_follows_over_the_loopback_and_breaks(
                 spoil(f"{standby_folder(there, OWNER, 0)}/fold")
                 views.now = view()
         assert not errors and len(connections) >= 3
-        told = candidates(disk, there, EVERYONE, 0).candidates[-1].fold
+        told = candidates(disk, there, EVERYONE, 0, [standby_folder(there, OWNER, 0)]).candidates[-1].fold
         assert told.vectors == {p: processor.fold.vectors[p] for p in FOLLOWED}
     finally:
         running.cancel()

@@ -30,6 +30,10 @@ class Sources(Protocol):
         """Whether the homes of all these writers can be read now."""
         ...
 
+    def standby(self) -> list[str]:
+        """Folders of state that are kept for other nodes' processors."""
+        ...
+
     def stood(self, partitions: Sequence[int]) -> Mapping[int, Vector]:
         """Where destinations stand with partitions that come from another node, as far as they say it soon."""
         ...
@@ -49,6 +53,9 @@ class Alone:
 
     def reachable(self, writers: Iterable[WriterId]) -> bool:
         return True
+
+    def standby(self) -> list[str]:
+        return []
 
     def stood(self, partitions: Sequence[int]) -> Mapping[int, Vector]:
         return {}

@@ -14,7 +14,7 @@ The same file that makes this durable says so (``former``), so that both may be 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -162,6 +162,8 @@ class StateStore:
         self.runs = Runs(disk, folder)
         self.dead = DeadLetters(f"{folder}/dead.sqlite", letters_max=dead_letters_max)
         self.pending_ids: list[bytes] = []
+        self.taken_bytes = 0
+        """Of those, what was taken over."""
         self.pending_dead: list[pa.Table] = []
 
     def add(self, commit: Commit) -> None:
@@ -180,8 +182,10 @@ class StateStore:
         ``about``: the commit that they are of, as far as its partitions are taken over. Without it they count as seen
         whatever becomes of the partition later, also where it comes back from another node at a lower vector.
         """
-        self.pending_ids.append(idruns.encode(ids, about))
-        if sum(map(len, self.pending_ids)) > RUN_BYTES:
+        chunk = idruns.encode(ids, about)
+        self.pending_ids.append(chunk)
+        self.taken_bytes += len(chunk)
+        if self.taken_bytes > RUN_BYTES:
             self._append_pending()
 
     def save(self, fold: Fold) -> None:
@@ -212,7 +216,7 @@ class StateStore:
     def _append_pending(self) -> None:
         if self.pending_ids:
             self._append_ids(b"".join(self.pending_ids))
-            self.pending_ids = []
+            self.pending_ids, self.taken_bytes = [], 0
 
     def _append_ids(self, data: bytes) -> None:
         self.runs.append(data)
@@ -248,24 +252,25 @@ def parts_below(
     """
     whole = {p for p, at in base.items() if p in fold.vectors and fold.vectors[p] <= at}
     for chunk in idruns.since(folder, minute, disk):
-        about = chunk.about
-        partitions = whole if about is None else idruns.held(about, base, base)
-        if not partitions:
-            continue
-        ids = idruns.read(chunk, disk)
-        if ids is None:
-            continue
-        if about is None or len(partitions) < len(about.partitions):
-            ids = of_partitions(ids, partitions)
-        yield Part(ids, about and about._replace(partitions=tuple(partitions)))
+        partitions = whole if chunk.about is None else idruns.held(chunk.about, base, base)
+        if partitions and (ids := idruns.read(chunk, disk)) is not None:
+            yield restricted(Part(ids, chunk.about), tuple(partitions))
 
 
-def ids_of(folder: str, fold: Fold, owned: Sequence[int], minute: int) -> Iterator[Ids]:
-    """The ids of a folder that belong to these partitions and were received at ``minute`` or later, a piece at a time:
-    those that its own fold holds."""
-    base = {p: fold.vectors.get(p, EMPTY) for p in owned}
-    for parts in batches(parts_below(folder, fold, base, minute)):
-        yield idruns.joined([part.ids for part in parts])
+def held_parts(parts: Iterable[Part], base: Mapping[int, Vector]) -> Iterator[Part]:
+    """By the same rule, what of these parts the state at ``base`` has seen; all of them say whose they are."""
+    for part in parts:
+        if part.about is not None and (partitions := idruns.held(part.about, base, base)):
+            yield restricted(part, partitions)
+
+
+def restricted(part: Part, partitions: tuple[int, ...]) -> Part:
+    """What of a part belongs to these partitions."""
+    if part.about is not None and len(partitions) == len(part.about.partitions):
+        return part
+    return Part(
+        of_partitions(part.ids, partitions), part.about and part.about._replace(partitions=partitions)
+    )
 
 
 def batches(parts: Iterator[Part], bytes_max: int = idruns.READ_BYTES) -> Iterator[list[Part]]:

@@ -7,24 +7,18 @@ folder of the form of ``state/<n>``:
 * ``state/<n>`` and ``ready/<n>`` of other processors of this node, running or former;
 * ``standby/<node>-<n>``: what this node, as a standby, was sent by a processor of another node (node/standby).
 
-The order of its work, with the functions here and in process/state.py::
-
-    found = candidates(disk, data, owned, number)
-    # fold the rest of ready/<n> into the folds of those that have one
-    base = merge([c.fold for c in found.candidates], owned)          # of each partition, the furthest
-    for c in found.candidates:
-        for parts in batches(parts_below(c.folder, c.fold, base.vectors, minute)):
-            seen.remember(joined([part.ids for part in parts]))      # and, but for the own folder:
-            for part in parts: store.take_over(part.ids, part.about)
-
-A candidate that says too little costs work, one that says too much costs rows: so ids count below the base only
-(``parts_below``), wherever they stand.
+Of each partition the furthest state is the *base* (``state.merge``), when the commits behind the folders that have a
+ready log are folded in. A candidate that says too little costs work, one that says too much costs rows: so ids count
+below the base only (``state.parts_below``), wherever they stand, and keep the name of their commit where they become
+the processor's own.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,8 +30,7 @@ from headwater.process.state import Fold, load
 STANDBY = "standby"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A folder of state, and where its commits stand, if they are here."""
 
     folder: str
@@ -56,16 +49,20 @@ class Found:
     """Standby folders that had to be passed over, and why; to be reported."""
 
 
-def candidates(disk: Disk, data: str, owned: Collection[int], number: int) -> Found:
-    """The folders that may know where the ``owned`` partitions of processor ``number`` stand.
+def candidates(
+    disk: Disk, data: str, owned: Collection[int], number: int, standby: Iterable[str] = ()
+) -> Found:
+    """The folders that may know where the ``owned`` partitions of processor ``number`` stand; ``standby``: those that
+    were kept for other nodes.
 
     Broken: the state of a processor of this node cannot be read. A standby folder that cannot be read is passed over:
     its partitions go on from where the destinations stand, and their events are read from their homes again.
     """
     found = [Candidate(_state(data, n), n, load(disk, _state(data, n))) for n in _numbers(disk, data, number)]
     unreadable = []
-    for name in standby_names(disk, data):
-        folder = f"{data}/{STANDBY}/{name}"
+    for folder in standby:
+        if standby_of(os.path.basename(folder)) is None:
+            continue
         try:
             fold = load(disk, folder).only(owned)
         except (HeadwaterError, OSError) as error:
@@ -101,12 +98,7 @@ def _state(data: str, number: int) -> str:
 
 def _numbers(disk: Disk, data: str, own: int) -> list[int]:
     """The processors of this node that left something, ``own`` first."""
-    names = {
-        n
-        for part in ("state", "ready")
-        if disk.exists(f"{data}/{part}")
-        for n in disk.listdir(f"{data}/{part}")
-    }
+    names = {*disk.listdir(f"{data}/state"), *disk.listdir(f"{data}/ready")}
     return [own, *sorted({int(n) for n in names if n.isdigit()} - {own})]
 
 
@@ -130,7 +122,7 @@ def save_recent(disk: Disk, folder: str, recent: Iterable[Recent]) -> None:
 
 
 def load_recent(disk: Disk, folder: str) -> list[Recent]:
-    """The last commits of a standby's fold, oldest first; none where they cannot be read: then nothing is taken back."""
+    """The last commits of a standby's fold, oldest first; none where they cannot be read: nothing is taken back then."""
     try:
         return msgspec.msgpack.decode(read_whole(disk, f"{folder}/{RECENT}"), type=list[Recent])
     except (FileNotFoundError, msgspec.MsgspecError):

@@ -175,7 +175,9 @@ class ProcessWorker:
     def recover(self) -> None:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen; for those
         that come from another node, what was kept of it here (process/takeover.py)."""
-        found = takeover.candidates(self.disk, self.data, self.owned, self.number)
+        found = takeover.candidates(
+            self.disk, self.data, self.owned, self.number, self.sources.standby()
+        )
         self.unreadable = found.unreadable
         here = {c.number: c.fold for c in found.candidates if c.number is not None}
         rest = [part for number, fold in here.items() for part in self._fold_rest(number, fold)]
@@ -228,7 +230,10 @@ class ProcessWorker:
             if candidate.number in known:
                 continue
             foreign = candidate.number is None or candidate.number >= self.settings.workers
-            for parts in batches(parts_below(candidate.folder, fold, base, minute)):
+            wanted = base
+            if candidate.number is None:  # those of partitions that were here before are in the own folder
+                wanted = {p: at for p, at in base.items() if at != folds[0][1].vectors.get(p, EMPTY)}
+            for parts in batches(parts_below(candidate.folder, fold, wanted, minute)):
                 self.seen.remember(idruns.joined([part.ids for part in parts]))
                 for part in parts if foreign else ():
                     self.store.take_over(part.ids, part.about)

@@ -185,6 +185,11 @@ def node(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
+def standby(data: str) -> list[str]:
+    path = f"{data}/standby"
+    return [f"{path}/{name}" for name in DISK.listdir(path)] if DISK.exists(path) else []
+
+
 def test_candidates_are_the_own_folder_those_of_other_processors_and_those_of_standbys(
     tmp_path: Path,
 ) -> None:
@@ -193,7 +198,7 @@ def test_candidates_are_the_own_folder_those_of_other_processors_and_those_of_st
     told.config_epoch, told.ready = 77, Position(5, 5)
     folder = kept(Path(standby_folder(data, NODE, 0)), told)
     kept(Path(standby_folder(data, NODE, 1)), fold({2: at(9)}))  # nothing of ours
-    found = candidates(DISK, data, [0, 1], 1)
+    found = candidates(DISK, data, [0, 1], 1, standby(data))
     assert [(c.folder, c.number) for c in found.candidates] == [
         (f"{data}/state/1", 1), (f"{data}/state/2", 2), (f"{data}/state/4", 4), (folder, None),
     ]  # fmt: skip
@@ -209,7 +214,7 @@ def test_a_standby_folder_that_cannot_be_read_is_passed_over_and_told(tmp_path: 
         folder = Path(kept(Path(standby_folder(data, NODE, number)), fold({0: at(99)})))
         (folder / "fold").write_bytes(spoilt)
     Path(f"{data}/standby/{NODE}-7.gone").mkdir()
-    found = candidates(DISK, data, [0], 1)
+    found = candidates(DISK, data, [0], 1, standby(data))
     assert [c.folder for c in found.candidates if c.number is None] == [good]
     assert len(found.unreadable) == 3 and all(
         standby_folder(data, NODE, 1)[:-1] in t for t in found.unreadable
@@ -220,7 +225,7 @@ def test_own_state_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> Non
     data = node(tmp_path)
     (tmp_path / "state" / "4" / "fold").write_bytes(b"\xff")
     with pytest.raises(Broken, match="state/4/fold cannot be read"):
-        candidates(DISK, data, [0], 1)
+        candidates(DISK, data, [0], 1, standby(data))
 
 
 def test_a_vector_that_is_none_makes_a_state_unreadable(tmp_path: Path) -> None:

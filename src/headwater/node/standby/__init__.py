@@ -2,5 +2,5 @@
 
 ``source`` reads a processor's state folder and ready log, beside it; ``sink`` makes of what it tells a folder of the
 same form on another node; ``serve`` and ``keeper`` are the two ends of the connection between them, ``both`` is what
-the lane role has of them; ``retire`` says when such a folder has done its work. Taking over from it is process/takeover.py.
+the lane role has of them; ``retire`` says when such a folder has done its work. process/takeover.py goes on from it.
 """

@@ -1,0 +1,176 @@
+"""A processor goes on from what its node kept, as a standby, for a processor of another node (protocol.md §7)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headwater.event.position import Position
+from headwater.kit.disk import SystemDisk
+from headwater.node.standby import entries
+from headwater.node.standby.sink import Sink
+from headwater.node.standby.source import Source
+from headwater.process import idruns, state
+from headwater.process.sources import Alone
+from headwater.process.takeover import standby_folder
+from headwater.process.worker import ProcessWorker
+from tests.unit.process.test_worker import SECRET, Node, crash, drain, event
+
+OWNER = "aaaaaaaaaaaa0000"
+EVERYTHING = range(8)
+DISK = SystemDisk()
+
+
+class Kept(Alone):
+    """What node/ownership.py says of ``standby/``."""
+
+    def __init__(self, node: Node) -> None:
+        self.folder = f"{node.data}/standby"
+
+    def standby(self) -> list[str]:
+        return [f"{self.folder}/{name}" for name in DISK.listdir(self.folder)]
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Node:
+    (tmp_path / "owner").mkdir()
+    return Node(tmp_path / "owner")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Node:
+    (tmp_path / "other").mkdir()
+    return Node(tmp_path / "other")
+
+
+def keep(owner: Node, other: Node) -> None:
+    """Bring the standby to where the owner's files are."""
+    sink = Sink(DISK, standby_folder(other.data, OWNER, 0), window_minutes=60)
+    known = sink.known(EVERYTHING)
+    source = Source(
+        DISK, owner.data, 0, EVERYTHING, secret=SECRET, window_minutes=60,
+        after=entries.vectors(known.standing), ready=Position(*known.ready) if known.standing else None,
+    )  # fmt: skip
+    while told := source.pull(1 << 20):
+        for entry in told:
+            sink.take(entries.decode(entry))
+    sink.save()
+    source.close()
+    sink.close()
+
+
+def take_over(owner: Node, other: Node) -> ProcessWorker:
+    """The owner is lost; its raw log can be read."""
+    shutil.rmtree(f"{other.data}/raw")
+    shutil.copytree(f"{owner.data}/raw", f"{other.data}/raw")
+    return started(other)
+
+
+def started(node: Node) -> ProcessWorker:
+    worker = node.processor()
+    worker.sources = Kept(node)  # it was started alone, which took nothing over
+    worker.wanted = list(EVERYTHING)
+    worker.step()
+    return worker
+
+
+def counted(node: Node) -> tuple[int, int, int]:
+    counters = node.reports[0]["counters"]["web"]
+    return counters["in"], counters["out"], counters["duplicate"]
+
+
+def names(paths: Iterator[str]) -> list[bool]:
+    return [chunk.about is not None for path in paths for chunk in idruns.chunks(path)]
+
+
+def test_events_that_the_standby_has_seen_are_known_and_later_ones_are_run_again(
+    owner: Node, other: Node
+) -> None:
+    worker = owner.processor()
+    owner.accept(*(event(n) for n in range(20)))
+    drain(worker)
+    keep(owner, other)
+    owner.accept(*(event(n) for n in range(15, 30)))  # five of them are copies
+    drain(worker)
+    worker._save()
+    crash(worker)
+    drain(take_over(owner, other))
+    assert counted(other) == (35, 30, 5)
+    assert other.ids() == sorted(f"m{n}" for n in range(20, 30))
+
+
+def test_ids_that_were_saved_ahead_of_the_fold_make_no_duplicates_after_a_takeover(
+    owner: Node, other: Node
+) -> None:
+    worker = owner.processor()
+    owner.accept(event(1))
+    drain(worker)
+    worker._save()
+    owner.accept(event(2))
+    drain(worker)
+    worker.store._append_pending()
+    shutil.copytree(
+        f"{owner.data}/state/0", standby_folder(other.data, OWNER, 0)
+    )  # a folder as a crash leaves it
+    crash(worker)
+    drain(take_over(owner, other))
+    assert counted(other) == (2, 2, 0) and other.ids() == ["m2"]
+
+
+def test_what_was_taken_over_is_known_after_the_standby_folder_is_gone(owner: Node, other: Node) -> None:
+    worker = owner.processor()
+    owner.accept(*(event(n) for n in range(20)))
+    drain(worker)
+    keep(owner, other)
+    crash(worker)
+    crash(take_over(owner, other))
+    assert all(names(iter(idruns.paths(f"{other.data}/state/0"))))  # each says whose commit it is
+    held = sum(len(Path(path).read_bytes()) for path in idruns.paths(f"{other.data}/state/0"))
+    crash(started(other))
+    assert sum(len(Path(path).read_bytes()) for path in idruns.paths(f"{other.data}/state/0")) == held
+    shutil.rmtree(standby_folder(other.data, OWNER, 0))
+    other.accept(*(event(n) for n in range(25)), worker=1)
+    drain(other.processor())
+    assert counted(other) == (45, 25, 20)
+
+
+def test_a_partition_that_comes_back_at_a_lower_vector_takes_no_ids_from_above_it(
+    owner: Node, other: Node
+) -> None:
+    """It was taken over at 20 events, and went on elsewhere from 10; then it comes back."""
+    worker = owner.processor()
+    owner.accept(*(event(n) for n in range(10)))
+    drain(worker)
+    keep(owner, other)
+    low = state.load(DISK, standby_folder(other.data, OWNER, 0))
+    owner.accept(*(event(n) for n in range(10, 20)))
+    drain(worker)
+    keep(owner, other)
+    crash(worker)
+    again = take_over(owner, other)
+    again._save()
+    crash(again)
+    shutil.rmtree(f"{other.data}/standby")
+    (Path(other.data) / "standby").mkdir()
+    shutil.rmtree(f"{other.data}/ready/0")
+    state.save(DISK, f"{other.data}/state/0", low)
+    drain(other.processor())
+    assert counted(other) == (20, 20, 0) and other.ids() == sorted(f"m{n}" for n in range(10, 20))
+
+
+def test_a_standby_folder_that_is_spoilt_is_told_and_hinders_nobody(owner: Node, other: Node) -> None:
+    worker = owner.processor()
+    owner.accept(*(event(n) for n in range(5)))
+    drain(worker)
+    keep(owner, other)
+    crash(worker)
+    Path(standby_folder(other.data, OWNER, 0), "fold").write_bytes(b"\xff")
+    worker = other.processor()
+    worker.sources = Kept(other)
+    worker.recover()
+    assert "standby" in other.reports[0]["trouble"] and "cannot be read" in other.reports[0]["trouble"]
+    drain(take_over(owner, other))
+    assert counted(other) == (5, 5, 0)
