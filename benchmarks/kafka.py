@@ -113,7 +113,7 @@ def batches(servers: str, topic: str, batch: Sequence[Record]) -> None:
             sink,
             clock=SystemClock(),
             rng=SystemRng(),
-            happenings=Happenings("bench", SystemClock(), Counters(), open(os.devnull, "w")),  # noqa: SIM115
+            happenings=Happenings("bench", SystemClock(), Counters(), open(os.devnull, "w")),  # noqa: SIM115, ASYNC230
             dead_letters=KafkaProducer(KafkaSettings(servers=servers)),
         )
         async with tasks.Group("bench", lambda *_: None) as group:
@@ -166,11 +166,17 @@ def compare(name: str, runs: dict[str, Run], options: Options, *, filled: bool) 
     for what, rounds in spent.items():
         wall = median([seconds for seconds, _ in rounds])
         result.rows.append(
-            [what, round(len(whole) / wall), round(us[what], 2), round(1e6 / us[what]), round(us[what] / base, 2)]
+            [
+                what,
+                round(len(whole) / wall),
+                round(us[what], 2),
+                round(1e6 / us[what]),
+                round(us[what] / base, 2),
+            ]
         )
     result.notes.append(
-        f"{len(whole):,} events of {BYTES} B, {PARTITIONS} partitions, one broker on the other core; CPU of this process,"
-        " the driver's threads included; start and end of the client are in it."
+        f"{len(whole):,} events of {BYTES} B, {PARTITIONS} partitions, one broker on the other core; CPU of this"
+        " process, the driver's threads included; start and end of the client are in it."
     )
     return result
 
@@ -188,5 +194,8 @@ def consume(options: Options) -> Result:
 
 WORKLOADS = {
     "kafka-produce": ("events of 1 KB into a real broker: CPU against the driver alone", produce),
-    "kafka-consume": ("events of 1 KB out of a real broker, in micro-batches: CPU against the driver alone", consume),
+    "kafka-consume": (
+        "events of 1 KB out of a real broker, in micro-batches: CPU against the driver alone",
+        consume,
+    ),
 }

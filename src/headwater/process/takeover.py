@@ -122,7 +122,7 @@ def save_recent(disk: Disk, folder: str, recent: Iterable[Recent]) -> None:
 
 
 def load_recent(disk: Disk, folder: str) -> list[Recent]:
-    """The last commits of a standby's fold, oldest first; none where they cannot be read: nothing is taken back then."""
+    """The last commits of a standby's fold, oldest first; none where they cannot be read: nothing is taken back."""
     try:
         return msgspec.msgpack.decode(read_whole(disk, f"{folder}/{RECENT}"), type=list[Recent])
     except (FileNotFoundError, msgspec.MsgspecError):

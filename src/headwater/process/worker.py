@@ -29,7 +29,17 @@ from headwater.process.dedupe import MINUTE_NS, Seen, encode_ids
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
 from headwater.process.sources import ALONE, Sources
-from headwater.process.state import Fold, Part, StateStore, batches, ids_in, merge, of_partitions, parts_below
+from headwater.process.state import (
+    Fold,
+    Part,
+    StateStore,
+    batches,
+    held_parts,
+    ids_in,
+    merge,
+    of_partitions,
+    parts_below,
+)
 from headwater.process.takeover import Candidate, load_recent, rewound
 
 ATTEMPTS_CAREFUL = 3
@@ -175,12 +185,10 @@ class ProcessWorker:
     def recover(self) -> None:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen; for those
         that come from another node, what was kept of it here (process/takeover.py)."""
-        found = takeover.candidates(
-            self.disk, self.data, self.owned, self.number, self.sources.standby()
-        )
+        found = takeover.candidates(self.disk, self.data, self.owned, self.number, self.sources.standby())
         self.unreadable = found.unreadable
         here = {c.number: c.fold for c in found.candidates if c.number is not None}
-        rest = [part for number, fold in here.items() for part in self._fold_rest(number, fold)]
+        rest = {number: self._fold_rest(number, fold) for number, fold in here.items()}
         own = here[self.number]
         folds = self._standing(found.candidates)
         chosen = merge([fold for _, fold in folds], self.owned)
@@ -209,15 +217,13 @@ class ProcessWorker:
             for c in candidates
         ]
 
-    def _remember_rest(self, rest: Sequence[tuple[int, Part]], base: Mapping[int, Vector]) -> None:
+    def _remember_rest(self, rest: Mapping[int, Sequence[Part]], base: Mapping[int, Vector]) -> None:
         """The ids of commits behind a fold, as far as the state at ``base`` has seen them."""
-        for number, part in rest:
-            assert part.about is not None
-            mine = idruns.held(part.about, base, base)
-            ids = of_partitions(part.ids, mine)
-            self.seen.remember(ids)
-            if number >= self.settings.workers:
-                self.store.take_over(ids, part.about._replace(partitions=tuple(mine)))
+        for number, added in rest.items():
+            for part in held_parts(added, base):
+                self.seen.remember(part.ids)
+                if number >= self.settings.workers:
+                    self.store.take_over(part.ids, part.about)
 
     def _remember_all(
         self, folds: Sequence[tuple[Candidate, Fold]], base: Mapping[int, Vector], known: Set[int]
@@ -437,9 +443,9 @@ class ProcessWorker:
                 help="put back headwater.json together with the rest of the data folder, from one backup",
             )
 
-    def _fold_rest(self, number: int, fold: Fold) -> list[tuple[int, Part]]:
-        """Fold the commits behind a saved fold; the number, and the ids that they add."""
-        added: list[tuple[int, Part]] = []
+    def _fold_rest(self, number: int, fold: Fold) -> list[Part]:
+        """Fold the commits behind a saved fold; the ids that they add."""
+        added: list[Part] = []
         folder = f"{self.data}/ready/{number}"
         reader = ReadyReader(self.disk, folder, WriterId(number), fold.ready, secret=self.secret)
         while entries := reader.read(FOLD_READ_BYTES):
@@ -453,7 +459,7 @@ class ProcessWorker:
                         code="chain_broken",
                     )
                 fold.apply(entry, after)
-                added.append((number, Part(of_partitions(ids_in(entry), self.owned), idruns.about_of(entry))))
+                added.append(Part(of_partitions(ids_in(entry), self.owned), idruns.about_of(entry)))
                 if number == self.number:
                     self.store.add(entry)
                 elif self._inherits_dead(number) and "dead" in entry.sections:
