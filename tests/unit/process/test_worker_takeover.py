@@ -171,6 +171,7 @@ def test_a_standby_folder_that_is_spoilt_is_told_and_hinders_nobody(owner: Node,
     worker = other.processor()
     worker.sources = Kept(other)
     worker.recover()
-    assert "standby" in other.reports[0]["trouble"] and "cannot be read" in other.reports[0]["trouble"]
+    (told,) = other.reports[0]["unreadable"]
+    assert "standby" in told and "cannot be read" in told and not other.reports[0]["trouble"]
     drain(take_over(owner, other))
     assert counted(other) == (5, 5, 0)
