@@ -209,9 +209,12 @@ async def test_a_node_replaces_and_removes_its_own_record(subject: Subject) -> N
     assert await store.nodes() == {A.node: b"third"}, (
         "the next process of a node does not wait for the last one"
     )
+    await store.close()
+    await asyncio.sleep(TTL_S)  # a session's end takes effect after its owner has been told
+    assert await restarted.nodes() == {A.node: b"third"}, "nor does its record go with it"
     await restarted.remove_node(A.node)
     await restarted.remove_node(A.node)
-    assert await store.nodes() == {}
+    assert await restarted.nodes() == {}
 
 
 async def test_clusters_of_other_names_are_not_seen(subject: Subject) -> None:
