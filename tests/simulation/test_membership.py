@@ -70,7 +70,7 @@ def test_a_seed_is_one_history() -> None:
 
 
 def found(make: Callable[..., Membership], words: str, first: int, seeds: int = 400) -> None:
-    """The oracle says one of ``words`` within so many seeds from ``first`` on (those before are known not to find it)."""
+    """The oracle says one of ``words`` within so many seeds from ``first`` on (those before find nothing)."""
 
     def scenario(sim: Simulation) -> None:
         story(sim, make)
