@@ -6,7 +6,6 @@ The counter of docs/guides/channels.md, as it stands there, on three processes; 
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +27,7 @@ class Cluster:
     def __init__(self, folder):
         self.folder = folder
         self.nodes_file = folder / "nodes.json"
-        (folder / "counter.py").write_text(re.search(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)[1])
+        (folder / "counter.py").write_text(GUIDE.read_text().split("```python\n")[1].split("```")[0])
         self.nodes_file.write_text(json.dumps({"epoch": 0, "owner": [], "nodes": {}}))
         self.epoch = 0
         self.processes = {node: self.start(node) for node in NODES}
