@@ -36,6 +36,9 @@ LOOK_S = 0.2
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
+OPEN_S = 5.0
+"""A consumer that took the connection answers within this time, or it is tried again."""
+
 DRAIN_LOOK_S = 0.005
 
 
@@ -102,7 +105,7 @@ class Road:
             try:
                 self.peer = await connection.dial(self.address, self.channel.identity, node=self.node)
                 await self.talk(self.peer)
-            except HeadwaterError:
+            except (HeadwaterError, TimeoutError):
                 pass
             finally:
                 if self.peer is not None:
@@ -124,7 +127,8 @@ class Road:
         """Send what waits over one connection. Raises what ended it."""
         self.seq = 0
         await peer.send(Kind.OPEN, {"topic": self.channel.topic, "producer": self.channel.producer})
-        opened = await peer.receive()
+        async with asyncio.timeout(OPEN_S):
+            opened = await peer.receive()
         if opened is None or opened.kind != Kind.OPEN:
             raise Unavailable(f"{self.node} does not take {self.channel.topic}", code="no_topic")
         credit = Spending(opened.header["events"], opened.header["bytes"])

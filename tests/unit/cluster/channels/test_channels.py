@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import pytest
 
+from headwater.cluster.channels import outbound
 from headwater.cluster.channels.inbound import InboundChannel
 from headwater.cluster.channels.outbound import OutboundChannel
 from headwater.cluster.channels.topic import Directory, slot_of
@@ -288,6 +289,23 @@ async def test_another_topic_is_refused(bench):
         await peer.send(Kind.OPEN, {"topic": "other", "producer": "p"})
         assert await peer.receive() is None
         assert "this is the topic 'clicks'" in peer.closed
+
+
+async def test_a_consumer_that_takes_the_connection_and_says_nothing_is_tried_again(bench, monkeypatch):
+    monkeypatch.setattr(outbound, "OPEN_S", 0.05)
+    silent = iter([True])
+
+    async def serve(channel, peer):
+        if next(silent, False):
+            await asyncio.get_running_loop().create_future()
+        await channel.serve(peer)
+
+    await bench.consumer("a", serve=serve)
+    bench.table("a")
+    async with bench.outbound() as out:
+        await send_all(out, 100)
+        assert await out.drain(10) == 0
+    assert in_order(bench.processed["a"])
 
 
 async def test_leaving_a_channel_leaves_no_task_and_no_connection(bench):
