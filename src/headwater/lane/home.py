@@ -5,6 +5,9 @@ the home keeps nothing durable about anybody. A stream without anything new send
 the owner's time moves on. What a stream may send is bounded by the credit that its owner grants, and checked before a
 cut: a cut that has begun is sent whole, so it never stops where no reader could go on. The streams of a connection
 take turns, a cut each. Reading, blanking and hashing are done in threads.
+
+Measured with three owners, each a third of 1 KiB events, on two cores with other work (benchmarks/mirror.py), CPU per
+event: in blocks of 16, 21 µs here and 3 µs at each owner; in blocks of 600, 3.5 µs and 1 µs.
 """
 
 from __future__ import annotations

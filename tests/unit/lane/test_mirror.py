@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from headwater.event.position import EMPTY, Position, Vector, WriterId, writer_id
 from headwater.kit.errors import Rejected
-from headwater.lane import folder, wire
+from headwater.lane import folder, home, wire
 from headwater.lane.mirror import Mirrors, Place
 from headwater.log.read import Block
 from headwater.peer.frames import Kind
@@ -71,6 +71,7 @@ class Pair:
         found, self.stands = follow(
             owner.disk, owner.raw, owner.secret, self.home.now(), self.stands, owner.folder, None, 8192
         )
+        assert all(block.payload is not None for block in found)
         self.read_blocks += found
         places = [
             (int(b.writer), b.header.log_id, b.header.first_seq, b.header.events) for b in self.read_blocks
@@ -235,6 +236,52 @@ def test_inv_ord_1_a_cut_that_a_backlog_cut_short_goes_only_so_far(pair: Pair) -
         for number in range(40):
             pair.turn(number)  # cut off anywhere; what is there is read, and is a beginning
             pair.home.write(number % 2, SINGLE)
+
+
+def a_lost_frame(pair: Pair) -> None:
+    """Of three blocks in three frames, the second never comes; what the owner then reads."""
+    frames = []
+    for _ in range(3):
+        pair.home.write(0, SINGLE)
+        frames += pair.stream.turn()
+        pair.stream.credit = 1 << 30
+    pair.owner.take([frames[0], frames[2]])
+    pair.read()
+
+
+def test_inv_lane_1_a_frame_that_was_lost_is_noticed(pair: Pair) -> None:
+    with pytest.raises(Rejected, match=r"expected .* at 1"):
+        a_lost_frame(pair)
+
+
+@pytest.mark.broken_variant
+def test_inv_lane_1_taking_whatever_comes_is_found(pair: Pair) -> None:
+    with mock.patch.object(folder.MirrorLog, "check"), pytest.raises(AssertionError):
+        a_lost_frame(pair)
+
+
+def a_backlog(pair: Pair) -> None:
+    """It comes cut by cut, each cut off in the middle at first; the owner reads after every connection."""
+    for number in range(24):
+        pair.home.write(number % 2, SINGLE)
+    pair.stream.cut_bytes = pair.cut_bytes = 4 * 4096
+    with mock.patch.object(wire, "BODY_BYTES_MAX", 64):
+        for frames in range(1, 16):
+            pair.turn(1000)
+            pair.read()
+            pair.turn(frames)
+
+
+def test_inv_ord_1_cuts_of_a_backlog_are_whole(pair: Pair) -> None:
+    a_backlog(pair)
+    assert len(pair.read_blocks) == 24
+
+
+@pytest.mark.broken_variant
+def test_inv_ord_1_a_time_that_a_backlog_does_not_lower_is_found(pair: Pair) -> None:
+    later = mock.patch.object(home, "lowered", lambda bound, blocks: pair.home.now())
+    with later, pytest.raises(AssertionError):
+        a_backlog(pair)
 
 
 def test_a_connection_that_is_cut_inside_of_a_block_costs_nothing(pair: Pair) -> None:

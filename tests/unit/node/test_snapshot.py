@@ -163,9 +163,17 @@ def test_the_state_of_a_processor_is_taken_with_what_sqlite_holds_at_that_moment
 
 
 def test_everything_else_is_taken_but_what_only_a_running_node_needs(logged: Logged, place: str) -> None:
-    for name in ("geo.mmdb", "keys/web.secret", "old/second.duckdb", "run/node.json", "lock", "x.tmp"):
+    for name in (
+        "geo.mmdb",
+        "keys/web.secret",
+        "old/second.duckdb",
+        "run/node.json",
+        "lock",
+        "x.tmp",
+        "mirror/x/1.seg",
+    ):
         path = Path(logged.data, name)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(name)
     Path(logged.data, "keys/web.secret").chmod(0o600)
     held = running(logged, place)

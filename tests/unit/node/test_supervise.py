@@ -329,6 +329,19 @@ def test_a_node_without_compression_has_no_upkeep_process(stubs):
     assert not [note for note in stubs.notes("starts") if note[0] == "upkeep-0"]
 
 
+def test_a_node_of_a_cluster_has_a_lane_that_ends_after_those_who_read_through_it(stubs):
+    listen = f'listen: "tcp://127.0.0.1:{free_port()}", lane: "tcp://127.0.0.1:{free_port()}"'
+    stubs.write(f'cluster: {{secret: "sixteen-and-more", {listen}}}\n')
+    stubs.start()
+    until(lambda: [note for note in stubs.notes("starts") if note[0] == "lane-0"])
+    stubs.signal(signal.SIGTERM)
+    assert stubs.wait() == 0
+    ends = [note[0] for note in stubs.notes("ends")]
+    assert (
+        max(map(ends.index, ("process-0", "deliver-warehouse"))) < ends.index("lane-0") < ends.index("ops-0")
+    )
+
+
 def test_an_upkeep_process_that_dies_again_and_again_does_not_make_the_node_unready(stubs):
     (stubs.data / "stub").mkdir(exist_ok=True)
     (stubs.data / "stub/upkeep").write_text("die")
