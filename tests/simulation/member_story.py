@@ -156,6 +156,7 @@ def story(sim: Simulation, make: Callable[..., Membership] = Membership) -> Worl
     store = not sim.one_in(5)
     zones = ("a", "b") if sim.one_in(3) else ("",)
     world = World(sim, count, make=make, zones=zones, store=store)
+    world.can_break = not sim.one_in(3)
     if not store:
         world.connect_everybody()
     for node in world.nodes:

@@ -204,6 +204,8 @@ class World:
         self.arrives_ns: dict[tuple[str, str], int] = {}
         self.has_store = store
         self.store_up = store
+        self.can_break = True
+        """Whether the store lets a lease be taken from a holder that is dead."""
         self.stored = Stored()
         self.backups: deque[Stored] = deque(maxlen=20)
         self.messages: Counter[str] = Counter()
@@ -298,7 +300,8 @@ class World:
 
         def work() -> Callable[[], None]:
             stored = self.stored
-            free = self.now_ns >= stored.until_ns or stored.holder in (node.id, instead_of)
+            dead = instead_of if self.can_break else ""
+            free = self.now_ns >= stored.until_ns or stored.holder in (node.id, dead)
             if free:
                 stored.holder, stored.until_ns = node.id, self.now_ns + LEASE_TTL_NS
 

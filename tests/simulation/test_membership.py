@@ -196,6 +196,19 @@ def test_f1_a_dead_or_stopped_node_is_evicted_within_seven_seconds(
     )
 
 
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("count", [2, 3])
+def test_f1_where_the_lease_cannot_be_taken_a_dead_leader_is_evicted_when_it_runs_out(
+    seed: int, count: int
+) -> None:
+    """Two nodes never take it: each would be half."""
+    world = started(seed, count)
+    world.can_break = count == 2
+    node = leader(world)
+    node.kill()
+    assert seconds_until(world, evicted(world, node), 14.0) > 6
+
+
 def seen_by_others(world: World, node: Node) -> list:
     return [
         entry for one in world.running() if one is not node for entry in one.activity if entry.node == node.id

@@ -56,6 +56,8 @@ from headwater.cluster.messages import (
 from headwater.cluster.table import NO_TABLE, NodeRecord, Table, View, greater
 
 SECOND_NS = 1_000_000_000
+EPOCH_LEAP_MAX = 1 << 32
+"""A table so far above everything heard of is a lie or rot: believed, it would use up the epochs."""
 BREAKERS_MAX = 3
 """How many of the members, those with the least ids, try to take the lease from a dead leader."""
 
@@ -152,6 +154,8 @@ class Membership:
             return []  # speaks for somebody else
         if record.node == self.me.node:
             return self.met_myself(record)
+        if beat.table[0] > self.greatest_epoch + EPOCH_LEAP_MAX:
+            return []
         if record.incarnation <= self.leader.left.get(sender, -1):
             return []  # was under way when its sender said goodbye
         verdict = self.hearing.heartbeat(beat, now_ns)
@@ -159,12 +163,9 @@ class Membership:
             return [Send((sender,), self.turned_away(record, verdict))]
         self.records[sender] = record
         self.greatest_epoch = max(self.greatest_epoch, beat.table[0])
-        actions: list[Action] = []
-        if beat.table > self.table.order:
-            actions.append(Send((sender,), WantTable(than=self.table.order)))
-        elif verdict == "new" or beat.table < self.table.order:
-            actions.append(Send((sender,), self.beat(now_ns)))
-        return actions
+        if verdict == "new" or beat.table < self.table.order:
+            return [Send((sender,), self.beat(now_ns))]
+        return []
 
     def turned_away(self, record: NodeRecord, verdict: str) -> Bye:
         known = self.hearing.heard[record.node].beat.record
@@ -261,6 +262,7 @@ class Membership:
             return []
         actions: list[Action] = [] if self.begun else self.begin()
         actions += self.stood_still(now_ns)
+        actions += self.ask_newest(now_ns)
         self.settled = self.settled or self.caught_up(now_ns)
         actions += self.seek_lease(now_ns)
         self.deciding = self.may_decide(now_ns)
@@ -269,6 +271,14 @@ class Membership:
         if self.deciding:
             actions += self.decide(now_ns)
         return actions + self.show(now_ns)
+
+    def ask_newest(self, now_ns: int) -> list[Action]:
+        """Whoever has the greatest table is asked for it; by now its leader would have sent it, if it could."""
+        said = self.hearing.fresh(now_ns)
+        node = max(said, key=lambda one: (said[one].table, said[one].leads, one), default="")
+        if not node or said[node].table <= self.table.order:
+            return []
+        return [Send((node,), WantTable(than=self.table.order))]
 
     def begin(self) -> list[Action]:
         self.begun = True
@@ -459,6 +469,8 @@ class Membership:
 
     def adopt(self, table: Table, why: Mapping[str, str], now_ns: int) -> list[Action]:
         """INV-CLU-1: greater ones only."""
+        if table.epoch > self.greatest_epoch + EPOCH_LEAP_MAX:
+            return []
         self.greatest_epoch = max(self.greatest_epoch, table.epoch)
         if not greater(table, self.table):
             return []
@@ -544,13 +556,8 @@ class Membership:
         if self.stopped or self.leaving:
             return "this node leaves"
         if not self.admitted():
-            leader = self.leading_node(now_ns)
-            waits = (
-                f"waiting to be admitted by {leader}"
-                if leader
-                else "waiting: no leader is heard that could admit it"
-            )
-            return self.refused or waits
+            by = self.leading_node(now_ns) or "a leader; no leader is heard"
+            return self.refused or f"waiting to be admitted by {by}"
         seen, of = len(self.scene(now_ns).members_heard()), len(self.table.members)
         half = self.leads(now_ns) or bool(self.leading_node(now_ns))
         if not leading.enough(seen, of, half=half):

@@ -98,8 +98,10 @@ def test_inv_clu_1_whoever_has_less_gets_the_table_and_whoever_has_more_is_asked
     membership = node(kept=table(A, B))
     assert sent(membership.received(B, WantTable(than=NO_TABLE.order), 1), NewTable)[0].table == table(A, B)
     assert membership.received(B, WantTable(than=table(A, B).order), 1) == []
-    assert sent(membership.received(B, beat(B, table(A, B, epoch=9)), 1), WantTable)
     assert sent(membership.received(B, beat(B, table(A, B, epoch=2)), 1), Heartbeat)
+    membership.received(B, beat(B, table(A, B, epoch=9)), 1)
+    membership.received(C, beat(C, table(A, B, epoch=8)), 1)
+    assert Send((B,), WantTable(than=table(A, B).order)) in membership.tick(2)
 
 
 def test_nobody_speaks_for_another() -> None:
@@ -234,6 +236,14 @@ def test_an_epoch_is_above_all_that_was_ever_heard_of() -> None:
     membership.lease(1000 * SECOND)
     ticked(membership, 0, 20 * SECOND)
     assert membership.table.epoch > 41
+
+
+def test_an_epoch_that_nobody_can_have_reached_is_not_believed() -> None:
+    membership = node(kept=table(A, B))
+    last = table(B, leader=B, epoch=(1 << 64) - 1)
+    assert membership.received(B, NewTable(table=last), 1) == []
+    assert membership.received(B, beat(B, last), 1) == []
+    assert membership.greatest_epoch == 5
 
 
 def test_a_node_of_an_older_version_is_refused_with_the_reason() -> None:
