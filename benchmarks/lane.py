@@ -1,10 +1,11 @@
 """`direct-lane`: two processes on loopback, one connection of headwater.peer, 1 KB events in opaque batches, acked.
 
 The sender takes events one by one, batches them as the lane does (512 events, 256 KiB or 5 ms), spends credit and
-waits for acknowledgements; the receiver checks numbers and hash of each batch, acknowledges it, grants credit again, and
-keeps nothing. `saturated` sends as fast as credit allows; `paced` sends 20,000 events/s at times fixed beforehand, and
-an event's latency is from its time to the acknowledgement of its batch. The reference moves the same batches with
-plain blocking sockets and threads: no frames, no credit, no hash; what loopback and Python's `send` cost anybody.
+waits for acknowledgements; the receiver checks numbers and hash of each batch, acknowledges it, grants credit
+again, and keeps nothing. `saturated` sends as fast as credit allows; `paced` sends 20,000 events/s at times fixed
+beforehand, and an event's latency is from its time to the acknowledgement of its batch. The reference moves the
+same batches with plain blocking sockets and threads: no frames, no credit, no hash; what loopback and Python's
+`send` cost anybody.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def direct_lane(options: Options) -> Result:
             ]
         )
     result.notes += [
-        f"{EVENT_BYTES} B events, {DIFFERENT_EVENTS} different random ones; one connection on loopback, receiver on core"
-        f" {SERVER_CORE}, sender on core {LOAD_CORE}; every batch acknowledged, numbers and hashes checked.",
+        f"{EVENT_BYTES} B events, {DIFFERENT_EVENTS} different random ones; one connection on loopback, receiver on"
+        f" core {SERVER_CORE}, sender on core {LOAD_CORE}; every batch acknowledged, numbers and hashes checked.",
         f"paced: {PACED_RATE:,} events/s, latency from an event's scheduled time to the acknowledgement of its batch;"
         " saturated: from the batch's handing over.",
         "Nothing is kept at either end: this is the connection, not the lane's logs.",
@@ -236,7 +237,7 @@ def shares(latencies: list[float]) -> dict[str, float]:
 
 def receive_plain() -> dict[str, float]:
     with socket.create_server(("127.0.0.1", 0)) as door:
-        print("127.0.0.1:{}".format(door.getsockname()[1]), flush=True)
+        print(f"127.0.0.1:{door.getsockname()[1]}", flush=True)
         taken, _ = door.accept()
     start_cpu, size, events = time.process_time(), len(pack(random_events()[:256])), 0
     space = memoryview(bytearray(size))
