@@ -209,9 +209,12 @@ async def test_a_node_replaces_and_removes_its_own_record(subject: Subject) -> N
     assert await store.nodes() == {A.node: b"third"}, (
         "the next process of a node does not wait for the last one"
     )
+    await store.close()
+    await asyncio.sleep(TTL_S)  # a session's end takes effect after its owner has been told
+    assert await restarted.nodes() == {A.node: b"third"}, "nor does its record go with it"
     await restarted.remove_node(A.node)
     await restarted.remove_node(A.node)
-    assert await store.nodes() == {}
+    assert await restarted.nodes() == {}
 
 
 async def test_clusters_of_other_names_are_not_seen(subject: Subject) -> None:
@@ -353,7 +356,8 @@ async def test_a_table_gives_way_to_a_greater_epoch_only(subject: Subject) -> No
     assert not await there.put_table(8, b"eight")
     assert await there.table() == StoredTable(9, b"nine")
     assert await there.put_table(10, b"ten")
-    assert await there.put_table((1 << 64) - 1, b"last")
+    assert await there.put_table((1 << 64) - 2, b"but one")
+    assert await there.put_table((1 << 64) - 1, b"last"), "beyond what a double tells apart"
     assert not await here.put_table((1 << 64) - 2, b"but one")
     assert await here.table() == StoredTable((1 << 64) - 1, b"last")
 

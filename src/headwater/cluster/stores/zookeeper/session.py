@@ -68,9 +68,10 @@ class Session:
         """End the session, and with it all that it keeps, in ``CLOSE_S_MAX`` at most: an ensemble that hangs learns it
         by the session's timeout. Done in the thread, since kazoo waits for its own."""
         self.terms.ended = True
-        if self.thread is not None:
-            self.thread(self._stop)
-            self.thread.close(0.0)
+        thread, self.thread = self.thread, None
+        if thread is not None:
+            thread(self._stop)
+            thread.close(0.0)
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S_MAX):
                     await self.stopped.wait()
