@@ -127,18 +127,17 @@ class Meeting:
 
     async def lease_step(self) -> None:
         """The holder may act for so long after the *beginning* of the call that got the lease."""
-        if self.drops_lease:
+        holder = self.wants_lease
+        old = self.lease is not None and holder is not None and self.lease.holder != holder
+        if self.drops_lease or old:
             self.drops_lease = False
             if self.lease is not None:
                 lease, self.lease = self.lease, None
                 await self.store.release(lease)
-        holder = self.wants_lease
         if holder is None:
             return
         self.wants_lease = None
         began_ns = self.clock.boot_ns()
-        if self.lease is not None and self.lease.holder != holder:
-            self.lease = None
         if self.lease is None or not await self.store.renew(self.lease, self.lease_ttl_s):
             if self.instead_of:
                 await self.store.depose(self.instead_of)

@@ -41,7 +41,7 @@ from headwater.cluster.table import NodeRecord, Table, View
 from headwater.kit.clock import Clock
 from headwater.kit.counters import Counters
 from headwater.kit.disk import Disk, make_folders, read_whole, write_whole
-from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected, Unavailable
+from headwater.kit.errors import Rejected, Unavailable
 from headwater.kit.tasks import Group
 from headwater.peer import address
 from headwater.peer.identity import Identity
@@ -392,22 +392,3 @@ def own_hosts() -> set[str]:
     """The addresses of this machine, as they may stand in a list of peers."""
     found = {one for interface in address.machine_interfaces() for one in interface.addresses}
     return found | {"localhost"}
-
-
-def advertised(settings: ClusterSettings, binding: str, default_port: int) -> str:
-    """The address that others are told for a binding. Misconfigured: none that they could dial."""
-    interfaces = address.machine_interfaces()
-    host, port = address.resolve(binding, interfaces, default_port)
-    if settings.advertise:
-        host = settings.advertise
-    elif host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        family = "ipv6" if ":" in host else "ipv4"
-        try:
-            host = address.resolve(f"tcp://[_site_:{family}]:{port}", interfaces)[0]
-        except HeadwaterError as error:
-            raise Misconfigured(
-                f"cluster.advertise: {binding} means all addresses, and none of them can be reached by others",
-                code="advertise",
-                help="give cluster.advertise, or listen on one address",
-            ) from error
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

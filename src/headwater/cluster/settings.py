@@ -16,7 +16,7 @@ import msgspec
 
 from headwater.cluster.stores.settings import StoreSettings
 from headwater.kit.errors import HeadwaterError, Misconfigured
-from headwater.peer.address import LANE_PORT, MEMBER_PORT, dialled, parse
+from headwater.peer.address import LANE_PORT, MEMBER_PORT, dialled, machine_interfaces, parse, resolve
 
 GIB = 1024**3
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -278,6 +278,25 @@ def port_of(name: str, binding: str) -> int:
         return parse(binding, MEMBER_PORT if name == "listen" else LANE_PORT).port
     except Misconfigured as error:
         raise wrong(name, error.message, error.help) from error
+
+
+def advertised(settings: ClusterSettings, binding: str, default_port: int) -> str:
+    """The address that others are told for a binding. Misconfigured: none that they could dial."""
+    interfaces = machine_interfaces()
+    host, port = resolve(binding, interfaces, default_port)
+    if settings.advertise:
+        host = settings.advertise
+    elif host in WILDCARDS:
+        family = "ipv6" if ":" in host else "ipv4"
+        try:
+            host = resolve(f"tcp://[_site_:{family}]:{port}", interfaces)[0]
+        except HeadwaterError as error:
+            raise Misconfigured(
+                f"cluster.advertise: {binding} means all addresses, and none of them can be reached by others",
+                code="advertise",
+                help="give cluster.advertise, or listen on one address",
+            ) from error
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def secret_of(settings: ClusterSettings, name: str, read: Callable[[str], str]) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import FieldInfo
 
 Struct = type[msgspec.Struct]
-SECRETS = ("secret", "token", "password", "admin_token", "sentinel_password")
+SECRETS = ("secret", "token", "password")
 IN_URL = re.compile(r"(://[^:/@\s]*):\S*@")
 """A password in a URL: up to the last `@`, since one may stand in it."""
 

@@ -18,8 +18,7 @@ from headwater.node import configuration, first, listening
 from headwater.node.folder import NAME as FOLDER_FILE
 from headwater.node.folder import is_alive, open_folder, read_identity
 from headwater.node.settings import ReadText, Settings, secret_reader, sized
-from headwater.node.start import used_bytes
-from headwater.ops.settings import host_and_port
+from headwater.node.start import listeners, used_bytes
 
 SYNCS = 50
 SYNC_SLOW_MS = 10.0
@@ -67,6 +66,7 @@ def everything(
             if settings.destinations
             else [Finding("destinations", "warning", "none: events stay in the log")]
         ),
+        *(Finding(one.key, "warning", f"left out: {one.why}") for one in found.left),
         check_folder(data, disk),
         check_room(settings, data, disk),
         check_sync(data, disk, clock),
@@ -170,8 +170,12 @@ def check_sync(data: str, disk: Disk, clock: Clock) -> Finding:
 def check_ports(settings: Settings, running: str | None) -> list[Finding]:
     """Whether the listeners' addresses are free."""
     found = []
-    for field, listen in (("collect.listen", settings.collect.listen), ("ops.listen", settings.ops.listen)):
-        trouble = listening.trouble(*host_and_port(field, listen))
+    try:
+        places = listeners(settings)
+    except HeadwaterError as error:
+        return [Finding("cluster", "wrong", str(error))]
+    for field, listen, host, port in places:
+        trouble = listening.trouble(host, port)
         if trouble is None:
             found.append(Finding(field, "fine", f"{listen} is free"))
         elif running:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from headwater.cluster.stores.aliases import Left
 from headwater.config import load
 from headwater.config.load import Document
 from headwater.kit.errors import Misconfigured
+from headwater.node import foreign
 from headwater.node.settings import ReadText, Settings, check_cluster_secrets, check_secrets, secret_reader
 
 CONFIGURATION_DEFAULT = "headwater.yaml"
@@ -21,6 +23,8 @@ class Configuration(NamedTuple):
     path: str
     document: Document
     settings: Settings
+    left: tuple[Left, ...] = ()
+    """What blocks of other programs say that was not taken over (foreign.py)."""
 
 
 def read(
@@ -58,9 +62,9 @@ def parse(
     before_secrets: Callable[[Settings], object] = lambda settings: None,
 ) -> Configuration:
     """The checked settings of a file's text. Misconfigured as ``read``."""
-    document = load.read(text, os.path.basename(path), environment)
+    document, left = foreign.adopted(load.read(text, os.path.basename(path), environment))
     settings = load.convert(document, document.data, Settings)
     before_secrets(settings)
     check_secrets(settings.keys, read_secret, document)
     check_cluster_secrets(settings.cluster, read_secret, document)
-    return Configuration(os.path.abspath(path), document, settings)
+    return Configuration(os.path.abspath(path), document, settings, left)

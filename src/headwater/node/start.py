@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import headwater
+from headwater.cluster.settings import advertised
 from headwater.config.running import NodeInfo
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, make_folders
@@ -22,6 +23,7 @@ from headwater.node.configuration import Configuration
 from headwater.node.folder import Folder, Lock, make_folder, take_lock
 from headwater.node.settings import Settings, sized
 from headwater.ops.settings import host_and_port
+from headwater.peer import address
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,38 @@ def used_bytes(disk: Disk, data: str) -> int:
     return total
 
 
+def listeners(settings: Settings) -> list[tuple[str, str, str, int]]:
+    """Setting, what it says, host and port of every listener. Misconfigured: a binding fits nothing on this machine, or
+    nobody could dial it."""
+    found = [
+        (field, listen, *host_and_port(field, listen))
+        for field, listen in (
+            ("collect.listen", settings.collect.listen),
+            ("ops.listen", settings.ops.listen),
+        )
+    ]
+    if (cluster := settings.cluster) is None:
+        return found
+    interfaces = address.machine_interfaces()
+    for name, binding, default in (
+        ("listen", cluster.listen, address.MEMBER_PORT),
+        ("lane", cluster.lane, address.LANE_PORT),
+    ):
+        try:
+            advertised(cluster, binding, default)
+            found.append((f"cluster.{name}", binding, *address.resolve(binding, interfaces, default)))
+        except Misconfigured as error:
+            field = f"cluster.{name}"
+            raise Misconfigured(
+                f"{field}: {error.message}", code="listen", help=error.help, field=field
+            ) from error
+    return found
+
+
 def check_ports(settings: Settings) -> None:
     """Misconfigured when a listener's address is taken or not of this machine."""
-    for field, listen in (("collect.listen", settings.collect.listen), ("ops.listen", settings.ops.listen)):
-        if (trouble := listening.trouble(*host_and_port(field, listen))) is not None:
+    for field, listen, host, port in listeners(settings):
+        if (trouble := listening.trouble(host, port)) is not None:
             raise Misconfigured(
                 f"{field}: cannot listen on {listen}: {trouble}",
                 code="listen",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from headwater.cluster import table
 from headwater.cluster.meeting import Meeting
 from headwater.cluster.stores.memory import Board, MemoryStore
-from headwater.cluster.stores.port import Holder
+from headwater.cluster.stores.port import Holder, Lease
 from headwater.cluster.table import Member, NodeRecord, Table
 from headwater.kit.counters import Counters
 from headwater.kit.rng import SeededRng
@@ -26,15 +28,27 @@ def table_of(epoch: int) -> Table:
     )  # fmt: skip
 
 
+class SlowStore(MemoryStore):
+    """Giving a lease takes a second."""
+
+    time: Time
+
+    async def acquire(self, holder: Holder, ttl_s: float) -> Lease | None:
+        lease = await super().acquire(holder, ttl_s)
+        self.time.advance(1.0)
+        return lease
+
+
 class At:
     """One node at a store that several share."""
 
-    def __init__(self, board: Board, clock: SimClock, node: str) -> None:
+    def __init__(self, board: Board, clock: SimClock, time: Time, node: str) -> None:
         self.node = node
         self.leases: list[int] = []
         self.looks: list[tuple[set[str], int]] = []
         self.counters = Counters()
-        self.store = MemoryStore(board, "c", clock, SeededRng(int(node, 16)))
+        self.store = SlowStore(board, "c", clock, SeededRng(int(node, 16)))
+        self.store.time = time
         self.meeting = Meeting(
             self.store, clock, self.counters, self.seen, self.leases.append,
             look_s=1.0, record_ttl_s=10.0, lease_ttl_s=LEASE_S,
@@ -49,7 +63,7 @@ class World:
         self.time = Time()
         self.clock = SimClock(self.time)
         self.board = Board()
-        self.a, self.b = At(self.board, self.clock, A), At(self.board, self.clock, B)
+        self.a, self.b = (At(self.board, self.clock, self.time, node) for node in (A, B))
 
     def lease_end(self) -> int:
         """When a lease ends that is got now."""
@@ -95,17 +109,19 @@ async def test_the_lease_of_a_dead_node_is_taken_and_of_another_one_is_not() -> 
     assert world.b.leases == [0]
     world.b.meeting.ask_lease(Holder(B, 1), A)
     await world.b.meeting.turn()
-    assert world.b.leases[-1] == world.lease_end()
+    assert world.b.leases[-1] == world.lease_end() - 10**9
     world.a.meeting.ask_lease(Holder(A, 1))
     await world.a.meeting.turn()
     assert world.a.leases[-1] == 0, "the one that was deposed finds out at its next try"
 
 
-async def test_a_new_incarnation_gets_a_lease_of_its_own() -> None:
+@pytest.mark.parametrize("drops", [True, False])
+async def test_a_new_incarnation_gets_a_lease_of_its_own(drops: bool) -> None:
     world = World()
     world.a.meeting.ask_lease(Holder(A, 1))
     await world.a.meeting.turn()
-    world.a.meeting.drop_lease()
+    if drops:
+        world.a.meeting.drop_lease()
     world.a.meeting.ask_lease(Holder(A, 2))
     await world.a.meeting.turn()
     assert await world.a.store.leader() == Holder(A, 2)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from headwater.cluster.actions import Keep, Kept, Send
-from headwater.cluster.member import Member, advertised, counted, read_kept, table_path
+from headwater.cluster.member import Member, counted, read_kept, table_path
 from headwater.cluster.messages import Heartbeat, Message, WantTable
-from headwater.cluster.settings import ClusterSettings
+from headwater.cluster.settings import ClusterSettings, advertised
 from headwater.cluster.table import NO_TABLE, NodeRecord
 from headwater.kit.clock import SystemClock
 from headwater.kit.counters import Counters

@@ -53,6 +53,22 @@ def test_a_default_that_cannot_be_had_names_the_file(tmp_path, ports):
     assert told.startswith("headwater.yaml:5: data_bytes_max: is too small")
 
 
+CLUSTER = "cluster:\n  secret: a-secret-of-the-cluster\n  listen: {}\n  lane: tcp://127.0.0.1:0\n"
+
+
+@pytest.mark.parametrize(
+    ("binding", "said"),
+    [
+        ("tcp://192.0.2.1:0", "cannot listen on tcp://192.0.2.1:0: "),
+        ("tcp://[nic7:ipv4]:0", "this machine has no network interface 'nic7'"),
+    ],
+)
+def test_a_listener_of_the_cluster_that_cannot_be_had_names_file_and_line(tmp_path, ports, binding, said):
+    told = refused(tmp_path, listeners(ports) + CLUSTER.format(binding))
+    assert told.startswith("headwater.yaml:7: cluster.listen: ")
+    assert said in told
+
+
 TIME_WAIT = "06"
 STRAY = """
 import socket, sys

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from headwater.cluster.history import Activity
-from headwater.cluster.member import Member, advertised, own_hosts
-from headwater.cluster.settings import ClusterSettings, secret_of
+from headwater.cluster.member import Member, own_hosts
+from headwater.cluster.settings import ClusterSettings, advertised, secret_of
 from headwater.cluster.stores import registry
 from headwater.cluster.stores.port import Store
 from headwater.cluster.table import NodeRecord
