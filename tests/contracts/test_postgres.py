@@ -176,6 +176,13 @@ def test_a_second_kind_is_cast_where_it_fits_and_kept_where_not(
     assert (drift.table, drift.column, drift.count, drift.example) == ("events", "price", 2, 'dear "x"\n')
 
 
+def test_a_kind_that_never_fits_stands_unmapped_beside_one_that_does(
+    warehouse: PostgresDestination, place: Place
+) -> None:
+    load(warehouse, 0, ok=pa.array([True, None]), ok__number=pa.array([None, 5.5]))
+    assert place.read("ok, _unmapped") == [(True, None), (None, {"ok": 5.5})]
+
+
 def test_any_value_fits_a_text_column_and_whole_numbers_stay_whole(
     warehouse: PostgresDestination, place: Place
 ) -> None:
@@ -275,6 +282,22 @@ def test_rows_that_a_trigger_or_a_limit_refuses_are_rejected(
         warehouse.try_rows("events", wrong)
     warehouse.try_rows("events", table(1, 1, {"label": pa.array(["b"])}))
     assert place.read("label") == [("a",)]
+
+
+@pytest.mark.parametrize("first", [pa.array(["a"]), pa.array([1.0])], ids=["as text", "cast"])
+def test_text_that_is_not_utf_8_is_refused_and_no_other_row(
+    warehouse: PostgresDestination, place: Place, first: pa.Array
+) -> None:
+    load(warehouse, 0, label=first)
+    bad = pa.array([b"5", b"\xff\xfe", b"6"]).view(pa.string())
+    name = "label" if pa.types.is_string(first.type) else "label__text"
+    with pytest.raises(Rejected):
+        load(warehouse, 1, **{name: bad})
+    made = table(1, 3, {name.replace("__", "|"): bad})
+    with pytest.raises(Rejected):
+        warehouse.try_rows("events", made.slice(1, 1))
+    warehouse.try_rows("events", made.slice(2, 1))
+    assert load(warehouse, 1, **{name: bad.slice(2)}) is Outcome.DONE
 
 
 # -- server, role, secrets

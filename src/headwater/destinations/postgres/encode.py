@@ -105,8 +105,6 @@ def value_of(
     found: list[pa.Array] = []
     for source in target.sources:
         column = plain(rows.column(source.index))
-        if column.null_count == len(column) and len(target.sources) > 1:
-            continue
         value = fitted(column, source.given, target.kind)
         if not always_fits(source.given, target.kind) and value.null_count > column.null_count:
             lost = pc.and_(column.is_valid(), value.is_null())
@@ -117,7 +115,8 @@ def value_of(
             value, changed = cleaned(value, target.kind)
             if changed is not None:
                 misfits.note(source.name, changed, value, "text")
-        found.append(value)
+        if value.null_count < len(value):  # one of which nothing fits has no type to go on with
+            found.append(value)
     if not found:
         return pa.nulls(rows.num_rows, pa.string())
     return found[0] if len(found) == 1 else pc.coalesce(*found)

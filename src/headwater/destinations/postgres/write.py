@@ -12,7 +12,7 @@ was when its columns were read; a type changed by hand in between would spoil va
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -335,7 +335,7 @@ class PostgresDestination(Session):
         columns = ", ".join(map(tables.quoted, encode.names(fitting)))
         with cursor.copy(sql(f"COPY {self.named(name)} ({columns}) FROM STDIN (FORMAT binary)")) as copy:
             copy.write(encode.HEADER)
-            for piece in encode.encoded(fitting, rows, misfits):
+            for piece in readable(encode.encoded(fitting, rows, misfits)):
                 copy.write(memoryview(piece))
             copy.write(encode.TRAILER)
 
@@ -415,6 +415,14 @@ class PostgresDestination(Session):
 
     def drift(self) -> Sequence[Drift]:
         return tuple(self.drifts.values())
+
+
+def readable(pieces: Iterator[pa.Buffer]) -> Iterator[pa.Buffer]:
+    """The pieces; Rejected where a value is not what its type says, such as text that is not UTF-8."""
+    try:
+        yield from pieces
+    except (pa.ArrowInvalid, UnicodeError) as error:
+        raise Rejected(f"a value cannot be read: {error}", code="row_refused") from error
 
 
 def counts_of(text: str) -> dict[str, Counts]:
