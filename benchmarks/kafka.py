@@ -166,7 +166,13 @@ def compare(name: str, runs: dict[str, Run], options: Options, *, filled: bool) 
     for what, rounds in spent.items():
         wall = median([seconds for seconds, _ in rounds])
         result.rows.append(
-            [what, round(len(whole) / wall), round(us[what], 2), round(1e6 / us[what]), round(us[what] / base, 2)]
+            [
+                what,
+                round(len(whole) / wall),
+                round(us[what], 2),
+                round(1e6 / us[what]),
+                round(us[what] / base, 2),
+            ]
         )
     result.notes.append(
         f"{len(whole):,} events of {BYTES} B, {PARTITIONS} partitions, one broker on the other core; CPU of this process,"
@@ -188,5 +194,8 @@ def consume(options: Options) -> Result:
 
 WORKLOADS = {
     "kafka-produce": ("events of 1 KB into a real broker: CPU against the driver alone", produce),
-    "kafka-consume": ("events of 1 KB out of a real broker, in micro-batches: CPU against the driver alone", consume),
+    "kafka-consume": (
+        "events of 1 KB out of a real broker, in micro-batches: CPU against the driver alone",
+        consume,
+    ),
 }

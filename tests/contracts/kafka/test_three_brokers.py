@@ -15,12 +15,17 @@ from tests.rigs.kafka import Kafka
 pytestmark = [pytest.mark.real("java", "kafka"), pytest.mark.slow]
 
 
-async def test_k1_a_leader_that_freezes_and_one_that_dies_cost_time_and_nothing_else(three_brokers: Kafka) -> None:
+async def test_k1_a_leader_that_freezes_and_one_that_dies_cost_time_and_nothing_else(
+    three_brokers: Kafka,
+) -> None:
     topic = three_brokers.topic(partitions=3)
     kafka = KafkaSettings(servers=three_brokers.servers, socket_timeout_s=2.0)
     stop, sent, sink = asyncio.Event(), [0, 0, 0], Notes()
 
-    async with KafkaProducer(kafka, ProduceSettings(linger_ms=1)) as sending, tasks.Group("load", print) as group:
+    async with (
+        KafkaProducer(kafka, ProduceSettings(linger_ms=1)) as sending,
+        tasks.Group("load", print) as group,
+    ):
 
         async def load(partition: int) -> None:
             while not stop.is_set():
