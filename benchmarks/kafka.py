@@ -8,6 +8,7 @@ key and value read. Both are as idempotent and as acknowledged.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
 import time
@@ -113,7 +114,7 @@ def batches(servers: str, topic: str, batch: Sequence[Record]) -> None:
             sink,
             clock=SystemClock(),
             rng=SystemRng(),
-            happenings=Happenings("bench", SystemClock(), Counters(), open(os.devnull, "w")),  # noqa: SIM115
+            happenings=Happenings("bench", SystemClock(), Counters(), io.StringIO()),
             dead_letters=KafkaProducer(KafkaSettings(servers=servers)),
         )
         async with tasks.Group("bench", lambda *_: None) as group:
@@ -175,8 +176,8 @@ def compare(name: str, runs: dict[str, Run], options: Options, *, filled: bool) 
             ]
         )
     result.notes.append(
-        f"{len(whole):,} events of {BYTES} B, {PARTITIONS} partitions, one broker on the other core; CPU of this process,"
-        " the driver's threads included; start and end of the client are in it."
+        f"{len(whole):,} events of {BYTES} B, {PARTITIONS} partitions, one broker on the other core; CPU of this"
+        " process, the driver's threads included; start and end of the client are in it."
     )
     return result
 

@@ -1,8 +1,8 @@
 """Brings the real parts of the tests (tests/parts.py) where that is possible, and says what is missing.
 
 Debian packages are installed when this runs as root with apt-get at hand, and no service is started by it;
-npm packages go into `.cache/npm`, Kafka's jars into `.cache/kafka`. It never fails: a test whose part is missing is skipped
-with the reason. HEADWATER_PARTS=off installs nothing and only tells.
+npm packages go into `.cache/npm`, Kafka's jars into `.cache/kafka`. It never fails: a test whose part is missing is
+skipped with the reason. HEADWATER_PARTS=off installs nothing and only tells.
 """
 
 import os

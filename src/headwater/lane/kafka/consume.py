@@ -246,8 +246,9 @@ class Poller:
     """The thread's side: the only one that speaks with the driver.
 
     What the driver calls back (assigned, revoked, lost, told, commit_ended) runs inside its `consume`, and must not ask
-    the same handle about topics, offsets or watermarks: the next callback within that `consume` would die in an assertion
-    (`CallState_get`, confluent-kafka 2.16). So questions go through `asker`. A handle is used by one thread at a time.
+    the same handle about topics, offsets or watermarks: the next callback within that `consume` would die in an
+    assertion (`CallState_get`, confluent-kafka 2.16). So questions go through `asker`. A handle is used by one thread
+    at a time.
     """
 
     def __init__(self, consumer: KafkaConsumer) -> None:
