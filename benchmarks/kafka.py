@@ -8,6 +8,7 @@ key and value read. Both are as idempotent and as acknowledged.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
 import time
@@ -113,7 +114,7 @@ def batches(servers: str, topic: str, batch: Sequence[Record]) -> None:
             sink,
             clock=SystemClock(),
             rng=SystemRng(),
-            happenings=Happenings("bench", SystemClock(), Counters(), open(os.devnull, "w")),  # noqa: SIM115, ASYNC230
+            happenings=Happenings("bench", SystemClock(), Counters(), io.StringIO()),
             dead_letters=KafkaProducer(KafkaSettings(servers=servers)),
         )
         async with tasks.Group("bench", lambda *_: None) as group:

@@ -28,6 +28,37 @@ def test_an_npm_package_counts_in_its_exact_version(
     assert (parts.find_part("x") is not None) is found
 
 
+def test_jars_count_when_all_artefacts_are_there_in_their_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(parts, "MAVEN", tmp_path)
+    part = parts.Part("x", "y", maven=("g:a:1.0", "g:b:2.0"))
+    monkeypatch.setattr(parts, "BY_NAME", {"x": part})
+    (tmp_path / "x").mkdir()
+    for jar, found in (("a-1.0.jar", False), ("b-1.9.jar", False), ("b-2.0.jar", True)):
+        (tmp_path / "x" / jar).touch()
+        assert (parts.find_part("x") is not None) is found
+    (tmp_path / "x" / "a-1.0.jar").unlink()
+    with pytest.raises(
+        pytest.skip.Exception, match=r"x is missing: make parts \(Maven g:a:1.0; needs java and mvn\)"
+    ):
+        parts.require_part("x")
+
+
+def test_jars_that_cannot_be_brought_are_told_and_leave_nothing_half(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(installer, "MAVEN", tmp_path)
+    part = parts.Part("x", "y", maven=("g:a:1.0",))
+    monkeypatch.setattr(installer, "find_part", lambda name: None)
+    installer.install_maven(part)
+    assert "not installing x: java and mvn missing" in capsys.readouterr().out
+    monkeypatch.setattr(installer, "find_part", lambda name: Path("/bin/true"))
+    monkeypatch.setattr(installer, "run", lambda command, timeout_s: False)
+    installer.install_maven(part)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ports_held_at_once_are_different() -> None:
     with parts.free_ports(8) as ports:
         assert len(set(ports)) == 8

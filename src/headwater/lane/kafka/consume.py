@@ -243,7 +243,13 @@ def settle(future: asyncio.Future[None]) -> None:
 
 
 class Poller:
-    """The thread's side: the only one that speaks with the driver."""
+    """The thread's side: the only one that speaks with the driver.
+
+    What the driver calls back (assigned, revoked, lost, told, commit_ended) runs inside its `consume`, and must not ask
+    the same handle about topics, offsets or watermarks: the next callback within that `consume` would die in an
+    assertion (`CallState_get`, confluent-kafka 2.16). So questions go through `asker`. A handle is used by one thread
+    at a time.
+    """
 
     def __init__(self, consumer: KafkaConsumer) -> None:
         self.consumer = consumer
@@ -274,6 +280,7 @@ class Poller:
         self.driver = confluent_kafka.Consumer(
             driver.consumer(consumer.kafka, self.settings, self.told, self.commit_ended)
         )
+        self.asker = confluent_kafka.Consumer(driver.asker(consumer.kafka, self.settings))
 
     def run(self, ended: Callable[[], None]) -> None:
         """The whole life of the thread."""
@@ -281,7 +288,7 @@ class Poller:
             self.join()
             while not self.stopping:
                 self.turn()
-            self.commit_now()
+            self.commit_now(list(self.parts.values()))
         except HeadwaterError as error:
             self.consumer.post(self.consumer.fail, error)
         except KafkaException as error:
@@ -293,6 +300,7 @@ class Poller:
             if self.visitor is not None:
                 self.visitor.close()
             self.driver.close()
+            self.asker.close()
             ended()
 
     def turn(self) -> None:
@@ -401,7 +409,7 @@ class Poller:
     def offsets_of(self, places: Sequence[Place]) -> dict[Place, int]:
         """The group's offsets; negative where it has none."""
         wanted = [TopicPartition(*place) for place in places]
-        found = self.ask(lambda: self.driver.committed(wanted, ASK_S)) if wanted else []
+        found = self.ask(lambda: self.asker.committed(wanted, ASK_S)) if wanted else []
         for one in found:
             if one.error is not None:
                 raise driver.translate(one.error, f"offsets of {one.topic}/{one.partition}")
@@ -409,7 +417,7 @@ class Poller:
 
     def watermarks(self, place: Place) -> tuple[int, int]:
         """The first offset that is there, and the one behind the last."""
-        low, high = self.ask(lambda: self.driver.get_watermark_offsets(TopicPartition(*place), ASK_S))
+        low, high = self.ask(lambda: self.asker.get_watermark_offsets(TopicPartition(*place), ASK_S))
         return low, high
 
     # -- what the group says -------------------------------------------------------------------------------------------
@@ -437,7 +445,7 @@ class Poller:
         """How many partitions the topic has now. Misconfigured: there is none of that name, also not a moment later
         (brokers learn of a new one one after the other)."""
         for _ in range(ASK_TRIES):
-            about = self.ask(lambda: self.driver.list_topics(topic, ASK_S)).topics[topic]
+            about = self.ask(lambda: self.asker.list_topics(topic, ASK_S)).topics[topic]
             if about.error is None:
                 return len(about.partitions)
             self.clock.block(0.3)
@@ -632,8 +640,7 @@ class Poller:
             return
         offsets = self.uncommitted(list(self.parts.values()))
         if offsets:
-            self.commit_at_ns = now
-            self.commit_pending = True
+            self.commit_at_ns, self.commit_pending = now, True
             try:
                 self.driver.commit(offsets=offsets, asynchronous=True)
             except KafkaException as error:
@@ -656,9 +663,9 @@ class Poller:
         self.commits |= {place: offset for place, offset in done if place in self.parts}
         self.consumer.post(self.consumer.committed, done)
 
-    def commit_now(self, parts: Sequence[Part] | None = None) -> None:
+    def commit_now(self, parts: Sequence[Part]) -> None:
         """And wait for it; what fails comes again at the next owner."""
-        offsets = self.uncommitted(list(self.parts.values()) if parts is None else parts)
+        offsets = self.uncommitted(parts)
         if not offsets:
             return
         try:

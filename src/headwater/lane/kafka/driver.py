@@ -83,6 +83,11 @@ def producer(
     }
 
 
+def asker(settings: KafkaSettings, consume: ConsumeSettings) -> dict[str, Any]:
+    """Configuration of a handle that only asks about topics and the group's offsets, and never joins."""
+    return base(settings, lambda _: None) | {"group.id": consume.group, "enable.auto.commit": False}
+
+
 def consumer(
     settings: KafkaSettings,
     consume: ConsumeSettings,

@@ -1,4 +1,4 @@
-"""The Kafka lane (protocol.md §8): a home's cuts go as frames to a topic; the owner of a partition takes them there.
+"""The Kafka lane (protocol.md §8): a home's cuts go as frames to a topic; the owner of a partition takes them.
 
 Home: ``Cursor`` keeps how far each partition has each writer, ``LaneHome`` sends. What is acknowledged by all
 partitions is the cursor; it is soft, a restart begins from any older one, and Kafka being down is a backlog in the
