@@ -149,7 +149,10 @@ def parsed(head: bytes, path: str = "", at: int = 0) -> Chunk | None:
 
 def checked(data: bytes) -> Chunk:
     """The one chunk that these bytes are; Broken where they are anything else."""
-    found = parsed(data)
+    try:
+        found = parsed(data)
+    except (msgspec.MsgspecError, Broken) as error:
+        raise Broken(f"a chunk of ids says nonsense of its commit: {error}", code="ids_torn") from error
     if (
         found is not None
         and len(data) == found.offset + found.entries * ENTRY_BYTES

@@ -132,7 +132,7 @@ def decode(data: bytes, folder: str) -> Fold:
     try:
         saved = msgspec.msgpack.decode(data, type=Saved)
         known = {data: Vector.decode(data) for data in {*saved.vectors.values()}}
-    except (msgspec.MsgspecError, Broken) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, Broken) as error:
         raise Broken(
             f"{folder}/fold cannot be read: {error}",
             code="state_unreadable",

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xxhash import xxh3_64_intdigest
 
 from headwater.event.position import EMPTY, Position, Vector, WriterId
+from headwater.kit.errors import Broken
 from headwater.process import idruns
 from headwater.process.dedupe import MINUTE_NS, Ids, encode_ids
 from headwater.process.idruns import About
@@ -113,3 +115,15 @@ def test_a_partition_that_moved_is_known_where_its_commits_go_on(tmp_path: Path)
 def test_below_the_beginning_there_is_nothing(tmp_path: Path, at: Vector) -> None:
     place = folder(tmp_path, chunk(0, 2, 5))
     assert idruns.below([place], BOTH, at, 1) is None
+
+
+def test_a_chunk_that_came_from_elsewhere_is_whole_and_makes_sense_or_is_refused() -> None:
+    good = chunk(0, 2, 4, 5)
+    found = idruns.checked(good)
+    assert (found.entries, found.about) == (2, About(BOTH, vector(0, 0), vector(2, 2)))
+    head = b"\x93\x01\x02\x03"
+    fields = idruns.FIELDS.pack(idruns.FIELDS_MAGIC, 0, 0, 0, len(head), xxh3_64_intdigest(b""))
+    nonsense = fields + idruns.HASH.pack(xxh3_64_intdigest(fields + head)) + head
+    for wrong in (good[:-1], good + b"x", good[:-1] + b"x", b"", nonsense):
+        with pytest.raises(Broken):
+            idruns.checked(wrong)

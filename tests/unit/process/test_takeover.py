@@ -228,9 +228,16 @@ def test_own_state_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> Non
         candidates(DISK, data, [0], 1, standby(data))
 
 
-def test_a_vector_that_is_none_makes_a_state_unreadable(tmp_path: Path) -> None:
-    told = state.Saved((0, 0), {0: b"\x09"}, {})
-    (tmp_path / "fold").write_bytes(msgspec.msgpack.encode(told))
+@pytest.mark.parametrize(
+    "data",
+    [
+        msgspec.msgpack.encode(state.Saved((0, 0), {0: b"\x09"}, {})),  # no vector
+        b"\x81\xa1\xff\x00",  # a name that is no UTF-8
+        b"",
+    ],
+)
+def test_a_state_that_holds_nonsense_is_unreadable_and_no_other_error(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "fold").write_bytes(data)
     with pytest.raises(Broken) as caught:
         state.load(DISK, str(tmp_path))
     assert caught.value.code == "state_unreadable"

@@ -16,6 +16,7 @@ from typing import Any
 from headwater.cluster.table import View
 from headwater.event.position import Vector
 from headwater.kit import tasks
+from headwater.kit.errors import Broken
 from headwater.kit.threads import Thread
 from headwater.node.context import Context
 from headwater.node.standby.keeper import Dial, StandbyKeeper, Views
@@ -29,6 +30,8 @@ class Both:
     def __init__(self, context: Context, report: tasks.Report, views: Views, dial: Dial) -> None:
         process = context.settings.process
         self.views = views
+        self.view: View | None = None
+        self.unread = ""
         self.reading, self.writing = Thread("standby-read"), Thread("standby-write")
         self.server = StandbyServer(
             context.disk,
@@ -46,10 +49,18 @@ class Both:
             context.data,
             self.writing,
             report,
-            views,
+            self,
             dial,
             window_s=process.dedupe_window_s,
         )
+
+    def read(self) -> View | None:
+        """The newest view; the last one while it cannot be read."""
+        try:
+            self.view, self.unread = self.views.read(), ""
+        except Broken as error:
+            self.unread = error.message
+        return self.view
 
     async def serve(self, connection: Authenticated, opened: Frame) -> None:
         """A standby has dialled and says what it wants."""
@@ -57,7 +68,7 @@ class Both:
 
     def needed(self) -> dict[int, Vector]:
         """Per own partition where the state stands that its standby has, as far as it said so."""
-        return needed(self.views.read(), self.server)
+        return needed(self.read(), self.server)
 
     async def run(self) -> None:
         """Follow the nodes for which this one is the standby, until cancelled."""
@@ -70,7 +81,7 @@ class Both:
                 node: {str(p): vector.encode().hex() for p, vector in vectors.items()}
                 for node, vectors in self.keeper.standing.items()
             },
-            "trouble": dict(self.keeper.trouble),
+            "trouble": {**self.keeper.trouble, **({"view": self.unread} if self.unread else {})},
             "unreadable": {str(number): why for number, why in self.server.trouble.items()},
         }
 

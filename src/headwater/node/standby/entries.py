@@ -86,6 +86,8 @@ class Synced(msgspec.Struct, frozen=True, array_like=True):
     standing: Standing
 
 
+WRONG = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises."""
 Entry = Seen | Base | Delta
 T = TypeVar("T")
 
@@ -97,7 +99,7 @@ def decode(data: bytes | bytearray | memoryview) -> Entry:
     """Broken: it is none."""
     try:
         return _entries.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except WRONG as error:
         raise _wrong("an entry of state", error) from error
 
 
@@ -105,7 +107,7 @@ def decode_as(data: bytes | memoryview, kind: type[T]) -> T:
     """The body of another frame. Broken: it is something else."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except WRONG as error:
         raise _wrong(kind.__name__, error) from error
 
 

@@ -72,7 +72,7 @@ class StandbyKeeper:
         self.dial = dial
         self.window_minutes = minutes(window_s)
         self.trouble: dict[str, str] = {}
-        """Per node followed, why that does not work now; for status."""
+        """Per node followed, why that does not work now, and under ``folders`` why old ones stay; for status."""
         self.standing: dict[str, dict[int, Vector]] = {}
         """Per node followed and partition, what is on disk here."""
         self.unused_since: dict[str, int] = {}
@@ -157,7 +157,14 @@ class StandbyKeeper:
         if now - self.retired_ns < RETIRE_INTERVAL_NS:
             return
         self.retired_ns = now
-        await answer(self.submit, lambda: retire.retire(self.disk, self.data, view, self.unused_since, now))
+        try:
+            await answer(
+                self.submit, lambda: retire.retire(self.disk, self.data, view, self.unused_since, now)
+            )
+        except (HeadwaterError, OSError) as error:
+            self.trouble["folders"] = str(error)
+        else:
+            self.trouble.pop("folders", None)
 
 
 class Feed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headwater.event.position import EMPTY, Position, Vector, WriterId
@@ -38,6 +38,8 @@ def test_an_entry_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @given(st.binary(max_size=60))
+@example(b"\x91\xa6\x00\x00\x00\x00\x00\x80")  # a text that is no UTF-8
+@example(b"\x91" * 3000)
 def test_bytes_that_are_no_entry_are_refused_and_nothing_else_happens(data: bytes) -> None:
     for read in (entries.decode, lambda data: entries.decode_as(data, Follow)):
         try:
