@@ -59,6 +59,7 @@ def measure(nodes: int, partitions: int, seed: int) -> dict[str, object]:
     world.run(1)
     result: dict[str, object] = {"nodes": nodes, "partitions": partitions}
     result["start_s"] = 1 + timed(world, world.agreed)
+    print(f"{nodes} nodes agree after {result['start_s']:.2f} s", file=sys.stderr, flush=True)
     before = owners(world)
     result["start_messages"] = dict(world.messages)
     world.run(3)
