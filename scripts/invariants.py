@@ -27,6 +27,7 @@ INVARIANTS = {
     "DST-3": "a destination's trouble changes neither another destination's progress nor the chain",
     "DST-4": "no row before the table fits",
     "LED-1": "each number is written in the atomic step that it counts",
+    "CLU-1": "tables are totally ordered, and a node adopts only greater ones",
     "STATE": "the state at a position is a function of the set of events below it",
     "DEST": "each message id has exactly one event's rows in a destination; rows and position move together",
 }
@@ -67,7 +68,7 @@ def document(root: Path) -> str:
     """The whole text."""
     lines = [
         "# Invariants and their tests\n",
-        "The rules that the main road keeps (protocol.md §0–5, §13), and the tests that name them. *Broken variant*:",
+        "The rules that hold (protocol.md §0–5, §9, §13), and the tests that name them. *Broken variant*:",
         "the test runs code that breaks the rule and fails unless the oracle finds it.\n",
     ]
     for name, tests in named_by_tests(root).items():

@@ -7,7 +7,7 @@ itself (former deliverers of the machine never stop), ``arrival_identity`` comes
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -172,7 +172,7 @@ class StateAhead(ProcessWorker):
 class ForgetsIds(ProcessWorker):
     """Ids are not part of what a restart brings back."""
 
-    def _remember(self, number: int, fold: Fold, minute: int) -> None:
+    def _remember(self, number: int, fold: Fold, mine: Sequence[int], minute: int) -> None:
         pass
 
 

@@ -115,8 +115,8 @@ class Faults:
     placed: Mapping[int, PositionRow] | None = None
     """The position rows that were written last without a step."""
 
-    def place(self, pipeline: str, rows: Mapping[int, PositionRow]) -> None:
-        super().place(pipeline, rows)  # type: ignore[misc]
+    def place(self, pipeline: str, rows: Mapping[int, PositionRow], *, missing_only: bool = False) -> None:
+        super().place(pipeline, rows, missing_only=missing_only)  # type: ignore[misc]
         self.placed = dict(rows)
 
     def step(self, step: Step) -> Outcome:

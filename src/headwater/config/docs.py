@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import FieldInfo
 
 Struct = type[msgspec.Struct]
-SECRETS = ("secret", "token", "password")
+SECRETS = ("secret", "token", "password", "admin_token")
 
 
 class Field(NamedTuple):

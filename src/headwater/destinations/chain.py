@@ -28,18 +28,22 @@ class Entry:
     size_bytes: int
 
 
-def link_of(commit: Commit) -> Link:
-    """What the plan needs of a commit; its rows are the events that processing let out."""
+def link_of(commit: Commit, owned: frozenset[int] | None = None) -> Link:
+    """What the plan needs of a commit, of these partitions (None: of all); its rows are the events that processing let
+    out, those of others counted."""
     rows = sum(change[OUT] for stream in commit.changes.values() for change in stream.values())
-    return Link(commit.origin, commit.target, frozenset(commit.partitions), rows)
+    held = frozenset(commit.partitions)
+    return Link(commit.origin, commit.target, held if owned is None else held & owned, rows)
 
 
 class Chain:
     """One ready log, read behind ``passed``. ``bytes_max`` bounds what is held in memory (one commit at least)."""
 
-    def __init__(self, open_chain: OpenChain, bytes_max: int) -> None:
+    def __init__(self, open_chain: OpenChain, bytes_max: int, owned: frozenset[int] | None = None) -> None:
         self.open_chain = open_chain
         self.bytes_max = bytes_max
+        self.owned = owned
+        """The partitions that are delivered from here; None: all."""
         self.passed = ZERO
         self.entries: deque[Entry] = deque()
         self.held_bytes = 0
@@ -61,7 +65,7 @@ class Chain:
             found = self.reader.read(self.bytes_max - self.held_bytes)
             for commit, after in found:
                 size = sum(len(section) for section in commit.sections.values())
-                entry = Entry(link_of(commit), commit, after, size)
+                entry = Entry(link_of(commit, self.owned), commit, after, size)
                 self.entries.append(entry)
                 self.held_bytes += size
                 self.held_rows += entry.link.rows

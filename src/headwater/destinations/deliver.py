@@ -13,7 +13,7 @@ the one command that mends it, and is looked at again every ``retry_interval_s``
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Protocol
@@ -85,6 +85,7 @@ class Deliverer:
         clock: Clock,
         *,
         partitions: int,
+        owned: Iterable[int] | None = None,
         owner: str,
         node_ns: Callable[[], int],
         layouts: Mapping[str, pa.Schema] | None = None,
@@ -101,14 +102,18 @@ class Deliverer:
         """An operator's; None: there is nowhere to keep one."""
         self.destination = destination
         self.opens = chains
-        self.chains = {key: Chain(open_chain, settings.ahead_bytes_max) for key, open_chain in chains.items()}
+        self.partitions = partitions
+        self.owned = frozenset(range(partitions) if owned is None else owned)
+        """The partitions that are delivered from here: all, or those that this node owns."""
+        self.chains = {
+            key: Chain(open_chain, settings.ahead_bytes_max, self.owned) for key, open_chain in chains.items()
+        }
         self.memory = memory
         self.dead = dead
         self.settings = settings
         self.layouts = layouts or {}
         """The standard columns of each layout: the tables are there before the first event is."""
         self.clock = clock
-        self.partitions = partitions
         self.owner = owner
         self.node_ns = node_ns
         self.unknown = unknown
@@ -221,11 +226,12 @@ class Deliverer:
         if not self.memory.vectors:
             self.memory.load()
         self.destination.open(create=not self.memory.vectors)
-        rows = self.destination.positions(self.memory.pipeline)
-        if not rows and not self.memory.vectors:
-            rows = self.begin()
+        rows = self.own_rows()
+        if (not rows or self.shared) and (new := self.owned - rows.keys() - self.memory.vectors.keys()):
+            self.begin(new)
+            rows = self.own_rows()
         vectors = {p: Vector.decode(row.vector) for p, row in rows.items()}
-        if wrong := plan.examine(vectors, self.memory.vectors, self.partitions):
+        if wrong := plan.examine(vectors, self.remembered(), sorted(self.owned)):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
             if wrong.code != "destination_went_back" or self.settings.on_restored == "pause":
                 raise stand.paused(self.name, wrong)
@@ -248,25 +254,49 @@ class Deliverer:
         self.groups = plan.standing(self.have)
         self.moved = True
 
-    def begin(self) -> dict[int, PositionRow]:
-        """The first position rows of a new destination. Unavailable: processing has not said where it stands."""
-        rows = stand.first_rows({}, self.partitions, self.owner)
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes deliver the other partitions."""
+        return len(self.owned) < self.partitions
+
+    def own(self, partitions: Iterable[int]) -> None:
+        """Deliver these partitions from the next round on: the table of the cluster has changed."""
+        with self.lock:
+            self.owned = frozenset(partitions)
+            self.rows, self.certain, self.retry_ns = None, False, 0
+            self.have = {}
+            self.stood()
+            for chain in self.chains.values():
+                chain.owned = self.owned
+                chain.rewind()
+
+    def own_rows(self) -> dict[int, PositionRow]:
+        """Where the partitions stand that are delivered from here."""
+        rows = self.destination.positions(self.memory.pipeline)
+        return {p: row for p, row in rows.items() if p in self.owned}
+
+    def remembered(self) -> dict[int, Vector]:
+        """Where they stood at least."""
+        return {p: vector for p, vector in self.memory.vectors.items() if p in self.owned}
+
+    def begin(self, new: Iterable[int]) -> None:
+        """The first position rows of these partitions, unless another node has begun them. Unavailable: processing has
+        not said where it stands."""
+        partitions = sorted(new)
+        rows = stand.first_rows({}, partitions, self.owner)
         if self.settings.start != "beginning":
             at = self.processed()
-            if len(at.vectors) < self.partitions:
+            if not at.vectors.keys() >= set(partitions):
                 raise Unavailable("processing has not said yet where it stands", code="processing_silent")
             start_ns = self.settings.start_ns
             if start_ns is None:
-                rows = stand.adopted(
-                    "now", rows, (), self.partitions, at.outs, self.destination.empty, at.vectors
-                )
+                rows = stand.adopted("now", rows, (), partitions, at.outs, self.destination.empty, at.vectors)
             else:
                 self.memory.begin_skipping(self.clock.boot_ns())
                 begins = {end: self.stood_when(start_ns, end) for end in set(at.vectors.values())}
                 starts = {p: begins[end] for p, end in at.vectors.items()}
-                rows = stand.first_rows(starts, self.partitions, self.owner)
-        self.destination.place(self.memory.pipeline, rows)
-        return rows
+                rows = stand.first_rows(starts, partitions, self.owner)
+        self.destination.place(self.memory.pipeline, rows, missing_only=True)
 
     def read_ahead(self) -> None:
         """Fill the windows with commits that are not passed yet."""
@@ -468,9 +498,15 @@ class Deliverer:
             if start == "beginning":  # before a file is made: what is refused changes nothing
                 missing = self.missing_below(processed or {})
             self.destination.open(create=start != "here")
-            rows = self.destination.positions(self.memory.pipeline)
+            rows = self.own_rows()
             adopted = stand.adopted(
-                start, rows, self.opens.values(), self.partitions, passed, self.destination.empty, processed
+                start,
+                rows,
+                self.opens.values(),
+                sorted(self.owned),
+                passed,
+                self.destination.empty,
+                processed,
             )
             placed = {p: replace(row, owner=self.owner) for p, row in adopted.items()}
             if start != "here":

@@ -69,9 +69,10 @@ class MemoryDestination:
         self.reach()
         return {p: row for (name, p), row in self.store.positions.items() if name == pipeline}
 
-    def place(self, pipeline: str, rows: Mapping[int, PositionRow]) -> None:
+    def place(self, pipeline: str, rows: Mapping[int, PositionRow], *, missing_only: bool = False) -> None:
         self.reach()
-        self.store.positions.update({(pipeline, p): row for p, row in rows.items()})
+        placed = {(pipeline, p): row for p, row in rows.items()}
+        self.store.positions.update(placed | self.store.positions if missing_only else placed)
 
     def empty(self) -> bool:
         return not any(self.store.rows.values())

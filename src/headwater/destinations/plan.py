@@ -10,7 +10,7 @@ a link of another log (the number of processors was changed), so being off count
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headwater.event.position import EMPTY, Vector
@@ -117,14 +117,16 @@ def extend(
     return Load(number, first, end, tuple(sorted(partitions)), rows)
 
 
-def examine(rows: Mapping[int, Vector], remembered: Mapping[int, Vector], partitions: int) -> Paused | None:
+def examine(
+    rows: Mapping[int, Vector], remembered: Mapping[int, Vector], partitions: Collection[int]
+) -> Paused | None:
     """Whether position rows that were read may be believed (protocol-why.md D4, D5); None: go on.
 
     ``remembered`` is what this deliverer saw committed, at worst an older state of it. A row that is missing
     though it was there, or that is not at or above what is remembered, needs an operator: going on from zero
     doubles, going on from here loses or doubles.
     """
-    missing = tuple(p for p in range(partitions) if p not in rows)
+    missing = tuple(p for p in partitions if p not in rows)
     if missing and (rows or remembered):
         return Paused("position_missing", missing)
     back = tuple(sorted(p for p, vector in remembered.items() if p in rows and not vector <= rows[p]))

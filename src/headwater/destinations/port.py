@@ -161,8 +161,9 @@ class Destination(Protocol):
         """Every position row of the pipeline, as committed."""
         ...
 
-    def place(self, pipeline: str, rows: Mapping[int, PositionRow]) -> None:
-        """Write position rows whatever stood there: a new destination's first rows, or an operator's ``adopt``."""
+    def place(self, pipeline: str, rows: Mapping[int, PositionRow], *, missing_only: bool = False) -> None:
+        """Write position rows: an operator's ``adopt``, whatever stood there; or a new destination's first ones
+        (``missing_only``), beside those that another node has placed, and perhaps moved, meanwhile."""
         ...
 
     def empty(self) -> bool:

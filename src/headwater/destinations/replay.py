@@ -328,7 +328,7 @@ class Replays:
                 help="begin it again",
             )
         if not rows:
-            partitions = range(self.deliverer.partitions)
+            partitions = sorted(self.deliverer.owned)
             placed = {p: PositionRow(origin.encode(), owner=self.deliverer.owner) for p in partitions}
             self.destination.place(self.pipeline(one.id), placed)
             rows = placed
@@ -341,7 +341,7 @@ class Replays:
             )
         one = self.book.change(one.id, {"state": "running", "placed": True})
         if one.into:
-            self.private = self.raw.open_private(tuple(range(self.deliverer.partitions)), self.at, until)
+            self.private = self.raw.open_private(tuple(sorted(self.deliverer.owned)), self.at, until)
         else:
             self.pieces = self.raw.open(self.at, until, one.rate)
             self.revive_before_us = self.raw.settled_us(self.limit()) - self.raw.window_us
@@ -399,7 +399,7 @@ class Replays:
         commit = self.read(self.private.advance)
         if commit is None:
             return 0
-        partitions = tuple(range(self.deliverer.partitions))
+        partitions = tuple(sorted(self.deliverer.owned))
         step = load.step_of(
             [commit],
             partitions,
@@ -418,7 +418,7 @@ class Replays:
 
     def empty_step(self, one: Replay, target: Vector) -> Step:
         """The step without rows."""
-        partitions = tuple(range(self.deliverer.partitions))
+        partitions = tuple(sorted(self.deliverer.owned))
         origin = self.at.encode()
         return Step(
             self.pipeline(one.id), partitions, origin, target.encode(), {}, {}, 0, self.deliverer.owner

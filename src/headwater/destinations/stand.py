@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from headwater.destinations.chain import OUT, link_of
@@ -86,16 +86,16 @@ def ends(opens: Iterable[OpenChain]) -> dict[int, Vector]:
     return chain_ends([map(link_of, walk(opens))])
 
 
-def first_rows(starts: Mapping[int, Vector], partitions: int, owner: str) -> dict[int, PositionRow]:
+def first_rows(starts: Mapping[int, Vector], partitions: Iterable[int], owner: str) -> dict[int, PositionRow]:
     """Position rows of a new destination: at ``starts``, else at zero."""
-    return {p: PositionRow(starts.get(p, EMPTY).encode(), owner=owner) for p in range(partitions)}
+    return {p: PositionRow(starts.get(p, EMPTY).encode(), owner=owner) for p in partitions}
 
 
 def adopted(
     start: str,
     rows: Mapping[int, PositionRow],
     opens: Iterable[OpenChain],
-    partitions: int,
+    partitions: Collection[int],
     passed: Mapping[int, Mapping[str, int]] | None,
     empty: Callable[[], bool],
     processed: Mapping[int, Vector] | None = None,
@@ -110,9 +110,9 @@ def adopted(
     reaches. Rejected: the destination is ahead of the chain. Unavailable: ``processed`` lacks partitions.
     """
     if start == "here":
-        if missing := [p for p in range(partitions) if p not in rows]:
+        if missing := [p for p in partitions if p not in rows]:
             raise Rejected(
-                f"{len(missing)} of {partitions} position rows are missing", code="position_missing"
+                f"{len(missing)} of {len(partitions)} position rows are missing", code="position_missing"
             )
         return dict(rows)
     if start == "beginning":
@@ -190,15 +190,15 @@ def outs_between(
 def from_now(
     rows: Mapping[int, PositionRow],
     opens: list[OpenChain],
-    partitions: int,
+    partitions: Collection[int],
     passed: Mapping[int, Mapping[str, int]] | None,
     processed: Mapping[int, Vector] | None,
 ) -> dict[int, PositionRow]:
     """Rows where processing stands; see ``adopted``."""
-    if processed is not None and len(processed) < partitions:
+    if processed is not None and len(processed) < len(partitions):
         raise Unavailable("processing has not said yet where it stands", code="processing_silent")
     end = ends(opens) if processed is None else dict(processed)
-    found = {p: rows.get(p) or PositionRow(EMPTY.encode()) for p in range(partitions)}
+    found = {p: rows.get(p) or PositionRow(EMPTY.encode()) for p in partitions}
     ahead = [
         p
         for p, row in found.items()

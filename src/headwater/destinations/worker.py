@@ -37,6 +37,7 @@ import pyarrow as pa
 from headwater.destinations import copying, pause, replay, retry
 from headwater.destinations.deliver import LAYOUT, Deliverer
 from headwater.destinations.pause import Held, Pause
+from headwater.destinations.remote import RemoteDestination, Served
 from headwater.event.position import Vector
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Busy, HeadwaterError, Rejected, Unavailable
@@ -153,6 +154,7 @@ class DeliverWorker:
             "write_off": self.write_off,
             "replay": self.replay,
             "retry": self.retry,
+            "remote": self.remote,
         }
         operation = operations.get(str(request.get("op")))
         if operation is None:
@@ -193,10 +195,17 @@ class DeliverWorker:
         )
         return told, export.in_threads(made, self.pool)
 
+    def elsewhere(self, request: dict[str, Any]) -> RemoteDestination | None:
+        """The destination of a request, where another node holds it."""
+        destination = self.chosen(request).destination
+        return destination if isinstance(destination, RemoteDestination) else None
+
     def sql(self, request: dict[str, Any]) -> Reply:
         """Rows of a reading statement."""
         from headwater.destinations.duckdb import sql
 
+        if (there := self.elsewhere(request)) is not None:
+            return there.call(request, b"")
         began_ns = self.clock.boot_ns()
         answer = self.reader(request).query(
             str(request.get("query", "")),
@@ -217,6 +226,8 @@ class DeliverWorker:
         from headwater.destinations.duckdb import deep
         from headwater.destinations.duckdb.write import DuckDbDestination
 
+        if (there := self.elsewhere(request)) is not None:
+            return there.call(request, b"")
         deliverer = self.chosen(request)
         destination = deliverer.destination
         if not isinstance(destination, DuckDbDestination):
@@ -284,6 +295,18 @@ class DeliverWorker:
         self.going.clear()
         try:
             return copying.copy(deliverer, folder, self.check_going_on), b""
+        finally:
+            self.going.set()
+
+    def remote(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """A call of another node's deliverer on the destination that this process holds; between two rounds."""
+        deliverer = self.chosen(request)
+        self.going.clear()
+        try:
+            with deliverer.lock:
+                if deliverer.rows is None:
+                    raise Unavailable(f"destination {deliverer.name} is not open here", code="not_open")
+                return Served(deliverer.destination).answer(request, request.get("body", b""))
         finally:
             self.going.set()
 

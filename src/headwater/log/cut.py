@@ -9,7 +9,7 @@ last block that fits of the writer that was cut short; blocks are ordered by (st
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from headwater.event.position import Vector, WriterId
@@ -18,6 +18,15 @@ from headwater.log.block import Secret
 from headwater.log.read import Block, LogReader
 
 WRITER = re.compile(r"^[0-9a-f]{16}$")
+HOME_MASK = 0xFFFF_FFFF_FFFF_0000
+Closed = tuple[int, int]
+"""A moment of one node: (start, boot ns)."""
+NOWHERE: Mapping[int, Closed] = {}
+
+
+def home_of(writer: int) -> int:
+    """The node that a writer belongs to, as the number of its data folder."""
+    return writer & HOME_MASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,7 @@ def discover(
     until: Vector | None = None,
     *,
     secret: Secret,
+    wanted: Callable[[WriterId], bool] = lambda writer: True,
 ) -> None:
     """Add a reader for each writer folder that has none yet; called for every cut, after T was read.
 
@@ -47,7 +57,7 @@ def discover(
         if not WRITER.match(name):
             continue
         writer = WriterId(int(name, 16))
-        if writer not in readers:
+        if writer not in readers and wanted(writer):
             stop = until[writer] if until is not None else None
             readers[writer] = LogReader(disk, f"{raw}/{name}", writer, at[writer], stop, secret=secret)
 
@@ -55,24 +65,27 @@ def discover(
 def take(
     readers: Mapping[WriterId, LogReader],
     origin: Vector,
-    now: tuple[int, int],
+    now: Closed,
     node_time_ns: int,
     bytes_max: int,
+    homes: Mapping[int, Closed] = NOWHERE,
 ) -> Cut | None:
     """The next cut of about ``bytes_max`` bytes; None when nothing is durable beyond ``origin``.
 
-    ``now`` (start, boot ns) was read before this call. The target's clock entry is the greater of the origin's and
-    ``node_time_ns``.
+    ``now`` was read before this call, as were the moments of ``homes``: other nodes, whose logs are bounded each by its
+    own. The target's clock entry is the greater of the origin's and ``node_time_ns``.
     """
-    bound = now
+    bounds = {0: now, **homes}
     share = max(bytes_max // max(len(readers), 1), 1)
-    for reader in readers.values():
+    of_home = {writer: home if (home := home_of(writer)) in homes else 0 for writer in readers}
+    for writer, reader in readers.items():
         reader.fill(share)
         if reader.more and reader.ahead:
-            bound = min(bound, reader.ahead[-1].header.closed)
+            home = of_home[writer]
+            bounds[home] = min(bounds[home], reader.ahead[-1].header.closed)
     blocks: list[Block] = []
-    for reader in readers.values():
-        blocks += reader.take(bound)
+    for writer, reader in readers.items():
+        blocks += reader.take(bounds[of_home[writer]])
     if not blocks:
         return None
     target = Vector({w: r.at for w, r in readers.items()}, max(origin.clock, node_time_ns)).join(origin)

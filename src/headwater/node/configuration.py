@@ -9,7 +9,7 @@ from typing import NamedTuple
 from headwater.config import load
 from headwater.config.load import Document
 from headwater.kit.errors import Misconfigured
-from headwater.node.settings import ReadText, Settings, check_secrets, secret_reader
+from headwater.node.settings import ReadText, Settings, check_cluster_secrets, check_secrets, secret_reader
 
 CONFIGURATION_DEFAULT = "headwater.yaml"
 DATA_DEFAULT = "headwater-data"
@@ -62,4 +62,5 @@ def parse(
     settings = load.convert(document, document.data, Settings)
     before_secrets(settings)
     check_secrets(settings.keys, read_secret, document)
+    check_cluster_secrets(settings.cluster, read_secret, document)
     return Configuration(os.path.abspath(path), document, settings)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from headwater.cluster.settings import ClusterSettings, port_of, secret_of
 from headwater.collect.keys import secrets_of
 from headwater.collect.settings import CollectSettings, KeySettings
 from headwater.destinations.registry import AnySettings
@@ -52,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Write keys. Reloads."""
     destinations: dict[str, AnySettings] = {}
     """Where events go, by name. Reloads: added, removed and changed destinations are started, stopped, restarted."""
+    cluster: ClusterSettings | None = None
+    """What makes this node one of many. Left out: one node, and nothing of the cluster runs."""
     shutdown_delay: float = 0.0
     """Seconds between failing `/ping` and `/ready` with 503 and closing the door, everything served meanwhile. As long
     as a load balancer needs to notice: twice its interval, for example 20. 0 suits a terminal."""
@@ -73,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         check_keys(self.keys)
         check_listeners(self.collect.listen, self.ops.listen)
         check_destinations(self.destinations)
+        if self.cluster is not None:
+            check_cluster_listeners(self.cluster, self.collect.listen, self.ops.listen)
 
     @property
     def raw_bytes_max(self) -> int:
@@ -154,6 +159,14 @@ def check_secrets(keys: Sequence[KeySettings], read: ReadText, document: Documen
                 )
 
 
+def check_cluster_secrets(cluster: ClusterSettings | None, read: ReadText, document: Document) -> None:
+    """The cluster's files of secrets can be read."""
+    if cluster is not None:
+        with document.placed():
+            secret_of(cluster, "secret", read)
+            secret_of(cluster, "admin_token", read)
+
+
 def secret_reader(data: str) -> ReadText:
     """Reads a file of secrets; relative paths are below the data folder."""
 
@@ -186,6 +199,18 @@ def check_listeners(collect: str, ops: str) -> None:
     wildcard = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
     if collect_port == ops_port != 0 and (collect_host == ops_host or {collect_host, ops_host} & wildcard):
         raise wrong("ops.listen", f"is the address of collect.listen ({collect})", "give it another port")
+
+
+def check_cluster_listeners(cluster: ClusterSettings, collect: str, ops: str) -> None:
+    """The cluster's listeners have ports of their own: an address of an interface is only known when it is bound."""
+    taken = {
+        host_and_port("collect.listen", collect)[1]: "collect.listen",
+        host_and_port("ops.listen", ops)[1]: "ops.listen",
+    }
+    for name in ("listen", "lane"):
+        port = port_of(name, getattr(cluster, name))
+        if port and port in taken:
+            raise wrong(f"cluster.{name}", f"has the port of {taken[port]} ({port})", "give it another port")
 
 
 def check_destinations(destinations: dict[str, AnySettings]) -> None:

@@ -16,9 +16,10 @@ from headwater.event.position import Receipt
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
 from headwater.log.block import Secret
-from headwater.ops import metrics, ready, reconcile, standing
+from headwater.ops import everywhere, metrics, ready, reconcile, standing
 from headwater.ops import where as journey
-from headwater.ops.accepted import AcceptedCounter
+from headwater.ops.accepted import Accepted, AcceptedCounter
+from headwater.ops.everywhere import ACCEPTED, REPORTS, Answers, Everywhere, Owners
 from headwater.ops.ready import ALIVE_S, Readiness
 from headwater.ops.reconcile import Ledger
 from headwater.ops.retried import Retried
@@ -69,7 +70,12 @@ class Look:
         parts: Callable[[], Parts],
         dead: DeadLetters,
         secret: Secret,
+        others: Everywhere = lambda part: Answers(),
+        owners: Owners | None = None,
     ) -> None:
+        self.others = others
+        self.owners = owners
+        """None: this node is alone."""
         self.node = node
         self.data = data
         self.disk = disk
@@ -109,12 +115,32 @@ class Look:
 
     def ledgers(self) -> list[Ledger]:
         """The conservation ledger. The order of reading is part of it: destinations, processors, logs."""
-        destinations = standing.delivered(self.reports())
-        processed = standing.processed(self.reports())
-        with self.counting:
-            accepted = self.counter.count()
+        silent: set[str] = set()
+        destinations = standing.delivered(self.all_reports(silent))
+        processed = standing.processed(self.all_reports(silent))
+        accepted = self.accepted(silent)
         wanted = {name: one for name, one in destinations.items() if name in self.parts().destinations}
-        return reconcile.reconcile(accepted, processed, wanted)
+        return reconcile.without_some(
+            reconcile.reconcile(accepted, processed, wanted, self.node.partitions if self.owners else 0),
+            sorted(silent),
+        )
+
+    def all_reports(self, silent: set[str]) -> Mapping[str, Report]:
+        """The reports of every node; adds the names of those that do not answer."""
+        if self.owners is None:
+            return self.reports()
+        answers = self.others(REPORTS)
+        silent |= set(answers.silent)
+        return everywhere.joined_reports(self.node.folder_id, self.reports(), answers.parts, self.owners())
+
+    def accepted(self, silent: set[str]) -> Accepted:
+        """What every node's raw log holds; adds the names of those that do not answer."""
+        if self.owners is not None:
+            answers = self.others(ACCEPTED)
+            silent |= set(answers.silent)
+        with self.counting:
+            own = self.counter.count()
+        return own if self.owners is None else everywhere.joined_accepted(own, answers.parts)
 
     def where(self, receipt: Receipt) -> dict[str, Any]:
         """How far a request has come."""

@@ -18,6 +18,7 @@ The reports must have been read in the order destinations, processors, logs: eac
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -64,15 +65,28 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reconcile(
-    accepted: Accepted, processed: Processed, destinations: Mapping[str, Delivered]
+    accepted: Accepted,
+    processed: Processed,
+    destinations: Mapping[str, Delivered],
+    partitions: int = 0,
 ) -> list[Ledger]:
-    """One ledger per stream, by name."""
+    """One ledger per stream, by name. ``partitions``: how many there are, where some may not be spoken for."""
+    if len(processed.vectors) < partitions:
+        processed = replace(processed, vectors={})  # nobody knows whether all stand at the end
     streams = {*accepted.streams, *processed.streams}
     for told in destinations.values():
         streams |= set(told.streams)
     return explained(
         [ledger(stream, accepted, processed, destinations) for stream in sorted(streams)], processed
     )
+
+
+def without_some(ledgers: list[Ledger], silent: Sequence[str]) -> list[Ledger]:
+    """The same, while some nodes do not answer: what only they know is missing, so nothing can be said to hold."""
+    if not silent:
+        return ledgers
+    why = f"{', '.join(silent)} did not answer: what only they know is not counted"
+    return [msgspec.structs.replace(one, holds=False, problems=[*one.problems, why]) for one in ledgers]
 
 
 def explained(ledgers: list[Ledger], processed: Processed) -> list[Ledger]:

@@ -7,7 +7,7 @@ what compares them must hold for any two moments, or look at the vectors first (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headwater.config.report import Report
@@ -95,7 +95,33 @@ def delivered(reports: Mapping[str, Report]) -> dict[str, Delivered]:
     """From the reports of the deliverers, by destination."""
     found: dict[str, Delivered] = {}
     for report in reports.values():
-        found |= delivered_by(report.detail)
+        for name, one in delivered_by(report.detail).items():
+            found[name] = together(found[name], one) if name in found else one
+    return found
+
+
+def together(one: Delivered, other: Delivered) -> Delivered:
+    """A destination to which several nodes deliver, each its own partitions."""
+    worse = max(one, other, key=lambda told: (told.state in ("paused", "catching_up"), told.lag_age_s))
+    return replace(
+        worse,
+        vectors=one.vectors | other.vectors,
+        streams=added_up(one.streams, other.streams),
+        lag_rows=one.lag_rows + other.lag_rows,
+        loaded_ns=max(one.loaded_ns, other.loaded_ns),
+        remembered=one.remembered | other.remembered,
+        written_off=one.written_off and other.written_off,
+        reckoned=one.reckoned and other.reckoned,
+    )
+
+
+def added_up(one: Streams, other: Streams) -> Streams:
+    """Counters of both."""
+    found = {stream: dict(counts) for stream, counts in one.items()}
+    for stream, counts in other.items():
+        total = found.setdefault(stream, {})
+        for name, count in counts.items():
+            total[name] = total.get(name, 0) + count
     return found
 
 

@@ -17,8 +17,9 @@ from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
 from headwater.kit.errors import Unavailable
-from headwater.log import cut, files, retain
+from headwater.log import files, retain
 from headwater.log.block import Secret
+from headwater.log.follow import Follower, folder_of
 from headwater.log.read import LogReader
 from headwater.log.ready import EVERYTHING
 from headwater.process import idruns
@@ -26,6 +27,8 @@ from headwater.process.dedupe import MINUTE_NS, Ids, Seen
 from headwater.process.run import Runner
 from headwater.process.state import of_partitions
 from headwater.process.worker import EXPIRE_MINUTES, sections_of
+
+MIRROR_WAIT_S = 0.05
 
 
 class PrivateRun:
@@ -47,9 +50,15 @@ class PrivateRun:
         now: Callable[[], tuple[int, int]],
         bytes_max: int,
         config_epoch: int,
+        mirror: str | None = None,
+        complete: Callable[[], bool] = lambda: True,
     ) -> None:
         self.disk = disk
         self.raw = raw
+        self.mirror = mirror
+        """Other nodes' logs, from ``origin`` on."""
+        self.complete = complete
+        """Whether the mirror holds all that its nodes can give."""
         self.secret = secret
         self.clock = clock
         self.runner = runner
@@ -57,10 +66,9 @@ class PrivateRun:
         self.partitions = tuple(partitions)
         self.at = origin
         self.until = until
-        self.now = now
+        self.follower = Follower(disk, raw, secret, now, until=until, mirror=mirror)
         self.bytes_max = bytes_max
         self.config_epoch = config_epoch
-        self.readers: dict[WriterId, LogReader] = {}
         self.id_folders = id_folders
         """Folders of state, whose runs of ids are read."""
         self.ids: Iterator[Ids | None] | None = None
@@ -83,12 +91,15 @@ class PrivateRun:
         """The next commit, at most about ``bytes_max`` raw bytes; None while ids are read, and at the end."""
         if self.ended:
             return None
-        now = self.now()
-        cut.discover(self.disk, self.raw, self.readers, self.at, self.until, secret=self.secret)
         if not self.ids_done:
+            self.follower.look(self.at)
             self._remember_some()
             return None
-        found = cut.take(self.readers, self.at, now, self.until.clock, self.bytes_max)
+        complete = self.complete()  # before it is read: what came since then is seen by the next call
+        found = self.follower.take(self.at, lambda _: self.until.clock, self.bytes_max)
+        if found is None and not complete:
+            self.clock.block(MIRROR_WAIT_S)
+            return None
         target = found.target if found is not None else self.until
         missing = self._gone(target)  # before what is behind us, so that nothing goes unseen between the two
         if self._gone(self.at) > self.missing:  # given back while it was read
@@ -117,8 +128,7 @@ class PrivateRun:
         """Release the files."""
         if self.ids is not None:
             self.ids.close()  # type: ignore[attr-defined]
-        for reader in self.readers.values():
-            reader.close()
+        self.follower.close()
 
     def _commit(self, commit: Commit, missing: int) -> Commit:
         """``missing``: of what follows, as it was when the piece was read. What is given back since is seen by the next
@@ -129,15 +139,17 @@ class PrivateRun:
 
     def _gone(self, at: Vector) -> int:
         return sum(
-            gone(self.disk, f"{self.raw}/{writer:016x}", at[writer], end)
-            for writer, end in self.until.items()
+            gone(self.disk, self._folder(writer), at[writer], end) for writer, end in self.until.items()
         )
 
     def _left(self) -> int:
         return sum(
-            between(self.disk, f"{self.raw}/{writer:016x}", self.at[writer], end)
+            between(self.disk, self._folder(writer), self.at[writer], end)
             for writer, end in self.until.items()
         )
+
+    def _folder(self, writer: WriterId) -> str:
+        return folder_of(self.disk, self.raw, self.mirror, writer)
 
     def _expire(self, minute: int) -> None:
         if minute > self.expired_minute + EXPIRE_MINUTES:
@@ -158,7 +170,7 @@ class PrivateRun:
 
     def _ids_below(self) -> Iterator[Ids | None]:
         """The ids received in the window before the first event of the stretch."""
-        first_ns = [ns for reader in self.readers.values() for ns in first_block_ns(reader)]
+        first_ns = [ns for reader in self.follower.readers.values() for ns in first_block_ns(reader)]
         if not first_ns:
             return
         edge_ns = min(first_ns) - self.seen.window_minutes * MINUTE_NS - MINUTE_NS
@@ -178,7 +190,7 @@ class PrivateRun:
         self, writer: WriterId, begin: Position, end: Position, edge_ns: int
     ) -> Iterator[Ids | None]:
         """The ids of one writer in [begin, end) from the block on that stands at ``edge_ns``."""
-        folder = f"{self.raw}/{writer:016x}"
+        folder = self._folder(writer)
         below = [s for s in files.segments(self.disk, folder) if Position(s.log, s.first) < end]
         begins = [retain.node_time_ns(self.disk, segment, self.secret) for segment in below]
         inside = [n for n, ns in enumerate(begins) if ns <= edge_ns]

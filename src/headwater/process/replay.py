@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from headwater.event.piece import Piece, Range
-from headwater.event.position import Vector, WriterId
+from headwater.event.position import Vector
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
 from headwater.kit.errors import Unavailable
-from headwater.log import cut
 from headwater.log.block import Secret
-from headwater.log.read import Block, LogReader
+from headwater.log.follow import Follower
+from headwater.log.read import Block
 from headwater.process.run import Runner
 
 
@@ -43,9 +43,8 @@ class ReplayRun:
         self.runner = runner
         self.at = origin
         self.until = until
-        self.now = now
+        self.follower = Follower(disk, raw, secret, now, until=until)
         self.bytes_max = bytes_max
-        self.readers: dict[WriterId, LogReader] = {}
 
     @property
     def ended(self) -> bool:
@@ -56,9 +55,7 @@ class ReplayRun:
         """The next piece, about ``bytes_max`` raw bytes; None at the end. Unavailable: the log ends before."""
         if self.ended:
             return None
-        now = self.now()
-        cut.discover(self.disk, self.raw, self.readers, self.at, self.until, secret=self.secret)
-        found = cut.take(self.readers, self.at, now, self.until.clock, self.bytes_max)
+        found = self.follower.take(self.at, lambda _: self.until.clock, self.bytes_max)
         if found is None:
             if self.at.join(self.until).entries != self.at.entries:
                 raise Unavailable("the raw log does not reach as far as its commits", code="raw_short")
@@ -71,8 +68,7 @@ class ReplayRun:
 
     def close(self) -> None:
         """Release the files."""
-        for reader in self.readers.values():
-            reader.close()
+        self.follower.close()
 
 
 def ranges_of(blocks: Sequence[Block]) -> tuple[Range, ...]:

@@ -19,15 +19,16 @@ from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken, Busy, Misconfigured
-from headwater.log import cut, retain
+from headwater.log import retain
 from headwater.log.block import Secret
 from headwater.log.cut import Cut
-from headwater.log.read import LogReader
+from headwater.log.follow import Follower
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.process import idruns, unmapped
 from headwater.process.dedupe import MINUTE_NS, Ids, Seen, decode_ids, encode_ids
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
+from headwater.process.sources import ALONE, Sources
 from headwater.process.state import Fold, StateStore, ids_of, load, merge, of_partitions
 
 ATTEMPTS_CAREFUL = 3
@@ -38,6 +39,9 @@ IPC_ROOM_BYTES = 1024
 """Around the schema and the batch of a stream: lengths, padding, its end."""
 FOLD_READ_BYTES = 64 * 1024 * 1024
 EXPIRE_MINUTES = 5
+MIRROR_INTERVAL_NS = 500_000_000
+"""How often a mirror is asked for while there is none."""
+JOIN_INTERVAL_NS = 1_000_000_000
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -50,19 +54,65 @@ class NodeTime(Protocol):
 
 
 class Group:
-    """Partitions that stand at one vector, and their readers."""
+    """Partitions that stand at one vector, and what they read."""
 
-    def __init__(self, partitions: list[int], vector: Vector, until: Vector | None, runner: Runner) -> None:
+    def __init__(
+        self,
+        name: str,
+        partitions: list[int],
+        vector: Vector,
+        until: Vector | None,
+        runner: Runner,
+        sources: Sources,
+        follow: Callable[[Vector | None, str | None], Follower],
+    ) -> None:
+        self.name = name
         self.partitions = partitions
         self.runner = runner
         self.vector = vector
         self.until = until
-        self.readers: dict[WriterId, LogReader] = {}
+        self.sources = sources
+        self.follow = follow
+        self.follower: Follower | None = None
+        self.tried_ns = 0
+        self.minute = 0
+        """When the newest event was received that it has taken; now, when it has taken all."""
+
+    def take(self, now_ns: int, node_time_ns: Callable[[int], int], bytes_max: int) -> Cut | None:
+        """The next cut; None where nothing more is there."""
+        if self.follower is None or (
+            self.follower.mirror is None and now_ns - self.tried_ns > MIRROR_INTERVAL_NS
+        ):
+            self.open(now_ns)
+        assert self.follower is not None
+        try:
+            return self.follower.take(self.vector, node_time_ns, bytes_max)
+        except FileNotFoundError:
+            if self.follower.mirror is None or self.follower.disk.exists(self.follower.mirror):
+                raise
+            self.close()  # who kept the mirror began again: so do we, from where we stand
+            return None
+
+    def open(self, now_ns: int) -> None:
+        """Read from the vector on: our own logs, and a mirror of the others where one can be had."""
+        self.tried_ns = now_ns
+        mirror = self.sources.open(self.name, self.partitions, self.vector, self.until)
+        if self.follower is None or mirror is not None:
+            self.close_files()
+            self.follower = self.follow(self.until, mirror)
+
+    def close_files(self) -> None:
+        """Release the files."""
+        if self.follower is not None:
+            self.follower.close()
+            self.follower = None
 
     def close(self) -> None:
-        """Release the files."""
-        for reader in self.readers.values():
-            reader.close()
+        """Release the files, and the mirror."""
+        had = self.follower is not None and self.follower.mirror is not None
+        self.close_files()
+        if had:
+            self.sources.close(self.name)
 
 
 class ProcessWorker:
@@ -84,6 +134,8 @@ class ProcessWorker:
         partitions: int,
         config_epoch: int,
         ids_bytes_max: int,
+        owned: Sequence[int] | None = None,
+        sources: Sources = ALONE,
     ) -> None:
         self.number = number
         self.settings = settings
@@ -97,15 +149,17 @@ class ProcessWorker:
         self.secret = secret
         self.config_epoch = config_epoch
         self.ids_bytes_max = ids_bytes_max
-        self.owned = [p for p in range(partitions) if p % settings.workers == number]
+        self.partitions = partitions
+        self.owned = sorted(range(number, partitions, settings.workers) if owned is None else owned)
+        self.wanted = self.owned
+        """What it shall own from the next turn on; set by ``own``."""
+        self.sources = sources
         self.store = StateStore(disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
-        self.seen = Seen(
-            partitions=partitions,
-            memory_bytes=settings.dedupe_memory_bytes,
-            window_s=settings.dedupe_window_s,
-        )
+        self.seen = self._nothing_seen()
         self.fold = Fold()
         self.groups: list[Group] = []
+        self.groups_made = 0
+        self.joined_ns = 0
         self.committed = Position(0, 0)
         self.cuts = 0
         self.saved_ns = 0
@@ -118,40 +172,80 @@ class ProcessWorker:
     def recover(self) -> None:
         """State at the last commit of every partition: saved folds, the commits behind them, the ids seen."""
         own = load(self.disk, self.store.folder)
-        folds, former = [], {}
-        known = self._known_numbers()
-        newest = max(idruns.newest_minute(f"{self.data}/state/{number}") for number in known)
-        for number in known:
-            fold = own if number == self.number else load(self.disk, f"{self.data}/state/{number}")
-            self._fold_rest(number, fold)
-            folds.append(fold)
-            if number >= self.settings.workers:
-                former[number] = fold.ready
+        folds: dict[int, Fold] = {}
+        for number in self._known_numbers():
+            folds[number] = own if number == self.number else load(self.disk, f"{self.data}/state/{number}")
+        kept = {folder: load(self.disk, folder) for folder in self.sources.standby()}
+        newest = max(idruns.newest_minute(folder) for folder in [*map(self._state, folds), *kept])
+        minute = newest - self.seen.window_minutes - EXPIRE_MINUTES
+        rest = {number: self._fold_rest(number, fold) for number, fold in folds.items()}
+        chosen = merge([*folds.values(), *kept.values()], self.owned)
+        former = {number: fold.ready for number, fold in folds.items() if number >= self.settings.workers}
+        for number, fold in folds.items():
+            mine = standing_below(fold, chosen, self.owned)
+            for ids in rest[number]:
+                self._take(number, of_partitions(ids, mine))
             if former.get(number) is None or own.former.get(number) != fold.ready:
-                self._remember(number, fold, newest - self.seen.window_minutes - EXPIRE_MINUTES)
-        self._check_epoch(max(fold.config_epoch for fold in folds))
+                self._remember(number, fold, mine, minute)
+        for folder, fold in kept.items():
+            for ids in ids_of(folder, fold, standing_at(fold, chosen, self.owned), minute):
+                self.seen.remember(ids)
+                self.store.take_over(ids)
+        self._check_epoch(max(fold.config_epoch for fold in folds.values()))
         self.committed = own.ready
-        self.fold = own.with_partitions(merge(folds, self.owned), self.owned)
+        self.fold = own.with_partitions(chosen, self.owned)
         self.fold.former = former
         self._group()
         self._save()
         self._count_attempt()
         self._publish()
 
+    def own(self, partitions: Iterable[int]) -> None:
+        """Own these partitions from the next turn on; from any thread."""
+        wanted = sorted(partitions)
+        if wanted != self.wanted:
+            self.wanted = wanted
+
     def step(self) -> bool:
         """One turn; False when there was nothing to do."""
-        group = self.groups[0]
+        if self.wanted is not self.owned:
+            self._begin_again()
+        joining = bool(self.groups) and self.groups[0].until is not None
+        turns = [self._advance(group) for group in (self.groups[:1] if joining else list(self.groups))]
+        did = any(turns)
+        self._rest()
+        if not did and len(self.groups) > 1:
+            self._group_again()
+        return did
+
+    def _advance(self, group: Group) -> bool:
+        """One cut of a group, or its joining with the others."""
         found = self._next_cut(group)
         if found is None:
-            if group.until is not None and group.vector.entries == group.until.entries:
-                self._join(group, group.until)
-                return True
-            self._rest()
-            return False
+            group.minute = (self.clock.boot_ns() + self.node_time.offset_ns()) // MINUTE_NS
+            if group.until is None or group.vector.entries != group.until.entries:
+                return False
+            self._join(group, group.until)
+            return True
         output = group.runner.run(found.blocks, self.seen, self.clock.boot_ns() / 1e9)
         self._commit(group, found, output)
-        self._rest()
         return True
+
+    def _begin_again(self) -> None:
+        """With other partitions: as at a start."""
+        self._save()
+        for group in self.groups:
+            group.close()
+        self.owned = self.wanted
+        self.seen = self._nothing_seen()
+        self.recover()
+
+    def _nothing_seen(self) -> Seen:
+        return Seen(
+            partitions=self.partitions,
+            memory_bytes=self.settings.dedupe_memory_bytes,
+            window_s=self.settings.dedupe_window_s,
+        )
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Turn until told to stop *and* nothing is left to process."""
@@ -172,16 +266,21 @@ class ProcessWorker:
         self.ready.blocks.close()
 
     def _next_cut(self, group: Group) -> Cut | None:
-        now = self.clock.boot_ns()  # before the watermarks are read: INV-ORD-1 stands on this order
-        cut.discover(
-            self.disk, f"{self.data}/raw", group.readers, group.vector, group.until, secret=self.secret
-        )
-        return cut.take(
-            group.readers,
-            group.vector,
-            (self.node_time.start(), now),
-            now + self.node_time.offset_ns() if group.until is None else group.until.clock,
+        clock = None if group.until is None else group.until.clock
+        return group.take(
+            self.clock.boot_ns(),
+            lambda boot_ns: boot_ns + self.node_time.offset_ns() if clock is None else clock,
             self.settings.cut_bytes_max,
+        )
+
+    def _follow(self, until: Vector | None, mirror: str | None) -> Follower:
+        return Follower(
+            self.disk,
+            f"{self.data}/raw",
+            self.secret,
+            lambda: (self.node_time.start(), self.clock.boot_ns()),
+            until=until,
+            mirror=mirror,
         )
 
     def _commit(self, group: Group, found: Cut, output: Output) -> None:
@@ -199,14 +298,14 @@ class ProcessWorker:
         group.vector = found.target
         self.fold.apply(entry, self.committed)
         self.store.add(entry)
+        self.sources.trim(group.name, group.vector)
         self.cuts += 1
         self.last_events = output.events
         if self.careful:
             self._careful(False)
-        last = max((b.header.node_time_ns for b in found.blocks), default=0) // MINUTE_NS
-        if (
-            last > self.expired_minute + EXPIRE_MINUTES and len(self.groups) == 1
-        ):  # one further behind needs older ids
+        group.minute = max((b.header.node_time_ns for b in found.blocks), default=0) // MINUTE_NS
+        last = min(one.minute for one in self.groups)  # the hindmost needs the oldest ids
+        if last > self.expired_minute + EXPIRE_MINUTES:
             self.expired_minute = last
             self.seen.expire(last)
             window = self.seen.window_minutes + EXPIRE_MINUTES
@@ -270,6 +369,8 @@ class ProcessWorker:
     def _count_attempt(self) -> None:
         """How often this processor has started at this place. An event that kills the process (a crash inside a
         library) would do so for ever: from the third start on, the first cut is read line by line in our own code."""
+        if not self.groups:
+            return
         path = f"{self.data}/state/{self.number}/attempts"
         here = self.groups[0].vector.encode().hex()
         known = msgspec.json.decode(read_whole(self.disk, path)) if self.disk.exists(path) else {}
@@ -297,10 +398,11 @@ class ProcessWorker:
         names = {*self.disk.listdir(f"{self.data}/state"), *self.disk.listdir(f"{self.data}/ready")}
         return sorted({int(n) for n in names if n.isdigit()} | {self.number})
 
-    def _fold_rest(self, number: int, fold: Fold) -> None:
-        """Fold the commits behind a saved fold."""
+    def _fold_rest(self, number: int, fold: Fold) -> list[Ids]:
+        """Fold the commits behind a saved fold; the ids that they add."""
         folder = f"{self.data}/ready/{number}"
         reader = ReadyReader(self.disk, folder, WriterId(number), fold.ready, secret=self.secret)
+        added: list[Ids] = []
         while entries := reader.read(FOLD_READ_BYTES):
             for entry, after in entries:
                 known = fold.vectors.get(entry.partitions[0], EMPTY)
@@ -313,21 +415,25 @@ class ProcessWorker:
                     )
                 fold.apply(entry, after)
                 if ids := entry.sections.get("ids"):
-                    self._take(number, of_partitions(decode_ids(bytes(ids))[0], self.owned))
+                    added.append(of_partitions(decode_ids(bytes(ids))[0], self.owned))
                 if number == self.number:
                     self.store.add(entry)
                 elif self._inherits_dead(number) and "dead" in entry.sections:
                     self.store.add_dead(entry)
         reader.close()
+        return added
 
-    def _remember(self, number: int, fold: Fold, minute: int) -> None:
+    def _remember(self, number: int, fold: Fold, mine: Sequence[int], minute: int) -> None:
         """What a folder of state holds beside its fold, ids from this minute on; of a processor that no longer runs, it
         becomes ours."""
-        folder = f"{self.data}/state/{number}"
-        for ids in ids_of(folder, fold, self.owned, minute):
+        folder = self._state(number)
+        for ids in ids_of(folder, fold, mine, minute):
             self._take(number, ids)
         if self._inherits_dead(number) and self.disk.exists(f"{folder}/dead.sqlite"):
             self.store.dead.take_over(f"{folder}/dead.sqlite")
+
+    def _state(self, number: int) -> str:
+        return f"{self.data}/state/{number}"
 
     def _take(self, number: int, ids: Ids) -> None:
         self.seen.remember(ids)
@@ -338,22 +444,39 @@ class ProcessWorker:
         return self.number == 0 and number >= self.settings.workers
 
     def _group(self) -> None:
-        """Partitions by vector. More than one (the number of processors was changed): each runs up to the join of all,
-        the hindmost first; vectors of different processors need not be comparable."""
+        """Partitions by vector. More than one (the number of processors was changed, partitions came from another
+        node): each runs up to the join of all, the hindmost first; vectors of different processors need not be
+        comparable. Where the join names events that nobody can give us now, each goes on by itself."""
         by_vector: dict[Vector, list[int]] = {}
         for partition in self.owned:
             by_vector.setdefault(self.fold.vectors.get(partition, EMPTY), []).append(partition)
         end = reduce(Vector.join, by_vector, EMPTY)
         order = sorted(by_vector, key=lambda v: (v == end, v.clock, sorted(v.items())))
-        self.groups = [
-            Group(
-                sorted(by_vector[v]),
-                v,
-                end if len(order) > 1 else None,
-                self.runner_for(sorted(by_vector[v])),
-            )
-            for v in order
-        ]
+        until = end if len(order) > 1 and self._reachable(order, end) else None
+        self.joined_ns = self.clock.boot_ns()
+        self.groups = [self._made(sorted(by_vector[v]), v, until) for v in order]
+
+    def _made(self, partitions: list[int], vector: Vector, until: Vector | None) -> Group:
+        self.groups_made += 1
+        name = f"process-{self.number}-{self.groups_made}"
+        runner = self.runner_for(partitions)
+        return Group(name, partitions, vector, until, runner, self.sources, self._follow)
+
+    def _reachable(self, vectors: Iterable[Vector], end: Vector) -> bool:
+        """Whether all that lies between these vectors and their join can be read."""
+        return self.sources.reachable({w for v in vectors for w, at in end.items() if v[w] != at})
+
+    def _group_again(self) -> None:
+        """Groups that wait for events which nobody gives go on by themselves; those that can join, do."""
+        if self.clock.boot_ns() - self.joined_ns < JOIN_INTERVAL_NS:
+            return
+        self.joined_ns = self.clock.boot_ns()
+        vectors = [group.vector for group in self.groups]
+        end = reduce(Vector.join, vectors, EMPTY)
+        if self._reachable(vectors, end) == (self.groups[0].until is None):
+            for group in self.groups:
+                group.close()
+            self._group()
 
     def _join(self, group: Group, end: Vector) -> None:
         """A group has everything that the others have; when it was the last, they are one from here on.
@@ -368,6 +491,17 @@ class ProcessWorker:
         for one in self.groups:
             one.close()
         self._group()
+
+
+def standing_below(fold: Fold, chosen: Fold, owned: Iterable[int]) -> list[int]:
+    """The partitions of which this fold is the chosen state, or an earlier one. What a folder says of the others
+    lies beside the chosen chain: its ids would make events duplicates of themselves (protocol-why.md P1)."""
+    return [p for p in owned if fold.vectors.get(p, EMPTY) <= chosen.vectors[p]]
+
+
+def standing_at(fold: Fold, chosen: Fold, owned: Iterable[int]) -> list[int]:
+    """The partitions of which this fold is the chosen state."""
+    return [p for p in owned if p in fold.vectors and fold.vectors[p] == chosen.vectors[p]]
 
 
 def sections_of(output: Output) -> Mapping[str, memoryview]:

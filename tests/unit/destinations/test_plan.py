@@ -97,21 +97,21 @@ def test_a_partition_that_moved_to_another_log_waits_for_the_older_one() -> None
 
 def test_a_missing_row_is_told_from_a_new_destination() -> None:
     held = {0: vector(5), 1: vector(5)}
-    assert examine({}, {}, 2) is None
-    assert examine(held, {}, 2) is None
-    assert examine(held, held, 2) is None
-    assert examine({}, held, 2) == Paused("position_missing", (0, 1))
-    assert examine({0: vector(5)}, held, 2) == Paused("position_missing", (1,))
+    assert examine({}, {}, range(2)) is None
+    assert examine(held, {}, range(2)) is None
+    assert examine(held, held, range(2)) is None
+    assert examine({}, held, range(2)) == Paused("position_missing", (0, 1))
+    assert examine({0: vector(5)}, held, range(2)) == Paused("position_missing", (1,))
 
 
 def test_a_restored_destination_is_seen() -> None:
     remembered = {0: vector(5), 1: vector(5)}
-    assert examine({0: vector(9), 1: vector(5)}, remembered, 2) is None
-    assert examine({0: vector(5), 1: vector(4)}, remembered, 2) == Paused(
+    assert examine({0: vector(9), 1: vector(5)}, remembered, range(2)) is None
+    assert examine({0: vector(5), 1: vector(4)}, remembered, range(2)) == Paused(
         "destination_went_back", (1,), "here"
     )
     elsewhere = Vector({WriterId(9 << 16): Position(1, 100)})
-    assert examine({0: elsewhere, 1: vector(5)}, remembered, 2) == Paused(
+    assert examine({0: elsewhere, 1: vector(5)}, remembered, range(2)) == Paused(
         "destination_went_back", (0,), "here"
     )
 

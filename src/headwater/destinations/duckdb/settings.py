@@ -37,6 +37,9 @@ class DuckDbSettings(DestinationSettings, frozen=True, tag="duckdb", kw_only=Tru
 
     path: str = "warehouse.duckdb"
     """The file; a relative path is below the data folder. One process may have it open."""
+    node: str = ""
+    """In a cluster: the node that holds the file, by its name or id; the others deliver to it there. Empty: the node
+    that made the cluster's first table."""
     schema: Literal["evolve", "freeze"] = "evolve"
     """New columns: added to the table, or (freeze) kept in ``_unmapped``."""
     threads: int = 1

@@ -63,6 +63,7 @@ MOVE = f"""UPDATE {POSITIONS} AS p SET vector = n.vector, "rows" = n."rows", dea
 PLACE = f"""INSERT OR REPLACE INTO {POSITIONS}
   SELECT ?, partition, vector, "rows", dead, erased, "out", counters, config_epoch, owner, make_timestamptz(?)
   FROM hw_positions"""
+PLACE_MISSING = PLACE.replace("OR REPLACE", "OR IGNORE")
 COUNT = f"""UPDATE {POSITIONS} AS p SET "rows" = n."rows", dead = n.dead, erased = n.erased, "out" = n."out",
   counters = n.counters, updated_at = make_timestamptz(?) FROM hw_positions AS n
   WHERE p.pipeline = ? AND p.partition = n.partition AND p.vector = n.vector"""
@@ -105,9 +106,11 @@ class DuckDbDestination(DuckDbFile):
             found = self.write.execute(POSITIONS_OF, [pipeline]).fetchall()
         return {p: PositionRow(bytes(v), counts_of(text), epoch, owner) for p, v, text, epoch, owner in found}
 
-    def place(self, pipeline: str, rows: Mapping[int, PositionRow]) -> None:
+    def place(self, pipeline: str, rows: Mapping[int, PositionRow], *, missing_only: bool = False) -> None:
         with self.translating(), self.registered(MOVED_ROWS, position_table(rows)):
-            self.write.execute(PLACE, [pipeline, self.clock.wall_ns() // 1000])
+            self.write.execute(
+                PLACE_MISSING if missing_only else PLACE, [pipeline, self.clock.wall_ns() // 1000]
+            )
 
     def empty(self) -> bool:
         with self.translating():

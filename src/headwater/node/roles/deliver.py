@@ -9,21 +9,24 @@ from typing import Any
 from headwater.config.report import read_reports
 from headwater.destinations import registry
 from headwater.destinations.deliver import Deliverer
+from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.pause import Pause
-from headwater.destinations.port import OpenPrivate, PrivateRun, ProcessedAt
+from headwater.destinations.port import Destination, OpenPrivate, PrivateRun, ProcessedAt
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
+from headwater.destinations.remote import RemoteDestination
 from headwater.destinations.replay import Replays
 from headwater.destinations.replays import Book
 from headwater.destinations.worker import DeliverWorker
 from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
-from headwater.kit.errors import Misconfigured
+from headwater.kit.errors import Misconfigured, Unavailable
 from headwater.kit.threads import Thread
 from headwater.log import moment
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
+from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.replaying import NodeRaw
 from headwater.node.settings import Settings
 from headwater.ops import standing
@@ -45,13 +48,25 @@ class DeliverRole:
         folder = context.path("state", context.name)
         context.disk.mkdir(folder)
         self.context = context
+        self.settings = settings
+        self.folder = folder
+        self.ownership = Ownership(context)
         self.told: dict[str, Any] = {}
+        self.worker: DeliverWorker | None = None
         self.running: asyncio.Task[None] | None = None
-        self.deliverer = Deliverer(
+        self.owned: list[int] = []
+
+    def deliverer(self) -> Deliverer:
+        """The loop of the destination. Unavailable: in a cluster that has no table yet, it has no name."""
+        context, settings, folder = self.context, self.settings, self.folder
+        name = context.instance
+        mirrors = Mirrors(context, self.ownership)
+        open_private = private_opener(context, mirrors)
+        deliverer = Deliverer(
             name,
-            registry.make(settings, registry.Place(context.data, folder, context.clock)),
+            self.destination(mirrors),
             {str(n): ready_opener(context, n) for n in ready_folders(context)},
-            Memory(context.disk, f"{folder}/state.json", f"{context.node.folder_id}/{name}/main"),
+            Memory(context.disk, f"{folder}/state.json", self.ownership.pipeline(name)),
             DeadLetters(f"{folder}/dead.sqlite", name),
             settings,
             context.clock,
@@ -59,7 +74,8 @@ class DeliverRole:
             owner=context.node.folder_id,
             node_ns=context.node_ns,
             unknown=logids.unknown_to(context.data, context.disk),
-            open_private=private_opener(context),
+            open_private=open_private,
+            owned=self.owned,
             processed=lambda: processed_at(context),
             stood_when=lambda at_ns, limit: stood_when(context, at_ns, limit),
             tell=lambda happening, fields: context.happenings.emit(
@@ -70,13 +86,34 @@ class DeliverRole:
             submit=Thread("catch-up"),
         )
         book = Book(context.disk, f"{folder}/replays.json")
-        raw = NodeRaw(context, private_opener(context))
-        self.deliverer.replays = Replays(self.deliverer, book, raw, settings.replay_events_per_s)
-        socket = context.path("run", f"{context.name}.sock")
-        self.worker = DeliverWorker(name, [self.deliverer], self.tell, context.clock, socket)
+        raw = NodeRaw(context, open_private)
+        deliverer.replays = Replays(deliverer, book, raw, settings.replay_events_per_s)
+        return deliverer
+
+    def destination(self, mirrors: Mirrors) -> Destination:
+        """What is delivered to: here, or on the one node that holds its file."""
+        context = self.context
+        if not self.ownership.alone and isinstance(self.settings, DuckDbSettings):
+            holder = mirrors.holder(self.settings.node)
+            if holder != context.node.folder_id:
+                return RemoteDestination(
+                    lambda request, body: mirrors.call(holder, f"deliver-{context.instance}", request, body)
+                )
+        return registry.make(self.settings, registry.Place(context.data, self.folder, context.clock))
 
     async def start(self) -> None:
         memory.settle(KEEP_FREED_BYTES)
+        self.begin()
+
+    def begin(self) -> None:
+        """Deliver, as soon as the destination has a name."""
+        self.owned = self.ownership.owned()
+        try:
+            deliverer = self.deliverer()
+        except Unavailable:
+            return
+        socket = self.context.path("run", f"{self.context.name}.sock")
+        self.worker = DeliverWorker(self.context.instance, [deliverer], self.tell, self.context.clock, socket)
         self.running = asyncio.get_running_loop().create_task(self.worker.run(ask.serve))
 
     def tell(self, told: dict[str, Any]) -> None:
@@ -85,6 +122,12 @@ class DeliverRole:
     async def tick(self) -> None:
         if self.running is not None and self.running.done():
             self.running.result()
+        if self.worker is None:
+            self.begin()
+        elif (owned := self.ownership.owned()) != self.owned:
+            self.owned = owned
+            for deliverer in self.worker.deliverers.values():
+                await asyncio.to_thread(deliverer.own, owned)
 
     async def reload(self, settings: Settings) -> None:
         pass  # a changed destination is a new process
@@ -101,6 +144,8 @@ class DeliverRole:
 
     def delivered(self, committed: standing.Vectors) -> bool:
         """Whether nothing is left that could be delivered now."""
+        if self.worker is None:
+            return True
         one = standing.delivered_by(self.worker.status())[self.context.instance]
         return one.state == "paused" or standing.covers(one.vectors, committed)
 
@@ -147,7 +192,15 @@ def ready_opener(context: Context, processor: int) -> Callable[[Position], Ready
     return lambda at: ReadyReader(context.disk, folder, WriterId(processor), at, secret=context.secret)
 
 
-def private_opener(context: Context) -> OpenPrivate:
+def reaching(mirrors: Mirrors, origin: Vector, until: Vector) -> Vector:
+    """``until``, without what only nodes have that cannot be asked now: the others go on, those events wait."""
+    lost = {w for w, at in until.items() if origin[w] != at and not mirrors.reachable([w])}
+    if not lost:
+        return until
+    return Vector({w: origin[w] if w in lost else at for w, at in until.items()}, until.clock)
+
+
+def private_opener(context: Context, mirrors: Mirrors) -> OpenPrivate:
     """Opens runs over the raw log with today's settings. What processing needs is imported when the first one begins:
     most deliverers never need it."""
 
@@ -159,6 +212,11 @@ def private_opener(context: Context) -> OpenPrivate:
         from headwater.process.shape import Shaper
 
         settings = context.settings
+        until = reaching(mirrors, origin, until)
+        stream = f"deliver-{context.instance}"
+        mirror = mirrors.open(stream, partitions, origin, until)
+        if mirror is None and not mirrors.ownership.alone:
+            raise Unavailable("the lane does not answer: other nodes' events cannot be read", code="no_lane")
         schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
         shaper = Shaper(
             process.enrichment(context, settings), schema, server_keys=process.server_keys(settings)
@@ -175,13 +233,18 @@ def private_opener(context: Context) -> OpenPrivate:
             context.clock,
             process.runner_of(context, schema, shaper, partitions, damage_here=False),
             seen,
-            id_folders=[context.path("state", str(number)) for number in ready_folders(context)],
+            id_folders=[
+                *(context.path("state", str(number)) for number in ready_folders(context)),
+                *mirrors.standby(),
+            ],
             partitions=partitions,
             origin=origin,
             until=until,
             now=lambda: (context.control.start, context.clock.boot_ns()),
             bytes_max=settings.process.cut_bytes_max,
             config_epoch=context.node.start,
+            mirror=mirror,
+            complete=lambda: mirrors.ownership.alone or mirrors.complete(stream),
         )
 
     return open_private

@@ -23,6 +23,7 @@ from headwater.log.ready import ReadyWriter
 from headwater.log.write import BlockWriter
 from headwater.node import hold, rawkeeper
 from headwater.node.context import Context
+from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.settings import Settings
 from headwater.ops import standing
 from headwater.process.enrich.settings import EnrichSettings
@@ -71,6 +72,7 @@ class ProcessRole:
         self.server_keys = server_keys(settings)
         self.enrich = enrichment(context, settings)
         self.schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
+        self.ownership = Ownership(context)
         self.syncing = Thread("prepare-ready")
         self.folder = context.path("ready", context.instance)
         self.ready: ReadyWriter | None = None  # making its first segment asks ``allowed``
@@ -89,6 +91,8 @@ class ProcessRole:
             partitions=context.node.partitions,
             config_epoch=context.node.start,
             ids_bytes_max=settings.ids_bytes_max,
+            owned=self.owned(),
+            sources=Mirrors(context, self.ownership),
         )
         self.thread = threading.Thread(target=self.turn, name="process", daemon=True)
 
@@ -135,9 +139,14 @@ class ProcessRole:
     def tell(self, told: dict[str, Any]) -> None:
         self.told = told
 
+    def owned(self) -> list[int]:
+        """The partitions of this processor."""
+        return self.ownership.of_processor(self.context.number, self.context.settings.process.workers)
+
     async def tick(self) -> None:
         if self.failure is not None:
             raise self.failure
+        self.worker.own(self.owned())
         now_ns = self.context.clock.boot_ns()
         if now_ns - self.retired_ns > READY_RETIRE_INTERVAL_S * 1e9:
             self.retired_ns = now_ns

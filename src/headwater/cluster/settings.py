@@ -1,0 +1,313 @@
+"""Settings of the cluster: the one block that makes a single node's configuration that of many.
+
+Without it nothing of the cluster runs. The names that Kuzzle's cluster plugin used for the same things are accepted
+beside ours (``minimumNodes``, ``retryJoin``, ``bindings``, ``timers``, with both spellings of its misspelt key); what
+they say is written over our own setting, and saying both differently is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from headwater.kit.errors import HeadwaterError, Misconfigured
+from headwater.kit.wire import split_address
+
+GIB = 1024**3
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+PORT = re.compile(r":(\d{1,5})$")
+SECRET_CHARACTERS_MIN = 16
+WEIGHT_MAX = 100
+COPIES_MAX = 5
+HEARTBEAT_S_MAX = 60.0
+LEASE_HEARTBEATS_MIN = 3
+"""A lease must outlive this many heartbeats, or one lost packet would cost the leadership."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared, not bound
+
+
+class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Mutual TLS between nodes: each shows its certificate, and believes those that the authority signed."""
+
+    certificate: str = ""
+    """File with this node's certificate and the chain above it, PEM."""
+    key: str = ""
+    """File with its private key, PEM."""
+    authority: str = ""
+    """File with the certificates of who may sign nodes' certificates, PEM."""
+
+    def __post_init__(self) -> None:
+        for name in ("certificate", "key", "authority"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: is needed; TLS between nodes is mutual")
+
+
+class BindingsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The two listeners under the names that Kuzzle's cluster plugin gave them."""
+
+    router: str = ""
+    """The same as `cluster.listen`."""
+    pub: str = ""
+    """The same as `cluster.lane`."""
+
+
+class TimersSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Times under the names of Kuzzle's cluster plugin, milliseconds."""
+
+    heartbeat: int | None = None
+    """The same as `cluster.heartbeat_s`."""
+    joinAttemptInterval: int | None = None
+    """The same as `cluster.join_retry_s`."""
+    joinAttemptIntervall: int | None = None
+    """The same, as the plugin's documentation spells it (the plugin never read it)."""
+    discoverTimeout: int | None = None
+    """The same as `cluster.dial_timeout_s`."""
+    waitForMissingRooms: int | None = None
+    """Accepted, without effect: there are no rooms."""
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Placeholder until cluster/stores is there."""
+
+    url: str = ""
+    """Where the store is."""
+
+
+class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How this node finds the others and what they agree on. Nothing of it reloads."""
+
+    name: str = "headwater"
+    """Name of the cluster; nodes of another name are refused, so that two clusters can share one store."""
+    node: str = ""
+    """Name of this node in status and messages. Empty: the host's name. Nodes are told apart by their data folders, not
+    by this."""
+    secret: str = ""
+    """What every node of the cluster knows and nobody else, at least 16 characters. Two nodes prove to each other that
+    they know it; it is never sent."""
+    secret_file: str = ""
+    """The file that holds the secret instead; a relative path is below the data folder."""
+    listen: str = "tcp://127.0.0.1:7510"
+    """Where other nodes reach this one: `tcp://HOST:PORT`, or `tcp://[INTERFACE:FAMILY]:PORT` with the name of a
+    network interface, an address, `_site_` (the first address that other machines can reach), and `ipv4` or `ipv6`."""
+    lane: str = "tcp://127.0.0.1:7511"
+    """The second listener, on which events travel to the owners of their partitions; written like `listen`."""
+    advertise: str = ""
+    """Host name or address that others are told, where it is another than the one bound (containers, NAT). Empty: the
+    address of `listen`; for all addresses (`0.0.0.0`) the one of `_site_`."""
+    peers: list[str] = []
+    """`host:port` of other nodes' `listen`, tried at the start beside what the store and the last table say. A few are
+    enough; own addresses in it do no harm, so that all nodes can have the same list."""
+    store: StoreSettings | None = None
+    """Where nodes find each other and the leader holds its lease: Redis or ZooKeeper. Events never go through it, and
+    the cluster goes on while it is away. Without one, `peers` is needed."""
+    zone: str = ""
+    """Rack or availability zone; a partition's standby is put into another zone than its owner, where there is one."""
+    weight: int = 100
+    """Share of the partitions that this node takes, 0 to 100 against the others' weights; 0: it only accepts."""
+    minimum_nodes: int = 1
+    """So many nodes must see each other, this one included, before events are accepted and partitions are worked on."""
+    below_minimum: Literal["reject", "spool"] = "reject"
+    """What happens to events while too few nodes see each other: refused with 503 and the reason, or accepted into the
+    local log, from where they go on when the others are back."""
+    heartbeat_s: float = 2.0
+    """Between two signs of life to every other node, seconds. Silent for two: suspect; for three: evicted, when one
+    other node does not hear it either."""
+    lease_ttl_s: float = 10.0
+    """How long the leader's lease lives without renewal, seconds; it is renewed three times in it. How long a new
+    leader takes at most after the old one died."""
+    dial_timeout_s: float = 3.0
+    """How long connecting to another node may take, seconds."""
+    join_retry_s: float = 1.0
+    """Between two attempts to reach a node or to join, seconds; grows up to eight times that while nobody answers."""
+    join_retry_max: int = 30
+    """After so many attempts without joining, an error is logged once. It goes on trying, and readiness says why."""
+    copies: int = 2
+    """On how many nodes an event's block must be on disk for `ack: replicated`, the accepting one included."""
+    admin_token: str = ""
+    """What `Authorization: Bearer` must carry for `POST /cluster/drain`, `evict`, `reset`, at least 16 characters.
+    Empty: these can be asked for over the unix socket only, that is, by the commands on the node itself."""
+    admin_token_file: str = ""
+    """The file that holds it instead; a relative path is below the data folder."""
+    mirror_bytes_max: int = 4 * GIB
+    """What this node keeps of other nodes' logs at most, bytes. All of it can be fetched again."""
+    activity_max: int = 50
+    """How many of the last happenings in the cluster (joined, left, evicted) each node remembers."""
+    tls: TlsSettings | None = None
+    """Mutual TLS instead of the secret."""
+    bindings: BindingsSettings | None = None
+    """`listen` and `lane` in the form of Kuzzle's cluster plugin."""
+    timers: TimersSettings | None = None
+    """Times in the form of Kuzzle's cluster plugin."""
+    minimumNodes: int | None = None
+    """The same as `minimum_nodes`, as in Kuzzle's cluster plugin."""
+    retryJoin: int | None = None
+    """The same as `join_retry_max`, as in Kuzzle's cluster plugin."""
+    privileged: bool = True
+    """Accepted, without effect: a word of Kuzzle's cluster plugin."""
+
+    def __post_init__(self) -> None:
+        take_over_aliases(self)
+        check_names(self)
+        check_numbers(self)
+        check_addresses(self)
+        check_company(self)
+
+    @property
+    def node_name(self) -> str:
+        """The name that others see."""
+        return self.node or socket.gethostname()
+
+    @property
+    def lease_renew_s(self) -> float:
+        """How often the lease is renewed."""
+        return self.lease_ttl_s / 3
+
+
+def take_over_aliases(settings: ClusterSettings) -> None:
+    """Write what the plugin's names say over our own settings. Misconfigured where both say something else."""
+    bindings, timers = settings.bindings or BindingsSettings(), settings.timers or TimersSettings()
+    take_over(settings, "listen", "bindings.router", bindings.router or None)
+    take_over(settings, "lane", "bindings.pub", bindings.pub or None)
+    take_over(settings, "minimum_nodes", "minimumNodes", settings.minimumNodes)
+    take_over(settings, "join_retry_max", "retryJoin", settings.retryJoin)
+    take_over(settings, "heartbeat_s", "timers.heartbeat", seconds(timers.heartbeat))
+    take_over(settings, "dial_timeout_s", "timers.discoverTimeout", seconds(timers.discoverTimeout))
+    for name in ("joinAttemptInterval", "joinAttemptIntervall"):
+        take_over(settings, "join_retry_s", f"timers.{name}", seconds(getattr(timers, name)))
+    lease_s = LEASE_HEARTBEATS_MIN * settings.heartbeat_s
+    if timers.heartbeat and settings.lease_ttl_s == default_of("lease_ttl_s") < lease_s:
+        msgspec.structs.force_setattr(settings, "lease_ttl_s", lease_s)
+
+
+def take_over(settings: ClusterSettings, own: str, alias: str, value: Any) -> None:
+    """One alias."""
+    if value is None:
+        return
+    if getattr(settings, own) not in (default_of(own), value):
+        raise wrong(
+            alias, f"says {value}, and cluster.{own} says {getattr(settings, own)}", "write one of them"
+        )
+    msgspec.structs.force_setattr(settings, own, value)
+
+
+def default_of(name: str) -> Any:
+    """The default of a setting."""
+    return next(one.default for one in msgspec.structs.fields(ClusterSettings) if one.name == name)
+
+
+def seconds(milliseconds: int | None) -> float | None:
+    """Of the plugin's milliseconds."""
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def check_names(settings: ClusterSettings) -> None:
+    """Names fit into keys of a store and into one column."""
+    if not NAME.fullmatch(settings.name):
+        raise wrong("name", f"expected 1 to 64 letters, digits, `_`, `.`, `-`, got {settings.name!r}")
+    if settings.node and not NAME.fullmatch(settings.node):
+        raise wrong("node", f"expected 1 to 64 letters, digits, `_`, `.`, `-`, got {settings.node!r}")
+    for name in ("secret", "admin_token"):
+        text = getattr(settings, name)
+        if text and getattr(settings, f"{name}_file"):
+            raise wrong(f"{name}_file", f"stands beside `{name}`", "give one of them")
+        if text:
+            check_secret(name, text)
+    if not (settings.secret or settings.secret_file or settings.tls):
+        raise wrong(
+            "secret",
+            "is missing: without it any machine that reaches this one could join",
+            "give cluster.secret_file, the same for all nodes (`headwater keys new -` prints one), or cluster.tls",
+        )
+
+
+def check_secret(name: str, text: str) -> None:
+    """Long enough; never shown."""
+    if len(text) < SECRET_CHARACTERS_MIN:
+        raise wrong(name, f"expected at least {SECRET_CHARACTERS_MIN} characters, got {len(text)}")
+
+
+def check_numbers(settings: ClusterSettings) -> None:
+    """Each number in its range."""
+    for name, least, most in (
+        ("weight", 0, WEIGHT_MAX),
+        ("minimum_nodes", 1, 10_000),
+        ("copies", 1, COPIES_MAX),
+        ("heartbeat_s", 0.05, HEARTBEAT_S_MAX),
+        ("lease_ttl_s", 0.1, 3600),
+        ("dial_timeout_s", 0.1, 60),
+        ("join_retry_s", 0.05, 60),
+        ("join_retry_max", 1, 1_000_000),
+        ("activity_max", 1, 10_000),
+        ("mirror_bytes_max", 256 * 1024**2, 2**60),
+    ):
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            raise wrong(name, f"expected {least:g} to {most:g}, got {value:g}")
+    if settings.lease_ttl_s < LEASE_HEARTBEATS_MIN * settings.heartbeat_s:
+        raise wrong(
+            "lease_ttl_s",
+            f"expected at least {LEASE_HEARTBEATS_MIN} heartbeats"
+            f" ({LEASE_HEARTBEATS_MIN * settings.heartbeat_s:g} s), got {settings.lease_ttl_s:g}",
+        )
+
+
+def check_addresses(settings: ClusterSettings) -> None:
+    """Bindings have ports, peers are addresses; two listeners are two."""
+    listen, lane = port_of("listen", settings.listen), port_of("lane", settings.lane)
+    if listen == lane != 0:
+        raise wrong("lane", f"has the port of cluster.listen ({listen})", "give it another port")
+    if settings.advertise in WILDCARDS:
+        raise wrong("advertise", f"{settings.advertise} is no address that others could dial")
+    for peer in settings.peers:
+        try:
+            split_address(peer)
+        except HeadwaterError as error:
+            raise wrong("peers", f"expected a list of host:port, got {peer!r} in it") from error
+
+
+def check_company(settings: ClusterSettings) -> None:
+    """More than one node need some way to find each other."""
+    if settings.minimum_nodes > 1 and settings.store is None and not settings.peers:
+        raise wrong(
+            "minimum_nodes",
+            f"{settings.minimum_nodes} nodes cannot find each other",
+            "give cluster.store, or cluster.peers",
+        )
+
+
+def port_of(field: str, binding: str) -> int:
+    """The port of a binding; what stands before it is read where it is bound."""
+    scheme, _, rest = binding.rpartition("://")
+    found = PORT.search(rest)
+    if scheme not in ("tcp", "tls", "") or found is None or int(found[1]) > 65_535:
+        raise wrong(
+            field,
+            f"expected tcp://HOST:PORT or tcp://[INTERFACE:FAMILY]:PORT, got {binding!r}",
+            "for example tcp://0.0.0.0:7510, tcp://[eth0:ipv4]:7510",
+        )
+    return int(found[1])
+
+
+def secret_of(settings: ClusterSettings, name: str, read: Callable[[str], str]) -> str:
+    """``secret`` or ``admin_token``, from the configuration or its file; empty where neither is given. ``read`` gives
+    the text of a file; Misconfigured where it cannot, or where the secret is too short."""
+    path = getattr(settings, f"{name}_file")
+    if not path:
+        return str(getattr(settings, name))
+    try:
+        text = read(path).strip()
+    except OSError as error:
+        raise wrong(
+            f"{name}_file", f"cannot read {path}: {error.strerror}", "`headwater keys new -` prints a secret"
+        ) from error
+    check_secret(f"{name}_file", text)
+    return text
+
+
+def wrong(field: str, what: str, help: str = "") -> Misconfigured:
+    """A settings error of this block."""
+    return Misconfigured(f"cluster.{field}: {what}", code="settings", help=help, field=f"cluster.{field}")

@@ -1,0 +1,139 @@
+"""Which partitions this node works on now, as its processes ask (docs/decisions/0007-cluster.md).
+
+Without a cluster: all of them, always. With one: those that the newest table gives to it, while its view is viable
+(INV-OWN-2); none before the member process has said anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from headwater.cluster.table import View
+from headwater.cluster.view import ViewReader, view_path
+from headwater.event.position import Vector, WriterId
+from headwater.kit import ask
+from headwater.kit.errors import HeadwaterError, Unavailable
+from headwater.log.cut import home_of
+from headwater.node.context import Context
+
+LANE_WAIT_S = 5.0
+CALL_WAIT_S = 60.0
+TRIM_INTERVAL_NS = 1_000_000_000
+PIPELINE = "{}/{}/main"
+
+
+class Ownership:
+    """The newest table, as far as it concerns this node."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.alone = context.settings.cluster is None
+        self.reader = ViewReader(context.disk, view_path(context.data))
+        self.everything = list(range(context.node.partitions))
+
+    @property
+    def view(self) -> View | None:
+        """What the member process said last."""
+        return None if self.alone else self.reader.read()
+
+    def owned(self) -> list[int]:
+        """The partitions of this node."""
+        if self.alone:
+            return self.everything
+        view = self.view
+        return view.table.owned_by(view.me) if view is not None and view.viable else []
+
+    def of_processor(self, number: int, processors: int) -> list[int]:
+        """Those of them that belong to one processor."""
+        return [partition for partition in self.owned() if partition % processors == number]
+
+    def pipeline(self, destination: str) -> str:
+        """The name under which a destination keeps its positions. Unavailable: the cluster has not said its name."""
+        if self.alone:
+            return PIPELINE.format(self.context.node.folder_id, destination)
+        view = self.view
+        if view is None or not view.cluster_id:
+            raise Unavailable("the cluster has no table yet", code="no_table")
+        return PIPELINE.format(view.cluster_id, destination)
+
+
+class Mirrors:
+    """Other nodes' logs for this node's processors and deliverers (``process/sources.Sources``); from their threads."""
+
+    def __init__(self, context: Context, ownership: Ownership) -> None:
+        self.context = context
+        self.ownership = ownership
+        self.me = int(context.node.folder_id, 16)
+        self.trimmed_ns: dict[str, int] = {}
+
+    def ask(self, request: dict[str, object]) -> dict[str, object] | None:
+        """What the lane answers; None while it does not."""
+        if self.ownership.alone:
+            return None
+        try:
+            return ask.ask(self.context.path("run", "lane.sock"), request, LANE_WAIT_S)[0]
+        except HeadwaterError as error:
+            self.context.counters.add("headwater_lane_silent_total", 1, code=error.code)
+            return None
+
+    def open(self, name: str, partitions: Sequence[int], origin: Vector, until: Vector | None) -> str | None:
+        """See Sources."""
+        request: dict[str, object] = {
+            "op": "open",
+            "stream": name,
+            "partitions": list(partitions),
+            "origin": origin.encode().hex(),
+            "until": until.encode().hex() if until is not None else None,
+        }
+        answer = self.ask(request)
+        return str(answer["path"]) if answer is not None else None
+
+    def complete(self, name: str) -> bool:
+        """Whether a mirror holds all that its homes can give."""
+        answer = self.ask({"op": "status", "stream": name})
+        return answer is not None and bool(answer["complete"])
+
+    def holder(self, node: str) -> str:
+        """The node that holds a destination of which only one process may: the one that the settings name, by name or
+        id, else the first leader. Unavailable: it is not known yet."""
+        view = self.ownership.view
+        if view is None or not view.cluster_id:
+            raise Unavailable("the cluster has no table yet", code="no_table")
+        named = [one.node for one in view.alive.values() if node in (one.name, one.node)]
+        return named[0] if node and named else node or view.cluster_id
+
+    def call(
+        self, node: str, socket: str, request: dict[str, object], body: bytes
+    ) -> tuple[dict[str, object], bytes]:
+        """Ask a process of another node. Unavailable: it does not answer."""
+        path = self.context.path("run", "lane.sock")
+        told: dict[str, object] = {"op": "call", "node": node, "socket": socket, "request": request}
+        return ask.ask(path, told, CALL_WAIT_S, body=body)
+
+    def trim(self, name: str, below: Vector) -> None:
+        """See Sources; at most once a second."""
+        now_ns = self.context.clock.boot_ns()
+        if self.ownership.alone or now_ns - self.trimmed_ns.get(name, 0) < TRIM_INTERVAL_NS:
+            return
+        self.trimmed_ns[name] = now_ns
+        self.ask({"op": "trim", "stream": name, "below": below.encode().hex()})
+
+    def close(self, name: str) -> None:
+        """See Sources."""
+        self.trimmed_ns.pop(name, None)
+        self.ask({"op": "close", "stream": name})
+
+    def reachable(self, writers: Iterable[WriterId]) -> bool:
+        """See Sources: their homes are alive."""
+        if self.ownership.alone:
+            return True
+        view = self.ownership.view
+        alive = {int(node, 16) for node in view.alive} if view is not None else set()
+        return {home_of(writer) for writer in writers} <= alive | {self.me}
+
+    def standby(self) -> list[str]:
+        """See Sources."""
+        folder = self.context.path("standby")
+        if self.ownership.alone or not self.context.disk.exists(folder):
+            return []
+        return [f"{folder}/{name}" for name in sorted(self.context.disk.listdir(folder))]

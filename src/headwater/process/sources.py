@@ -1,0 +1,57 @@
+"""Where a processor gets other nodes' events from, and what it may rely on (docs/decisions/0007-cluster.md).
+
+On one node there is nobody else: ``ALONE``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from headwater.event.position import Vector, WriterId
+
+
+class Sources(Protocol):
+    """Mirrors of other nodes' logs, and state that others kept for partitions that come to us."""
+
+    def open(self, name: str, partitions: Sequence[int], origin: Vector, until: Vector | None) -> str | None:
+        """The folder of a mirror that follows other nodes' logs from ``origin`` on; None: there is none now."""
+        ...
+
+    def trim(self, name: str, below: Vector) -> None:
+        """Nothing below is read again."""
+        ...
+
+    def close(self, name: str) -> None:
+        """The mirror is not needed any more."""
+        ...
+
+    def reachable(self, writers: Iterable[WriterId]) -> bool:
+        """Whether the homes of all these writers can be read now."""
+        ...
+
+    def standby(self) -> list[str]:
+        """Folders of state that were kept for other nodes' processors."""
+        ...
+
+
+class Alone:
+    """One node."""
+
+    def open(self, name: str, partitions: Sequence[int], origin: Vector, until: Vector | None) -> str | None:
+        return None
+
+    def trim(self, name: str, below: Vector) -> None:
+        pass
+
+    def close(self, name: str) -> None:
+        pass
+
+    def reachable(self, writers: Iterable[WriterId]) -> bool:
+        return True
+
+    def standby(self) -> list[str]:
+        return []
+
+
+ALONE = Alone()
