@@ -139,7 +139,7 @@ def stored(servers: str, topic: str, partition: int = 0, group: str = "") -> int
     """The group's offset, negative where it has none."""
     asking = Consumer({"bootstrap.servers": servers, "group.id": group or f"group-{topic}", "log_level": 0})
     try:
-        return int(asking.committed([TopicPartition(topic, partition)], 10)[0].offset)
+        return int(asking.committed([TopicPartition(topic, partition)], 30)[0].offset)
     finally:
         asking.close()
 
