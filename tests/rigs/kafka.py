@@ -37,7 +37,7 @@ JAVA_FLAGS = (
     "-Djava.net.preferIPv4Stack=true",
     "-Xlog:disable",
 )
-READY_S = 60
+READY_S = 100
 STOP_S = 20
 LOG = """\
 status = error

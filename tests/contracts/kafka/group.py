@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from headwater.kit import tasks
 from headwater.kit.clock import SystemClock
@@ -139,7 +139,12 @@ def stored(servers: str, topic: str, partition: int = 0, group: str = "") -> int
     """The group's offset, negative where it has none."""
     asking = Consumer({"bootstrap.servers": servers, "group.id": group or f"group-{topic}", "log_level": 0})
     try:
-        return int(asking.committed([TopicPartition(topic, partition)], 10)[0].offset)
+        for _ in range(20):  # a fresh broker is still making the topic of the offsets
+            try:
+                return int(asking.committed([TopicPartition(topic, partition)], 30)[0].offset)
+            except KafkaException:
+                SystemClock().block(0.2)
+        raise AssertionError(f"the broker does not tell the offsets of {topic}")
     finally:
         asking.close()
 

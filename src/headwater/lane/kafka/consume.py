@@ -395,15 +395,14 @@ class Poller:
             self.consumer.post(self.consumer.emit, happening)
 
     def ask(self, question: Callable[[], T]) -> T:
-        """A question to the brokers, a few times."""
+        """A question to the brokers, a few times: they learn of a new topic or partition one after the other."""
         for _ in range(ASK_TRIES - 1):
             try:
                 return question()
             except KafkaException as error:
-                translated = driver.translate(error, f"group {self.settings.group}")
-                if not isinstance(translated, Unavailable) or self.stopping:
-                    raise translated from error
-                self.clock.block(0.2)
+                if self.stopping:
+                    raise driver.translate(error, f"group {self.settings.group}") from error
+                self.clock.block(0.4)
         return question()
 
     def offsets_of(self, places: Sequence[Place]) -> dict[Place, int]:
@@ -425,6 +424,7 @@ class Poller:
     def assigned(self, _: object, partitions: list[TopicPartition]) -> None:
         """These are ours from now on, beside those that we have."""
         places = [(one.topic, one.partition) for one in partitions]
+        counts = {topic: self.count_of(topic) for topic in {topic for topic, _ in places}}
         marks = {place: self.watermarks(place) for place in places}
         firsts = {place: low for place, (low, _) in marks.items()}
         wishes = self.on_loop(self.consumer.positions(firsts), ASK_S) if places else []
@@ -434,8 +434,7 @@ class Poller:
             parts.append(
                 self.open(place, stored[place] if wish is None else wish, wish is None, *marks[place])
             )
-        if self.settings.allocation.mode == "balanced":
-            self.counts |= {topic: n for topic in {t for t, _ in places} if (n := self.count_of(topic))}
+        self.counts |= counts
         self.consumer.post(self.consumer.start, parts, len(self.parts), sum(self.counts.values()))
         self.driver.incremental_assign(
             [TopicPartition(part.topic, part.partition, part.next) for part in parts]

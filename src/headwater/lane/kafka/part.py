@@ -132,6 +132,8 @@ class Part:
     def skip_dead(self) -> None:
         while self.done in self.dead:
             self.done += 1
+        self.given = max(self.given, self.done)
+        self.next = max(self.next, self.done)
         self.dead = {offset for offset in self.dead if offset >= self.done}
         if self.done >= self.given:
             self.holding = False
@@ -140,11 +142,11 @@ class Part:
         """Back to ``offset``, or to what is not done; the offset that is wanted from the broker now. Going below what
         is done means that it is done no more, and is committed so."""
         wanted = self.done if offset is None else offset
-        if not 0 <= wanted <= self.given:
+        if not 0 <= wanted <= self.done:
             raise Broken(
-                f"the sink went back to {wanted} in {self.topic}/{self.partition}; it has had up to {self.given - 1}",
+                f"the sink went back to {wanted} in {self.topic}/{self.partition}, but {self.done} is not done",
                 code="kafka_answer",
-                help="Revert(offset) names an offset at or below the first that was not given yet",
+                help="Revert(offset) names an offset at or below the first that is not done: none may be left out",
             )
         self.released_bytes += self.waiting_bytes
         self.waiting.clear()
@@ -160,7 +162,7 @@ class Part:
     def jump(self, offset: int) -> None:
         """The broker has nothing between ``next`` and ``offset``: it goes on from there. What waits stays good."""
         if offset < self.next:
-            self.revert(min(offset, self.given))
+            self.revert(min(offset, self.done))
         elif not self.waiting and self.done == self.given:
             self.done = self.given = offset
         self.next = offset

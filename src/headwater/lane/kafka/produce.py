@@ -12,7 +12,7 @@ drops nothing. Unavailable: the brokers took it within no ``delivery_timeout_s``
 that is cancelled does not take back what was sent.
 
 One thread polls the driver. Per event Python does one dictionary and one callback; chunks of ``CHUNK_EVENTS`` share
-the rest. Measured figures: docs/guides/kafka.md.
+the rest: 8 µs of CPU per event of 1 KB, driver included, with 6 for the driver alone (benchmarks: kafka-produce).
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """Go back to ``offset`` (None: to the first that is not done) after ``wait_s``; what the sink held it has
+    """Go back to ``offset`` (at most, and None: the first that is not done) after ``wait_s``; what the sink held it has
     dropped."""
 
     offset: int | None = None
