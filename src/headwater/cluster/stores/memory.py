@@ -105,7 +105,9 @@ class MemoryStore:
     async def depose(self, node: str) -> bool:
         text = self._get(self._leader)
         holder = holder_in(text)
-        return text is not None and holder is not None and holder.node == node and self._give(self._leader, text)
+        return (
+            text is not None and holder is not None and holder.node == node and self._give(self._leader, text)
+        )
 
     async def leader(self) -> Holder | None:
         return holder_in(self._get(self._leader))
