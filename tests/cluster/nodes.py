@@ -69,6 +69,11 @@ class ClusterNode(Running):
         """Why it is not ready."""
         return " ".join(self.ask("GET", "/ready", port=self.ops).json["reasons"])
 
+    def waits_for(self) -> str:
+        """What hinders it, as far as it says anything."""
+        told = self.status()
+        return " ".join(told["waits_for"]) if told else ""
+
     def order(self, what: str, body: Any, token: str = ADMIN_TOKEN) -> int:
         """An order over HTTP; its status."""
         return self.ask(

@@ -13,7 +13,6 @@ from headwater.kit.errors import HeadwaterError, Misconfigured
 from headwater.kit.plural import counted
 
 ACTIVITY_SHOWN = 10
-COLORS = {"active": "green", "joining": "yellow", "draining": "yellow", "suspect": "red", "gone": "red"}
 NODE_COLUMNS = (
     "node",
     "state",
@@ -107,7 +106,7 @@ def evict(node: str, data: str, as_json: bool) -> None:
 @data_option
 @json_option
 def reset(data: str, as_json: bool) -> None:
-    """Have the cluster say everything again: nodes join anew, a leader makes a new table, the store is written anew.
+    """Have the cluster say everything again: the store forgets it, every node says its part.
 
     Nothing is lost by it: events, positions and state are on the nodes' disks and in the destinations, none of it in
     the store. For a store that was lost, restored from an old copy, or holds what it should not.

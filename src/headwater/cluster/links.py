@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from headwater.cluster import messages
 from headwater.cluster.messages import Message
@@ -100,6 +101,7 @@ class Links:
         self.trouble: dict[str, str] = {}
         """Address → why there is no connection with whoever is there."""
         self.listener: connection.Listener | None = None
+        self.dialling: set[asyncio.Task[None]] = set()
 
     async def listen(self, binding: str) -> str:
         """Take connections; the address. Misconfigured as connection.listen."""
@@ -115,20 +117,22 @@ class Links:
     def seek(self, addresses: list[str]) -> None:
         """Stay connected with whoever is at these addresses."""
         for address in addresses:
-            self.group.start(f"seek {address}", self.keep_seed(address))
+            self.start(f"seek {address}", self.keep_seed(address))
 
     def know(self, nodes: Mapping[str, str]) -> None:
         """Stay connected with these nodes (id → address), and with no others that were known."""
         for node, address in nodes.items():
             if node != self.identity.node and self.wanted.get(node) != address:
                 self.wanted[node] = address
-                self.group.start(f"dial {node}", self.keep(node, address))
+                self.start(f"dial {node}", self.keep(node, address))
         for node in self.wanted.keys() - nodes.keys():
             self.trouble.pop(self.wanted.pop(node), None)
 
-    def connected(self) -> set[str]:
-        """The nodes with which there is a connection."""
-        return set(self.lines)
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Dial somebody until this or ``close`` ends it."""
+        task = self.group.start(name, work)
+        self.dialling.add(task)
+        task.add_done_callback(self.dialling.discard)
 
     def send(self, node: str, message: Message) -> bool:
         """Say something to a node; False: there is no connection."""
@@ -224,8 +228,10 @@ class Links:
                         await line.drained.wait()
         except TimeoutError:
             pass
-        for line in lines:
-            line.peer.link.end("closed here")
+        for task in self.dialling:
+            task.cancel()
+        if self.dialling:
+            await asyncio.wait(self.dialling)
         if self.listener is not None:
             await self.listener.close()
 

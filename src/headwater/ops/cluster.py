@@ -67,8 +67,11 @@ class ClusterPages:
         """What the member process said last, with the lanes. Unavailable: it has not said anything yet."""
         reports = self.look.reports()
         member = reports.get("member-0")
-        if member is None or "status" not in member.detail:
+        if member is None:
             raise Unavailable("the member process has not started yet", code="no_member")
+        if "status" not in member.detail:
+            why = "; ".join(member.reasons) or "the node's log says more"
+            raise Unavailable(f"the member process is {member.state}: {why}", code="no_member")
         lane = reports.get("lane-0")
         age_s = round((self.look.clock.boot_ns() - member.boot_ns) / 1e9, 1)
         return {**member.detail["status"], "lanes": lane.detail if lane is not None else {}, "age_s": age_s}
