@@ -102,6 +102,8 @@ class Membership:
         self.draining = self.leaving = self.stopped = False
         self.refused = ""
         """Why others do not let this node in."""
+        self.refused_ns = 0
+        """When they said so last."""
         self.settled = True
         """False after standing still, until more than half of the members were heard again."""
         self.lease_until_ns = 0
@@ -209,7 +211,10 @@ class Membership:
         if bye.kind == "superseded" and not self.admitted() and bye.incarnation >= self.me.incarnation:
             actions = self.rejoin(bye.incarnation, bye.reason, now_ns)
             return [self.keep(), *actions]
-        if bye.kind in ("cloned", "refused") and not self.admitted() and self.refused != bye.reason:
+        if bye.kind in ("cloned", "refused") and not self.admitted():
+            self.refused_ns = now_ns
+            if self.refused == bye.reason:
+                return []
             self.refused = bye.reason
             return [self.happened("refused", bye.reason, now_ns), *self.show(now_ns)]
         return []
@@ -408,8 +413,14 @@ class Membership:
             and self.store_heard
             and self.sees_enough(now_ns, half=not self.rules.configured)
             and not self.behind(now_ns)
-            and (bool(self.table.epoch) or now_ns - self.started_ns >= self.rules.heartbeat_ns // 2)
+            and (self.admitted() or now_ns - self.started_ns >= self.rules.heartbeat_ns // 2)
+            and not self.is_turned_away(now_ns)
         )
+
+    def is_turned_away(self, now_ns: int) -> bool:
+        """Another node lives under this id, or others do not want this one: they say so at each heartbeat. A copied
+        data folder holds a table that its own id leads; it must not lead by it."""
+        return bool(self.refused) and now_ns - self.refused_ns < DEAD * self.rules.heartbeat_ns
 
     def behind(self, now_ns: int) -> bool:
         """Somebody heard has a greater table, and it is not here yet; after 3H it is not waited for any longer."""
