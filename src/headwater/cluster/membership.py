@@ -52,6 +52,8 @@ from headwater.cluster.messages import (
     Probe,
     ProbeAck,
     WantTable,
+    bits,
+    partitions_in,
 )
 from headwater.cluster.table import NO_TABLE, NodeRecord, Table, View, greater
 
@@ -114,6 +116,8 @@ class Membership:
         self.behind_since_ns: int | None = None
         self.deciding = False
         """Whether this node led at its last tick."""
+        self.ready: frozenset[int] = frozenset()
+        """The partitions whose state this node has as their standby."""
         self.missed: list[str] = []
         """Members that it missed then."""
         self.shown: View | None = None
@@ -318,7 +322,13 @@ class Membership:
 
     def beat(self, now_ns: int) -> Heartbeat:
         misses = [node for node in self.missed if node in self.table.members]
-        return Heartbeat(record=self.me, table=self.table.order, misses=misses, leads=self.leads(now_ns))
+        return Heartbeat(
+            record=self.me,
+            table=self.table.order,
+            misses=misses,
+            leads=self.leads(now_ns),
+            ready=bits(self.ready),
+        )
 
     def targets(self) -> tuple[str, ...]:
         return tuple(
@@ -459,12 +469,19 @@ class Membership:
             return [*actions, DropLease()]
         if decision.members is None or not self.may_sign(decision.members):
             return actions
+        ready = {node: partitions_in(beat.ready) for node, beat in scene.said.items()}
+        ready[self.me.node] = self.ready
+        shares, self.leader.settled = leading.next_shares(
+            self.table, decision.members, ready, self.rules.partitions
+        )
+        if decision.members == self.table.members and shares == (self.table.owner, self.table.standby):
+            return actions
         table = leading.next_table(
             self.table,
             decision.members,
+            shares,
             self.me,
             epoch=max(self.greatest_epoch, self.table.epoch),
-            partitions=self.rules.partitions,
             version=leading.common_version(decision.members, scene.records()),
         )
         told = sorted(set(self.targets()) | (self.table.members.keys() - {self.me.node}))
