@@ -296,6 +296,7 @@ def test_f6_who_is_evicted_again_and_again_comes_back_later_each_time(seed: int)
 
 @pytest.mark.parametrize("seed", range(10))
 def test_p2_the_side_of_three_goes_on_and_the_side_of_two_stops(seed: int) -> None:
+    """H3."""
     world = started(seed, 5, rules=Rules(minimum_nodes=3, partitions=16))
     world.split({0, 1, 2}, {3, 4})
     assert seconds_until(world, lambda: viable(world, 3, 4) == [False, False], 3 * H_S + 1) > 2
@@ -362,6 +363,41 @@ def test_p5_ten_nodes_killed_down_to_three_leave_three_that_go_on(seed: int) -> 
         node.kill()
         world.run(7)
     assert world.agreed() and len(world.running()) == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_p5_ten_nodes_that_leave_one_by_one_leave_three_that_go_on(seed: int) -> None:
+    world = started(seed, 10)
+    for node in world.nodes[:7]:
+        node.do(node.membership.leave(node.now_ns()))
+        node.kill()
+        assert world.run(15, world.agreed)
+        assert all(viable(world, *(one.number for one in world.running())))
+    assert len(world.running()) == 3
+    assert {why for _, _, why in world.oracle.evictions} == {"left"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_m6_a_new_table_is_at_each_of_twenty_nodes_within_a_second(seed: int) -> None:
+    world = started(seed, 20)
+    before, node = world.nodes[0].membership.table.epoch, follower(world)
+    node.do(node.membership.drain(node.now_ns()))
+    newer = [lambda one=one: one.membership.table.epoch > before for one in world.nodes]
+    assert world.run(3, lambda: any(has() for has in newer))
+    assert seconds_until(world, lambda: all(has() for has in newer), 1.0) <= 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_j7_who_joins_through_a_node_that_dies_joins_through_another(seed: int) -> None:
+    world = started(seed, 4)
+    newcomer, door = Node(world, 4), follower(world)
+    world.nodes.append(newcomer)
+    world.by_id[newcomer.id] = newcomer
+    newcomer.start()
+    newcomer.do(newcomer.membership.met(door.id, newcomer.now_ns()))
+    door.kill()
+    assert world.run(20, world.agreed)
+    assert viable(world, newcomer.number) == [True] and newcomer.life == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
