@@ -4,8 +4,8 @@ The lines come from two studies of older systems, of which the project keeps the
 Jetstream's clusters (its §15), J, S, F, P, T from Kuzzle's (its §8.3), whose R1 and R2 are KR1 and KR2 here. What they
 say is said again in our words; where protocol.md decides otherwise, the line says what protocol.md says.
 
-A test belongs to a line when its name (``test_c3_…``) or its own docstring names it. The result follows from that and from
-``LACKS``: shown, in part, not built yet.
+A test belongs to a line when its name (``test_c3_…``) or its own docstring names it. The result follows from that and
+from ``LACKS``: shown, in part, no test and why.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import NamedTuple
 GROUPS: dict[str, dict[str, str]] = {
     "Channels with affinity": {
         "C1": "A key's slot is a hash that is the same everywhere; parts of a composite key do not run together.",
-        "C2": "Who gets an event is said by the newest table alone. Without a key: the live node with least to do, or a "
-        "refusal, as set. A broadcast reaches each live node once.",
+        "C2": "Who gets an event is said by the newest table alone. Without a key: the live node with least to do, or "
+        "a refusal, as set. A broadcast reaches each live node once.",
         "C3": "What one producer sends for one slot arrives in the order of sending while the owner stays.",
         "C4": "A consumer's pause moves no ownership; its events wait at the producer, within bounds, in order.",
-        "C5": "`fire` is written once and never again; `acked` is kept until acknowledged, and sent again with the same "
-        "number; `spooled` is on a disk before the caller goes on.",
+        "C5": "`fire` is written once and never again; `acked` is kept until acknowledged, and sent again with the "
+        "same number; `spooled` is on a disk before the caller goes on.",
         "C6": "Who does not own a slot by its newest table processes nothing of it: it refuses, and the producer asks "
         "who does.",
         "C7": "A consumer grants credit in events and bytes; no producer sends or holds more than that and its bound.",
@@ -36,7 +36,8 @@ GROUPS: dict[str, dict[str, str]] = {
     "Members": {
         "M1": "A node's record and the table have one form, on the wire, in the store and on disk.",
         "M2": "Signs of life expire by clocks that only go forward, each node's own; who has expired is out.",
-        "M3": "One leader writes tables, each above all former ones; what a paused leader still writes changes nothing.",
+        "M3": "One leader writes tables, each above all former ones; what a paused leader still writes changes "
+        "nothing.",
         "M4": "A node that comes back in time under its identity finds its partitions; of two with one identity, one "
         "stays and the other is told.",
         "M5": "While the store is away, for any time, the cluster works with the table that it has.",
@@ -117,7 +118,8 @@ LACKS = {
     "C5": "`spooled` is not built: what must survive the producer goes through Headwater's log or Kafka.",
     "C10": "a speed is measured, not tested: `make bench ARGS=direct-lane`.",
     "H1": "that traffic stops within 100 ms of a reset is not measured yet.",
-    "H6": "not built: all that a table moves moves with it. Partitions are few (64), and their state is with the standby.",
+    "H6": "not built: all that a table moves moves with it. Partitions are few (64), and their state is with the "
+    "standby.",
     "H7": "between nodes: standby folders and takeover. No hand-over at a word of the owner, and none for channels.",
     "M8": "not built: zones decide where a partition's standby is (H5), not who owns it.",
     "R3": "in the lane between nodes the raw log of the home is that disk. Channels keep what waits in memory only.",
@@ -180,11 +182,11 @@ def document(root: Path) -> str:
     found = shown_by_tests(root)
     text = [
         "# What a cluster promises, line by line\n",
-        "The lines have the numbers of two studies of older systems: C, M, H, R and K of Jetstream's clusters; J, S, F, P and",
-        "T of Kuzzle's, whose R1 and R2 are KR1 and KR2 here. Each is said in our words, with the tests that show it and the",
-        "result. `make test` runs all of them, and is green at every commit of `main`; a test whose real part (Redis,",
-        "ZooKeeper, Kafka …) a machine does not have is skipped, and the run says so. [Invariants](invariants.md) are the rules",
-        "beneath.\n",
+        "The lines have the numbers of two studies of older systems: C, M, H, R and K of Jetstream's clusters;",
+        "J, S, F, P and T of Kuzzle's, whose R1 and R2 are KR1 and KR2 here. Each is said in our words, with the tests",
+        "that show it and the result. `make test` runs all of them, and is green at every commit of `main`; a test whose",
+        "real part (Redis, ZooKeeper, Kafka …) a machine does not have is skipped, and the run says so. The rules beneath",
+        "are in [invariants.md](invariants.md).\n",
         "| lines | shown | in part | no test |",
         "|---|---|---|---|",
         *(f"| {title} | {tally(lines, found)} |" for title, lines in GROUPS.items()),
