@@ -2,9 +2,9 @@
 logs for its own processors and deliverers (docs/decisions/0007-cluster.md).
 
 What a connection is for is said by its first frame. On the unix socket ``run/lane.sock``: ``open``, ``status``,
-``trim`` and ``close`` of streams (lane/mirror), ``call`` and ``everywhere`` (node/everywhere). Each second it says to
-every home what is still needed of its log, and reports what it heard itself under ``needs``, so that the supervisor
-gives back nothing that anybody may ask for (node/needs).
+``trim`` and ``close`` of streams (lane/mirror), ``call``, ``everywhere`` and ``ask_all`` (node/everywhere). Each
+second it says to every home what is still needed of its log, and reports what it heard itself under ``needs``, so
+that the supervisor gives back nothing that anybody may ask for (node/needs).
 """
 
 from __future__ import annotations
@@ -150,6 +150,9 @@ class LaneRole:
             return await self.caller.call(node, socket, request.get("request", {}), request.get("body", b""))
         if operation == "everywhere":
             return await self.everywhere.ask(str(request.get("part"))), b""
+        if operation == "ask_all":
+            asked = request.get("request", {})
+            return await self.everywhere.ask_all(str(request.get("socket")), asked, calls.wait_of(asked))
         if operation == "open":
             return {"path": await self.open(name, request)}, b""
         if operation == "status":
@@ -163,7 +166,7 @@ class LaneRole:
         raise Rejected(
             f"not an operation of the lane: {operation!r}",
             code="lane_request",
-            help="expected open, status, trim, close, call or everywhere",
+            help="expected open, status, trim, close, call, everywhere or ask_all",
         )
 
     async def open(self, name: str, request: Mapping[str, Any]) -> str:
