@@ -11,6 +11,8 @@ GET /api/where?receipt=                   how far a request has come
 GET /api/reconcile[?deep=1&timeout=]      the conservation ledger, one object per stream; deep: rows counted too
 GET /api/explain?id=[&search_s=]          where an event is and why, as a story
 POST /api/explain/known {message_ids, places}  what the node knows of events besides the raw log
+POST /api/explain/elsewhere {id}          what the raw logs of the other nodes of a cluster hold of an event
+POST /api/dead/page {wanted, node, at}    dead letters of the other nodes, in pieces (unix socket or token only)
 GET /api/dead, /api/dead/ORIGIN           what could not be processed or delivered
 POST /api/dead/retry {letters}            dead letters once more (unix socket or token only)
 GET /api/keys                             write keys, without secrets
@@ -94,6 +96,14 @@ PATHS = (
     ),
     ("/api/explain?id=", "where an event is and why, by message id, receipt or position"),
     ("/api/explain/known", "POST {message_ids, places}: what is known of events besides the raw log"),
+    (
+        "/api/explain/elsewhere",
+        "POST {id, search_s}: what the raw logs of the cluster's other nodes hold of it",
+    ),
+    (
+        "/api/dead/page",
+        "POST {wanted, node, at}: other nodes' dead letters, in pieces (unix socket or token only)",
+    ),
     ("/api/dead, /api/dead/ORIGIN", "what could not be processed or delivered"),
     (
         "/api/dead/retry",
