@@ -290,6 +290,11 @@ class Mirrors:
         count = sum(len(homes) for _, homes in self.streams.values())
         return max(self.bytes_max // max(count, 1), SHARE_BYTES_MIN)
 
+    def full(self) -> float:
+        """The share that the fullest mirror of a home takes of what it may."""
+        most = max((home.bytes for _, homes in self.streams.values() for home in homes.values()), default=0)
+        return min(1.0, most / self.share())
+
     async def open(
         self, name: str, partitions: Collection[int], origin: Vector, until: Vector | None = None
     ) -> str:

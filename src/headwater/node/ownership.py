@@ -15,13 +15,13 @@ from headwater.config.report import read_reports
 from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import HeadwaterError, Unavailable
+from headwater.lane.calls import wait_of
 from headwater.log.cut import home_of
 from headwater.node.context import Context
 from headwater.ops import standing
 from headwater.ops.everywhere import REPORTS, Answers
 
 LANE_WAIT_S = 5.0
-CALL_WAIT_S = 60.0
 STOOD_WAIT_NS = 8_000_000_000
 STOOD_POLL_S = 0.05
 TRIM_INTERVAL_NS = 1_000_000_000
@@ -126,7 +126,7 @@ class Mirrors:
         """Ask a process of another node. Unavailable: it does not answer."""
         path = self.context.path("run", "lane.sock")
         told: dict[str, object] = {"op": "call", "node": node, "socket": socket, "request": request}
-        return ask.ask(path, told, CALL_WAIT_S, body=body)
+        return ask.ask(path, told, wait_of(request), body=body)
 
     def everywhere(self, part: str) -> Answers:
         """Every other node's part of the ledger; see ops/everywhere."""

@@ -26,6 +26,7 @@ from headwater.log import moment
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
+from headwater.node.nodes import Nodes
 from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.replaying import NodeRaw
 from headwater.node.settings import Settings
@@ -101,7 +102,8 @@ class DeliverRole:
             holder = mirrors.holder(self.settings.node)
             if holder != context.node.folder_id:
                 return RemoteDestination(
-                    lambda request, body: mirrors.call(holder, f"deliver-{context.instance}", request, body)
+                    lambda request, body: mirrors.call(holder, f"deliver-{context.instance}", request, body),
+                    Nodes(context, self.ownership).name(holder),
                 )
         return registry.make(self.settings, registry.Place(context.data, self.folder, context.clock))
 
