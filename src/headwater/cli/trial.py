@@ -226,7 +226,7 @@ def make_files(trial: Trial, rng: Rng, *, fresh: bool) -> None:
         )
     if fresh and os.path.exists(mark):
         shutil.rmtree(trial.folder)
-    for name in ("", "redis", "haproxy", *trial.names):
+    for name in ("", "redis", "haproxy", *(f"{name}/data" for name in trial.names)):
         os.makedirs(f"{trial.folder}/{name}", mode=0o700, exist_ok=True)
     write(mark, "`headwater cluster try --fresh` deletes this folder.\n")
     for name in SECRET_FILES:
