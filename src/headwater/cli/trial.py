@@ -77,7 +77,7 @@ frontend door
 backend headwater
     balance roundrobin
     option forwardfor
-    option httpchk GET /ping
+    option httpchk GET /ready
     http-check expect status 200
     # Neither a refused connection nor 503 has taken anything, so another node may be asked; nothing else is.
     retry-on conn-failure 503
