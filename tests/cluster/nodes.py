@@ -123,6 +123,9 @@ def cluster_of(
             (folder / name).mkdir()
             own = settings[number] if number < len(settings) else ""
             nodes.append(ClusterNode(folder / name, name, f"{store}\n{more}\n{own}"))
+        with free_ports(4 * count) as ports:  # drawn together, or two nodes could get the same one
+            for node, four in zip(nodes, zip(*[iter(ports)] * 4, strict=True), strict=True):
+                node.collect, node.ops, node.member, node.lane = four
         if not store:
             peers = json.dumps([f"127.0.0.1:{node.member}" for node in nodes])
             for node in nodes:

@@ -315,7 +315,7 @@ class Mirrors:
     async def close(self, name: str) -> None:
         """End a stream, and remove its folder; nothing where there is none."""
         _, homes = self.streams.pop(name, (None, {}))
-        for home in homes.values():
+        for home in list(homes.values()):  # ``know`` may add one meanwhile
             if home.task is not None:
                 home.task.cancel()
             await asyncio.to_thread(home.close)
@@ -323,7 +323,7 @@ class Mirrors:
 
     async def trim(self, name: str, below: Vector) -> None:
         """Nothing of a stream below this vector is read again."""
-        for home in self.homes(name).values():
+        for home in list(self.homes(name).values()):  # ``know`` may add one meanwhile
             await asyncio.to_thread(home.trim, below)
             await home.grant(self.share())
 

@@ -97,15 +97,23 @@ class DeliverRole:
 
     def destination(self, mirrors: Mirrors) -> Destination:
         """What is delivered to: here, or on the one node that holds its file."""
-        context = self.context
-        if not self.ownership.alone and isinstance(self.settings, DuckDbSettings):
-            holder = mirrors.holder(self.settings.node)
-            if holder != context.node.folder_id:
-                return RemoteDestination(
-                    lambda request, body: mirrors.call(holder, f"deliver-{context.instance}", request, body),
-                    Nodes(context, self.ownership).name(holder),
-                )
+        context, settings = self.context, self.settings
+        if isinstance(settings, DuckDbSettings) and not self.holds(settings, mirrors):
+            # Who holds it is asked at each call: a node that is named may not have been heard of yet.
+            return RemoteDestination(
+                lambda request, body: mirrors.call(
+                    mirrors.holder(settings.node), f"deliver-{context.instance}", request, body
+                ),
+                settings.node or Nodes(context, self.ownership).name(mirrors.holder("")),
+            )
         return registry.make(self.settings, registry.Place(context.data, self.folder, context.clock))
+
+    def holds(self, settings: DuckDbSettings, mirrors: Mirrors) -> bool:
+        """Whether the file is here. Unavailable: that is not known yet."""
+        cluster, me = self.context.settings.cluster, self.context.node.folder_id
+        if cluster is None or settings.node in (cluster.node_name, me):
+            return True
+        return not settings.node and mirrors.holder("") == me
 
     async def start(self) -> None:
         memory.settle(KEEP_FREED_BYTES)
