@@ -34,6 +34,8 @@ ROUNDS_OF_NODES = 6
 """Then new ones begin on empty folders."""
 ARRIVED_S = 60.0
 """After everybody is back: until all events are in the destination and the ledger holds."""
+SLOW_S = 15.0
+"""Above this it is told what was waited for."""
 LINES_MAX = 1500
 """What a node may print in a round."""
 CLIENTS_OF_A_NODE = 2
@@ -52,25 +54,32 @@ class FleetOracle(Oracle):
         self.ask_directly = ask_directly
         self.arrived_s = 0.0
         """Longest time that a round needed to arrive."""
+        self.waits: list[str] = []
+        """What the last round waited for: seconds, node, what it said; each once."""
 
     def settled(self, unknown: int) -> list[dict[str, Any]]:
         """The ledger over all nodes, once each of them says that nothing waits and that it holds."""
         began = time.monotonic()
-        told: dict[str, Any] = {}
+        streams: list[dict[str, Any]] = []
+        self.waits = []
 
         def holds() -> bool:
             for node in self.fleet.nodes:
                 done = node.command("reconcile", "--json")
-                told[node.name] = done.stdout or done.stderr
-                if done.returncode != 0:
-                    return False
-                if any(stream["pending"] for stream in json.loads(done.stdout)):
+                streams[:] = json.loads(done.stdout) if done.stdout.startswith("[") else []
+                if done.returncode != 0 or any(stream["pending"] for stream in streams):
+                    self.wait(time.monotonic() - began, node.name, waited_for(streams) or done.stderr.strip())
                     return False
             return True
 
-        wait_for(holds, ARRIVED_S, lambda: f"{told}\n{self.fleet.log()}", interval_s=0.3)
+        wait_for(holds, ARRIVED_S, lambda: "\n".join([*self.waits, self.fleet.log()]), interval_s=0.3)
         self.arrived_s = max(self.arrived_s, time.monotonic() - began)
-        return list(json.loads(told[self.fleet.nodes[0].name]))
+        return streams
+
+    def wait(self, after_s: float, node: str, what: str) -> None:
+        """Remember what it waits for, when it is something new."""
+        if not self.waits or not self.waits[-1].endswith(what):
+            self.waits.append(f"{after_s:5.1f} s {node}: {what}")
 
     def ask(self, name: str, query: str) -> list[dict[str, Any]]:
         if self.ask_directly is not None:
@@ -96,6 +105,14 @@ class FleetOracle(Oracle):
                     f"{name}: {row['message_id']} at {row['place']} lies behind {before} at {at}"
                 )
             last[visitor] = count, int(row["place"])
+
+
+def waited_for(streams: Sequence[dict[str, Any]]) -> str:
+    """What a ledger lacks."""
+    return "; ".join(
+        f"{one['stream']}: {one['accepted']} accepted, {one['pending']} pending, {one['problems']}"
+        for one in streams
+    )
 
 
 def numbered(message_id: str) -> tuple[str, int]:
@@ -217,6 +234,8 @@ def run(
                         told = names or names_of(report.seed, number, store=store != "static")
                         print(f"round {number}: {', '.join(told)}", flush=True)
                         run_round(fleet, load, oracle, report, number, told)
+                        if oracle.arrived_s > SLOW_S:
+                            print("\n".join(oracle.waits), flush=True)
                         report.seconds = time.monotonic() - began
                         killed = report.kills.total() + fleet.kills.total()
                         print(
