@@ -27,8 +27,10 @@ PART_S = 2.0
 class Here:
     """Answers other nodes."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, copies: Callable[[], dict[str, Any]] = dict) -> None:
+        """``copies``: of the homes that are away, what this node has (lane/copies_read)."""
         self.context = context
+        self.copies = copies
         self.counter = AcceptedCounter(context.disk, context.path("raw"), context.secret)
         self.counting = asyncio.Lock()
 
@@ -44,7 +46,9 @@ class Here:
             async with self.counting:
                 accepted = await asyncio.to_thread(self.counter.count)
             return {"told": everywhere.accepted_as_told(accepted)}, b""
-        raise Rejected(f"part {part!r}: expected reports or accepted", code="call_part")
+        if part == everywhere.COPIES:
+            return {"told": self.copies()}, b""
+        raise Rejected(f"part {part!r}: expected reports, accepted or copies", code="call_part")
 
     def reports(self) -> list[dict[str, Any]]:
         """Where this node's processors and deliverers stand."""

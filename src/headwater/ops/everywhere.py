@@ -19,7 +19,7 @@ from headwater.log.cut import home_of
 from headwater.ops.accepted import Accepted
 from headwater.ops.standing import Processed
 
-REPORTS, ACCEPTED = "reports", "accepted"
+REPORTS, ACCEPTED, COPIES = "reports", "accepted", "copies"
 
 
 @dataclass(frozen=True, slots=True)
