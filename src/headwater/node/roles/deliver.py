@@ -229,7 +229,7 @@ def ready_opener(context: Context, processor: int) -> Callable[[Position], Ready
 
 def reaching(mirrors: Mirrors, origin: Vector, until: Vector) -> Vector:
     """``until``, without what only nodes have that cannot be asked now: the others go on, those events wait."""
-    lost = {w for w, at in until.items() if origin[w] != at and not mirrors.reachable([w])}
+    lost = {w for w, at in until.items() if origin[w] != at and not mirrors.reachable({w: (origin[w], at)})}
     if not lost:
         return until
     return Vector({w: origin[w] if w in lost else at for w, at in until.items()}, until.clock)
