@@ -19,12 +19,8 @@ from headwater.lane.calls import wait_of
 from headwater.log.cut import home_of
 from headwater.node.context import Context
 from headwater.ops import standing
-<<<<<<< HEAD
 from headwater.ops.everywhere import REPORTS, Answers
-=======
-from headwater.ops.everywhere import Answers
 from headwater.process.sources import Stretch
->>>>>>> d-copies
 
 LANE_WAIT_S = 5.0
 STOOD_WAIT_NS = 8_000_000_000

@@ -41,11 +41,7 @@ from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
 from headwater.node.settings import Settings, secret_reader
 from headwater.node.standby.both import Both
-<<<<<<< HEAD
-from headwater.ops import standing
-=======
-from headwater.ops import everywhere
->>>>>>> d-copies
+from headwater.ops import everywhere, standing
 from headwater.peer import connection as peers
 from headwater.peer.connection import Connection, Frame, Kind, Listener
 from headwater.peer.identity import Identity, Tls
@@ -100,14 +96,10 @@ class LaneRole:
             Kind.CALL: self.serve_calls,
             Kind.COPY: self.held.serve,
         }
-<<<<<<< HEAD
         self.lags = Lags()
         self.ends = RawEnds(context.disk, context.path("raw"))
         self.advisor = Advisor(context, self.cluster, self.me, self.name_of)
-        self.here = Here(context, self.lag_rows)
-=======
-        self.here = Here(context, self.directory.told)
->>>>>>> d-copies
+        self.here = Here(context, self.lag_rows, self.directory.told)
         self.caller = Caller(self.dial)
         self.everywhere = Everywhere(self.caller, lambda: self.view, self.me)
         self.group = Group("lane", self.trouble)
@@ -144,12 +136,9 @@ class LaneRole:
         self.listener = await peers.listen(self.cluster.lane, self.identity, self.serve)
         self.asked = await ask.serve(self.context.path("run", "lane.sock"), self.answer)
         self.group.start("standby", self.both.run())
-<<<<<<< HEAD
         if self.advisor.webhook is not None:
             self.group.start("advisories", self.advisor.webhook.run())
-=======
         self.group.start("copies elsewhere", self.ask_for_copies())
->>>>>>> d-copies
 
     async def run(self) -> None:
         """The tasks of this role, until cancelled."""
@@ -213,14 +202,11 @@ class LaneRole:
             return await self.caller.call(node, socket, request.get("request", {}), request.get("body", b""))
         if operation == "everywhere":
             return await self.everywhere.ask(str(request.get("part"))), b""
-<<<<<<< HEAD
         if operation == "ask_all":
             asked = request.get("request", {})
             return await self.everywhere.ask_all(str(request.get("socket")), asked, calls.wait_of(asked))
-=======
         if operation == "reachable":
             return {"reachable": self.directory.reachable(stretches(request))}, b""
->>>>>>> d-copies
         if operation == "open":
             return {"path": await self.open(name, request)}, b""
         if operation == "status":
@@ -234,11 +220,7 @@ class LaneRole:
         raise Rejected(
             f"not an operation of the lane: {operation!r}",
             code="lane_request",
-<<<<<<< HEAD
-            help="expected open, status, trim, close, call, everywhere or ask_all",
-=======
-            help="expected open, status, trim, close, reachable, call or everywhere",
->>>>>>> d-copies
+            help="expected open, status, trim, close, reachable, call, everywhere or ask_all",
         )
 
     async def open(self, name: str, request: Mapping[str, Any]) -> str:
@@ -270,11 +252,8 @@ class LaneRole:
         if now_ns - self.said_ns >= SAY_S * 1e9:
             self.said_ns = now_ns
             self.said = self.needed()
-<<<<<<< HEAD
             self.lags.note(now_ns, await asyncio.to_thread(self.ends.look))
-=======
             self.keep_copies()
->>>>>>> d-copies
             for name in [name for name, pid in self.readers.items() if pid and not is_running(pid)]:
                 await self.close(name)
 
@@ -422,15 +401,12 @@ class LaneRole:
             "streams": self.mirrors.told(),
             "needs": needs.told(by_node),
             "standby": self.both.told(),
-<<<<<<< HEAD
             "standbys": self.standby_rows(),
             "lag": self.lag_rows(),
-=======
             "copies": {
                 "bytes": self.held.bytes,
                 **(self.copies.told() if self.copies is not None else {}),
             },
->>>>>>> d-copies
         }
 
 
