@@ -20,6 +20,9 @@ from headwater.kit.errors import Broken
 MAGIC = b"HWC1"
 COUNTERS = ("in", "out", "duplicate", "dead", "filtered", "erased", "damaged")
 """Per (partition, stream), cumulative, in events (protocol.md §13)."""
+RESTARTED = "\0restarted"
+"""No stream (a key's id has no such sign), but a mark among the counters, which goes wherever they go: a partition that
+has it came without any state, so what was dropped of it before is not in its counters (protocol.md §7)."""
 
 
 class CommitHeader(msgspec.Struct, frozen=True, array_like=True):

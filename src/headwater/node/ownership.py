@@ -193,6 +193,23 @@ class Mirrors:
                 return found
             context.clock.block(STOOD_POLL_S)
 
+    def given(
+        self, partitions: Sequence[int], stood: Mapping[int, Vector]
+    ) -> Mapping[int, Mapping[str, int]]:
+        """See Sources: of a destination that stands furthest."""
+        found: dict[int, Mapping[str, int]] = {}
+        for name in self.context.settings.destinations:
+            path = self.context.path("run", f"deliver-{name}.sock")
+            try:
+                told = ask.ask(path, {"op": "positions"}, LANE_WAIT_S)[0]["partitions"]
+            except HeadwaterError:
+                continue
+            for p in partitions:
+                row = told.get(str(p))
+                if row is not None and row["vector"] == stood[p].encode().hex():
+                    found[p] = {stream: counts["out"] for stream, counts in row["streams"].items()}
+        return found
+
     def standby(self) -> list[str]:
         """Folders of state that are kept for other nodes' processors."""
         folder = self.context.path("standby")

@@ -76,9 +76,8 @@ def reconcile(
     streams = {*accepted.streams, *processed.streams}
     for told in destinations.values():
         streams |= set(told.streams)
-    return explained(
-        [ledger(stream, accepted, processed, destinations) for stream in sorted(streams)], processed
-    )
+    ledgers = [ledger(stream, accepted, processed, destinations) for stream in sorted(streams)]
+    return with_mark(explained(ledgers, processed), processed)
 
 
 def without_some(ledgers: list[Ledger], silent: Sequence[str]) -> list[Ledger]:
@@ -87,6 +86,17 @@ def without_some(ledgers: list[Ledger], silent: Sequence[str]) -> list[Ledger]:
         return ledgers
     why = f"{', '.join(silent)} did not answer: what only they know is not counted"
     return [msgspec.structs.replace(one, holds=False, problems=[why]) for one in ledgers]
+
+
+def with_mark(ledgers: list[Ledger], processed: Processed) -> list[Ledger]:
+    """The same, with what cannot be known after a takeover without state: told, though it is no mismatch."""
+    if not processed.restarted:
+        return ledgers
+    why = (
+        f"{processed.restarted} partitions were taken over when their owner and their standby were both away: "
+        "duplicates and dead letters of them before that are not counted, and stay `pending`"
+    )
+    return [msgspec.structs.replace(one, problems=[*one.problems, why]) for one in ledgers]
 
 
 def explained(ledgers: list[Ledger], processed: Processed) -> list[Ledger]:
@@ -118,7 +128,8 @@ def ledger(
     """The ledger of one stream."""
     count = accepted.streams.get(stream, 0)
     passed = processed.streams.get(stream, NOTHING)
-    problems = on_the_way(count, passed, caught_up(accepted, processed))
+    exact = caught_up(accepted, processed) and not processed.restarted
+    problems = on_the_way(count, passed, exact)
     told = {
         name: in_destination(count, passed, one.streams.get(stream, NOTHING))
         for name, one in destinations.items()

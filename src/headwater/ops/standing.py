@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headwater.config.report import Report
+from headwater.event.commit import RESTARTED
 from headwater.event.position import EMPTY, Position, Vector
 
 Streams = dict[str, dict[str, int]]
@@ -25,6 +26,8 @@ class Processed:
 
     vectors: Vectors = field(default_factory=dict)
     streams: Streams = field(default_factory=dict)
+    restarted: int = 0
+    """Partitions that were taken over without any state: what was dropped of them before is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,8 @@ def processed(reports: Mapping[str, Report]) -> Processed:
             total = streams.setdefault(stream, {})
             for name, count in counters.items():
                 total[name] = total.get(name, 0) + count
-    return Processed(vectors, streams)
+    restarted = streams.pop(RESTARTED, {}).get("in", 0)
+    return Processed(vectors, streams, restarted)
 
 
 def delivered(reports: Mapping[str, Report]) -> dict[str, Delivered]:

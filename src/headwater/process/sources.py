@@ -33,6 +33,12 @@ class Sources(Protocol):
         """Whether these stretches of writers' logs can be read now, from their homes or from copies."""
         ...
 
+    def given(
+        self, partitions: Sequence[int], stood: Mapping[int, Vector]
+    ) -> Mapping[int, Mapping[str, int]]:
+        """What a destination was given of these partitions where it stands: partition → stream → events."""
+        ...
+
     def standby(self) -> list[str]:
         """Folders of state that are kept for other nodes' processors."""
         ...
@@ -56,6 +62,11 @@ class Alone:
 
     def reachable(self, needed: Mapping[WriterId, Stretch]) -> bool:
         return True
+
+    def given(
+        self, partitions: Sequence[int], stood: Mapping[int, Vector]
+    ) -> Mapping[int, Mapping[str, int]]:
+        return {}
 
     def standby(self) -> list[str]:
         return []

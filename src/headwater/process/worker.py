@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 import pyarrow as pa
 
-from headwater.event.commit import COUNTERS, Commit
+from headwater.event.commit import COUNTERS, RESTARTED, Commit
 from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, read_whole, write_whole
@@ -224,15 +224,21 @@ class ProcessWorker:
         return self.sources.stood(coming) if coming else {}
 
     def _aim(self, chosen: Fold, stood: Mapping[int, Vector]) -> None:
-        """Partitions without any state begin where destinations stand; others run up to there first."""
+        """Partitions without any state begin where destinations stand, with what these were given; others run up to
+        there first."""
         self.restarted, self.goals = [], {}
         for partition, at in stood.items():
             here = chosen.vectors.get(partition, EMPTY)
             if here == EMPTY != at:
                 self.restarted.append(partition)
                 chosen.vectors[partition] = at
+                chosen.counters.setdefault(RESTARTED, {})[partition] = [1] + [0] * (len(COUNTERS) - 1)
             elif here <= at != here:
                 self.goals[partition] = at
+        given = self.sources.given(self.restarted, stood) if self.restarted else {}
+        for partition, streams in given.items():  # what was let out is known there; what was dropped is not
+            for stream, out in streams.items():
+                chosen.counters.setdefault(stream, {})[partition] = counted(out)
 
     def _remember_rest(self, rest: Mapping[int, Sequence[Part]], base: Mapping[int, Vector]) -> None:
         """The ids of commits behind a fold, as far as the state at ``base`` has seen them."""
@@ -279,7 +285,7 @@ class ProcessWorker:
         turns = [self._advance(group) for group in (self.groups[:1] if joining else list(self.groups))]
         did = any(turns)
         self._rest()
-        if not did and (len(self.groups) > 1 or joining):
+        if (joining and not did) or (len(self.groups) > 1 and not joining):
             self._group_again()
         return did
 
@@ -414,6 +420,7 @@ class ProcessWorker:
                 "out": {
                     stream: {str(p): partitions[p][OUT] for p in self.owned if p in partitions}
                     for stream, partitions in self.fold.counters.items()
+                    if stream != RESTARTED
                 },
                 "ready": list(self.committed),
                 "folded": list(self.saved_ready),
@@ -546,6 +553,11 @@ class ProcessWorker:
         for one in self.groups:
             one.close()
         self._group()
+
+
+def counted(out: int) -> list[int]:
+    """Counters of a partition of which only this is known."""
+    return [out if name in ("in", "out") else 0 for name in COUNTERS]
 
 
 def sections_of(output: Output) -> Mapping[str, memoryview]:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from headwater.config.report import Report
+from headwater.event.commit import RESTARTED
 from headwater.event.position import Position, Vector, WriterId
 from headwater.ops import everywhere, reconcile, standing
 from headwater.ops.accepted import Accepted
@@ -70,3 +71,13 @@ def test_without_an_answer_of_every_node_nothing_is_said_to_hold() -> None:
     whole = ledger([processor([1]), deliverer([1], 5)], OWNERS)
     (found,) = reconcile.without_some([whole], ["b"])
     assert not found.holds and found.problems == ["b did not answer: what only they know is not counted"]
+
+
+def test_partitions_that_came_without_state_are_told_and_are_no_mismatch() -> None:
+    told = processor([1], **{"in": 4, "out": 4})
+    counters = told.detail["counters"] | {RESTARTED: {**dict.fromkeys(COUNTS, 0), "in": 1}}
+    found = ledger(
+        [msgspec.structs.replace(told, detail={**told.detail, "counters": counters}), deliverer([1], 4)],
+        OWNERS,
+    )
+    assert found.holds and found.pending == 1 and "1 partitions were taken over" in found.problems[0]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from headwater.event.commit import RESTARTED
 from headwater.event.position import Position, Vector
 from headwater.kit.disk import SystemDisk
 from headwater.node.standby import entries
@@ -257,3 +258,32 @@ def test_a_state_behind_the_destinations_has_a_commit_that_ends_where_they_stand
     drain(worker)
     assert stood in {commit.target for commit in other.commits()}
     assert counted(other) == (28, 20, 8)
+
+
+def test_what_destinations_were_given_of_a_partition_without_state_counts_and_is_marked(
+    owner: Node, other: Node
+) -> None:
+    _, second = two_commits(owner, other)
+    shutil.rmtree(standby_folder(other.data, OWNER, 0))
+
+    class Given(Standing):
+        def given(
+            self, partitions: Sequence[int], stood: Mapping[int, Vector]
+        ) -> Mapping[int, Mapping[str, int]]:
+            return {p: {"web": 3} for p in partitions if p < 5}
+
+    worker = other.processor()
+    worker.sources = Given(other, second)
+    worker._begin_again()
+    other.accept(*(event(n) for n in range(20, 25)), worker=1)
+    drain(worker)
+    assert counted(other) == (20, 20, 0)
+    assert other.reports[0]["counters"][RESTARTED]["in"] == 8
+    crash(worker)
+    assert counted_again(other) == (20, 20, 0)  # the mark and the counters are state
+
+
+def counted_again(node: Node) -> tuple[int, int, int]:
+    crash(node.processor())
+    assert node.reports[0]["counters"][RESTARTED]["in"] == 8
+    return counted(node)
