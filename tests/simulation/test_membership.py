@@ -37,7 +37,7 @@ def some_histories(seeds: range) -> int:
 def test_members_keep_the_rules_under_any_faults_and_agree_when_they_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """INV-CLU-1, INV-OWN-2; standby ≠ owner; evictions with a witness; one view at the end. 2,000 seeds, or as many as
+    """INV-CLU-1, INV-OWN-2, H6; standby ≠ owner; evictions with a witness; one view at the end. 2,000 seeds, or as many as
     there is time for."""
     first = int(os.environ.get("HEADWATER_SEED", "0"))
     clock, ran = SystemClock(), 0
