@@ -118,9 +118,7 @@ LACKS = {
     "C5": "`spooled` is not built: what must survive the producer goes through Headwater's log or Kafka.",
     "C10": "a speed is measured, not tested: `make bench ARGS=direct-lane`.",
     "H1": "that traffic stops within 100 ms of a reset is not measured yet.",
-    "H6": "not built: all that a table moves moves with it. Partitions are few (64), and their state is with the "
-    "standby.",
-    "H7": "between nodes: standby folders and takeover. No hand-over at a word of the owner, and none for channels.",
+    "H7": "partitions of nodes: their state is at the next owner before they move. Channels have no state to move.",
     "M8": "not built: zones decide where a partition's standby is (H5), not who owns it.",
     "R3": "in the lane between nodes the raw log of the home is that disk. Channels keep what waits in memory only.",
     "R4": "in memory only, as R3.",

@@ -54,9 +54,12 @@ class Oracle:
         self.member(node, table)
 
     def member(self, node: Node, table: Table) -> None:
-        """Whoever was named by a table that it had, and has a greater one that does not name it, is not that incarnation
-        any more. (One that was admitted and evicted while it stood still has done nothing: whoever admits it again, not
-        knowing, does no harm. Seed 1264.)"""
+        """Whoever was named by a table that it had, and has a greater one that does not name it, is not that
+        incarnation any more.
+
+        One that was admitted and evicted while it stood still has done nothing: whoever admits it again, not knowing
+        that, does no harm (seed 1264).
+        """
         mine = table.members.get(node.id)
         if mine is not None:
             life = (node.id, mine.incarnation)

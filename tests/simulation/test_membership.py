@@ -37,8 +37,8 @@ def some_histories(seeds: range) -> int:
 def test_members_keep_the_rules_under_any_faults_and_agree_when_they_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """INV-CLU-1, INV-OWN-2; standby ≠ owner; evictions with a witness; one view at the end. 2,000 seeds, or as many as
-    there is time for."""
+    """INV-CLU-1, INV-OWN-2, H6; standby ≠ owner; evictions with a witness; one view at the end. 2,000 seeds,
+    or as many as there is time for."""
     first = int(os.environ.get("HEADWATER_SEED", "0"))
     clock, ran = SystemClock(), 0
     end_ns = clock.boot_ns() + BUDGET_NS

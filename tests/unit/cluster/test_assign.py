@@ -164,6 +164,7 @@ A, B, C = IDS[:3]
 
 
 def test_a_partition_moves_when_the_next_owner_has_its_state() -> None:
+    """H6, H7."""
     members = {A: member(), B: member()}
     former = Shares([A] * 8, [""] * 8)
     ideal = assign(former, members)
