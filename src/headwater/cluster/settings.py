@@ -132,6 +132,12 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """After so many attempts without joining, an error is logged once. It goes on trying, and readiness says why."""
     copies: int = 2
     """On how many nodes an event's block must be on disk for `ack: replicated`, the accepting one included."""
+    copies_timeout_s: float = 5.0
+    """How long a request at `ack: replicated` waits for the other nodes once its events are on this node's disk; then it
+    is answered 503 `not_replicated`, which says that they are, seconds."""
+    copies_bytes_max: int = 4 * GIB
+    """What this node keeps of other nodes' raw logs as copies at most, bytes. It refuses more, and they look for another
+    node; copies go when nobody needs them any more."""
     admin_token: str = ""
     """What `Authorization: Bearer` must carry for `POST /cluster/drain`, `evict`, `reset`, at least 16 characters.
     Empty: these can be asked for over the unix socket only, that is, by the commands on the node itself."""
@@ -249,6 +255,8 @@ def check_numbers(settings: ClusterSettings) -> None:
         ("dial_timeout_s", 0.1, 60),
         ("join_retry_s", 0.05, 60),
         ("join_retry_max", 1, 1_000_000),
+        ("copies_timeout_s", 0.1, 300),
+        ("copies_bytes_max", 256 * 1024**2, 2**60),
         ("activity_max", 1, 10_000),
         ("mirror_bytes_max", 256 * 1024**2, 2**60),
     ):

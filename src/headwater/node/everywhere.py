@@ -29,10 +29,17 @@ PART_S = 2.0
 class Here:
     """Answers other nodes."""
 
-    def __init__(self, context: Context, lag: Callable[[], list[dict[str, Any]]] = list) -> None:
-        """``lag``: how far the owners are behind this node's log."""
+    def __init__(
+        self,
+        context: Context,
+        lag: Callable[[], list[dict[str, Any]]] = list,
+        copies: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """``lag``: how far the owners are behind this node's log; ``copies``: of the homes that are away, what this
+        node has (lane/copies_read)."""
         self.context = context
         self.lag = lag
+        self.copies = copies
         self.counter = AcceptedCounter(context.disk, context.path("raw"), context.secret)
         self.counting = asyncio.Lock()
 
@@ -50,7 +57,9 @@ class Here:
             return {"told": everywhere.accepted_as_told(accepted)}, b""
         if part == everywhere.LAG:
             return {"told": self.lag()}, b""
-        raise Rejected(f"part {part!r}: expected reports, accepted or lag", code="call_part")
+        if part == everywhere.COPIES:
+            return {"told": self.copies()}, b""
+        raise Rejected(f"part {part!r}: expected reports, accepted, lag or copies", code="call_part")
 
     def reports(self) -> list[dict[str, Any]]:
         """Where this node's processors and deliverers stand."""

@@ -7,7 +7,7 @@ Without a cluster: all of them, always. With one: those that the newest table gi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from headwater.cluster.table import View
 from headwater.cluster.view import ViewReader, view_path
@@ -19,10 +19,11 @@ from headwater.lane.calls import wait_of
 from headwater.log.cut import home_of
 from headwater.node.context import Context
 from headwater.ops import standing
-from headwater.ops.everywhere import Answers
+from headwater.ops.everywhere import REPORTS, Answers
+from headwater.process.sources import Stretch
 
 LANE_WAIT_S = 5.0
-STOOD_WAIT_NS = 3_000_000_000
+STOOD_WAIT_NS = 8_000_000_000
 STOOD_POLL_S = 0.05
 TRIM_INTERVAL_NS = 1_000_000_000
 PIPELINE = "{}/{}/main"
@@ -52,6 +53,11 @@ class Ownership:
     def of_processor(self, number: int, processors: int) -> list[int]:
         """Those of them that belong to one processor."""
         return [partition for partition in self.owned() if partition % processors == number]
+
+    def epoch(self) -> int:
+        """Of the table by which ``owned`` is said; 0 while there is none."""
+        view = self.view
+        return view.table.epoch if view is not None else 0
 
     def owners(self) -> dict[str, frozenset[int]]:
         """Node id → the partitions that it owns."""
@@ -143,13 +149,26 @@ class Mirrors:
         self.trimmed_ns.pop(name, None)
         self.ask({"op": "close", "stream": name})
 
-    def reachable(self, writers: Iterable[WriterId]) -> bool:
-        """See Sources: their homes are alive."""
+    def reachable(self, needed: Mapping[WriterId, Stretch]) -> bool:
+        """See Sources: their homes are alive, or some node has copies that reach so far, as the lane knows."""
         if self.ownership.alone:
             return True
         view = self.ownership.view
         alive = {int(node, 16) for node in view.alive} if view is not None else set()
-        return {home_of(writer) for writer in writers} <= alive | {self.me}
+        lost = {w: one for w, one in needed.items() if home_of(w) not in alive | {self.me}}
+        if not lost:
+            return True
+        told = {f"{w:016x}": [*first, *last] for w, (first, last) in lost.items()}
+        answer = self.ask({"op": "reachable", "needed": told})
+        return answer is not None and bool(answer["reachable"])
+
+    def released(self, epoch: int) -> bool:
+        """Whether every other node that answers delivers by this table or a newer one: what it gave up, stands."""
+        answers = self.everywhere(REPORTS)
+        told = [
+            one for reports in answers.parts.values() for one in reports if one["role"].startswith("deliver-")
+        ]
+        return all(one["detail"].get("epoch", 0) >= epoch for one in told)
 
     def stood(self, partitions: Sequence[int]) -> Mapping[int, Vector]:
         """See Sources: as the deliverers of this node find it, which begin with these partitions too."""

@@ -23,7 +23,7 @@ from headwater.log.cut import home_of
 from headwater.ops.accepted import Accepted
 from headwater.ops.standing import Processed
 
-REPORTS, ACCEPTED, LAG = "reports", "accepted", "lag"
+REPORTS, ACCEPTED, LAG, COPIES = "reports", "accepted", "lag", "copies"
 LETTER = ("destination", "writer", "log", "seq", "row")
 """What tells one dead letter from another."""
 

@@ -59,6 +59,13 @@ HELP = {
     "headwater_process_learned_columns": "Columns learned so far.",
     "headwater_process_dedupe_ids": "Message ids remembered.",
     "headwater_process_dedupe_window_seconds": "How far back ids are remembered; shorter than set when memory is full.",
+    "headwater_peer_refused_total": "Connections between nodes that were refused, by reason; side: by this node, or "
+    "by the other one.",
+    "headwater_peer_unknown_frames_total": "Frames of newer nodes that were passed over, by kind.",
+    "headwater_cluster_bad_messages_total": "Messages of members that could not be understood, and were passed over.",
+    "headwater_cluster_store_errors_total": "Calls of the coordination store that failed, and records in it that "
+    "cannot be read, by code.",
+    "headwater_lane_silent_total": "Questions of a processor or deliverer that the lane process did not answer.",
 }
 
 TOLD = {

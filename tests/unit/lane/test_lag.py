@@ -60,7 +60,7 @@ def test_the_delay_is_known_beyond_the_notes_that_are_kept() -> None:
 
 
 def advised(lags: Lags, seconds: range, seq: int, share: float = 0.0) -> list[str]:
-    found = []
+    found: list[str] = []
     for second in seconds:
         lags.hear("b", at(1, seq), share, second * S)
         found += [action for _, action, _ in lags.look(second * S)]

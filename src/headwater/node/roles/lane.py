@@ -20,12 +20,15 @@ from headwater.cluster.settings import ClusterSettings, secret_of
 from headwater.cluster.table import View
 from headwater.cluster.view import ViewReader, view_path
 from headwater.config.report import read_reports
-from headwater.event.position import Vector
+from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import Broken, Misconfigured, Rejected, Unavailable
 from headwater.kit.tasks import Group
 from headwater.lane import calls, progress
 from headwater.lane.calls import Caller
+from headwater.lane.copies import Copies
+from headwater.lane.copies_held import Held
+from headwater.lane.copies_read import Directory
 from headwater.lane.home import Home, RawLog
 from headwater.lane.lag import Lag, Lags, RawEnds
 from headwater.lane.mirror import Mirrors, Place
@@ -38,7 +41,7 @@ from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
 from headwater.node.settings import Settings, secret_reader
 from headwater.node.standby.both import Both
-from headwater.ops import standing
+from headwater.ops import everywhere, standing
 from headwater.peer import connection as peers
 from headwater.peer.connection import Connection, Frame, Kind, Listener
 from headwater.peer.identity import Identity, Tls
@@ -71,18 +74,32 @@ class LaneRole:
         self.processed: standing.Vectors = {}
         """Of own partitions, as the processors said last."""
         self.both = Both(context, self.trouble, ViewReader(context.disk, view_path(context.data)), self.dial)
-        raw = RawLog(context.disk, context.path("raw"), context.secret, context.node.partitions)
-        self.home = Home(raw, self.now, context.clock, self.trouble)
+        self.raw = RawLog(context.disk, context.path("raw"), context.secret, context.node.partitions)
+        self.held = Held(
+            context.disk,
+            context.path("copies"),
+            context.secret,
+            context.clock,
+            self.trouble,
+            bytes_max=self.cluster.copies_bytes_max,
+            reserve_bytes=context.settings.reserve_bytes,
+        )
+        self.directory = Directory(
+            self.me, self.held, context.node.partitions, self.away, self.dial, context.clock
+        )
+        self.copies: Copies | None = None
+        self.home = Home(self.raw, self.now, context.clock, self.trouble, self.directory.stream)
         self.firsts: dict[int, First] = {
             Kind.OPEN: self.home.serve,
             Kind.PROGRESS: self.heard.serve,
             Kind.STATE: self.both.serve,
             Kind.CALL: self.serve_calls,
+            Kind.COPY: self.held.serve,
         }
         self.lags = Lags()
         self.ends = RawEnds(context.disk, context.path("raw"))
         self.advisor = Advisor(context, self.cluster, self.me, self.name_of)
-        self.here = Here(context, self.lag_rows)
+        self.here = Here(context, self.lag_rows, self.directory.told)
         self.caller = Caller(self.dial)
         self.everywhere = Everywhere(self.caller, lambda: self.view, self.me)
         self.group = Group("lane", self.trouble)
@@ -92,6 +109,7 @@ class LaneRole:
             self.dial,
             self.group.start,
             self.cluster.mirror_bytes_max,
+            self.directory.source,
         )
         self.entered = asyncio.Event()
         self.running: asyncio.Task[None] | None = None
@@ -104,12 +122,23 @@ class LaneRole:
     async def start(self) -> None:
         self.running = asyncio.get_running_loop().create_task(self.run())
         await self.entered.wait()
+        self.copies = Copies(
+            self.raw,
+            self.context.path("run"),
+            self.now,
+            self.context.clock,
+            self.dial,
+            self.group.start,
+            self.trouble,
+            count=self.cluster.copies - 1,
+        )
         self.look()
         self.listener = await peers.listen(self.cluster.lane, self.identity, self.serve)
         self.asked = await ask.serve(self.context.path("run", "lane.sock"), self.answer)
         self.group.start("standby", self.both.run())
         if self.advisor.webhook is not None:
             self.group.start("advisories", self.advisor.webhook.run())
+        self.group.start("copies elsewhere", self.ask_for_copies())
 
     async def run(self) -> None:
         """The tasks of this role, until cancelled."""
@@ -127,6 +156,17 @@ class LaneRole:
         self.context.happenings.emit(LaneTrouble(task=f"{owner}: {name}", reason=str(error)))
 
     # -- other nodes
+
+    def away(self, node: str) -> bool:
+        """Whether a node is not heard of; not while nothing is known."""
+        return self.view is not None and node not in self.view.alive
+
+    async def ask_for_copies(self) -> None:
+        """Ask the others, each second, of which homes that are away they have copies."""
+        while True:
+            answers = await self.everywhere.ask(everywhere.COPIES)
+            self.directory.learn(answers["parts"])
+            await self.context.clock.sleep(SAY_S)
 
     async def dial(self, node: str) -> Connection:
         """A connection with the lane of a node."""
@@ -165,6 +205,8 @@ class LaneRole:
         if operation == "ask_all":
             asked = request.get("request", {})
             return await self.everywhere.ask_all(str(request.get("socket")), asked, calls.wait_of(asked))
+        if operation == "reachable":
+            return {"reachable": self.directory.reachable(stretches(request))}, b""
         if operation == "open":
             return {"path": await self.open(name, request)}, b""
         if operation == "status":
@@ -178,7 +220,7 @@ class LaneRole:
         raise Rejected(
             f"not an operation of the lane: {operation!r}",
             code="lane_request",
-            help="expected open, status, trim, close, call, everywhere or ask_all",
+            help="expected open, status, trim, close, reachable, call, everywhere or ask_all",
         )
 
     async def open(self, name: str, request: Mapping[str, Any]) -> str:
@@ -211,6 +253,7 @@ class LaneRole:
             self.said_ns = now_ns
             self.said = self.needed()
             self.lags.note(now_ns, await asyncio.to_thread(self.ends.look))
+            self.keep_copies()
             for name in [name for name, pid in self.readers.items() if pid and not is_running(pid)]:
                 await self.close(name)
 
@@ -223,12 +266,27 @@ class LaneRole:
         if self.view is None:
             return
         nodes = {*self.view.table.members, *self.view.alive} - {self.me}
-        self.mirrors.know(nodes)
+        self.mirrors.know(nodes | self.directory.homes())
         for node in sorted(nodes - self.saying.keys()):
             work = progress.say_forever(node, self.dial, self.context.clock, lambda: self.said)
             self.saying[node] = self.group.start(f"progress to {node}", work)
         for node in self.saying.keys() - nodes:
             self.saying.pop(node).cancel()
+
+    def safe(self) -> Vector:
+        """Below what nobody will ask for again, of any home; EMPTY while that is not known."""
+        by_node = dict(self.heard.by_node)
+        if self.said is not None:
+            by_node[self.me] = self.said
+        return needs.safe(self.view, by_node)[0]
+
+    def keep_copies(self) -> None:
+        """Have holders for the own log, if any key wants copies; give back what nobody needs of others' copies."""
+        if self.view is None or self.copies is None:
+            return
+        safe = self.safe()
+        self.copies.look(self.view, safe, wanted=wants_copies(self.context.settings))
+        self.held.retire(safe, self.view.table.members.keys() | self.view.alive.keys())
 
     def needed(self) -> Progress | None:
         """What this node says of its partitions; None before there is a table."""
@@ -312,7 +370,7 @@ class LaneRole:
         return rows
 
     async def reload(self, settings: Settings) -> None:
-        pass  # destinations are read with each look; nothing else of it reloads
+        pass  # destinations and keys are read with each look; nothing else of it reloads
 
     async def drain(self) -> None:
         """Nothing of its own: what others need it for, they finish before."""
@@ -327,6 +385,8 @@ class LaneRole:
             self.running.cancel()
             await asyncio.wait((self.running,))
         await self.both.close()
+        if self.copies is not None:
+            self.copies.close()
 
     def reasons(self) -> list[str]:
         return []
@@ -343,6 +403,10 @@ class LaneRole:
             "standby": self.both.told(),
             "standbys": self.standby_rows(),
             "lag": self.lag_rows(),
+            "copies": {
+                "bytes": self.held.bytes,
+                **(self.copies.told() if self.copies is not None else {}),
+            },
         }
 
 
@@ -353,6 +417,22 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def wants_copies(settings: Settings) -> bool:
+    """Whether any key is acknowledged on several nodes."""
+    return any(key.ack == "replicated" for key in settings.keys)
+
+
+def stretches(request: Mapping[str, Any]) -> dict[WriterId, tuple[Position, Position]]:
+    """What is asked to be reachable. Rejected: not understood."""
+    try:
+        return {
+            WriterId(int(writer, 16)): (Position(*one[:2]), Position(*one[2:]))
+            for writer, one in request["needed"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Rejected("needed: expected {writer: [log, seq, log, seq]}", code="lane_request") from error
 
 
 def vector(request: Mapping[str, Any], name: str) -> Vector:
