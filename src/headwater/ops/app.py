@@ -440,7 +440,8 @@ class Routes:
         request = {**asked, "op": op, "destination": name}
         answers = await asyncio.to_thread(nodes.ask_all, socket, request, ADOPT_TIMEOUT_S)
         names = {nodes.me: nodes.name(nodes.me).removeprefix("node "), **nodes.others()}
-        return everywhere.said_together(own, answers, nodes.me, names)
+        told = everywhere.said_together(own, answers, nodes.me, names)
+        return {**told, "silent": [*told["silent"], *self.look.away()]}
 
     def destination(self, name: object) -> str:
         """A destination of the configuration; the first one when none is named."""

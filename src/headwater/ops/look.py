@@ -235,7 +235,7 @@ class Look:
         """Letters of the other nodes in pieces, one node after the other; see app.Routes.dead_page."""
         others = sorted(self.nodes.others()) if self.nodes is not None else []
         if self.nodes is None or (node is None and not others):
-            return {"letters": [], "node": None, "at": None, "silent": []}
+            return {"letters": [], "node": None, "at": None, "silent": self.away()}
         node = node or others[0]
         asked = {"op": "page", "wanted": dict(wanted), "at": at}
         told: dict[str, Any] = {"letters": [], "at": None}
@@ -246,6 +246,7 @@ class Look:
             silent = [f"{self.nodes.name(node)}: {error}"]
         later = [one for one in others if one > node]
         following = node if told["at"] is not None else later[0] if later else None
+        silent += [] if following else self.away()
         return {"letters": told["letters"], "node": following, "at": told["at"], "silent": silent}
 
     def named(self, letters: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -253,11 +254,21 @@ class Look:
         assert self.nodes is not None
         return [{**one, "node": self.nodes.name(one["node"]).removeprefix("node ")} for one in letters]
 
+    def away(self) -> list[str]:
+        """Nodes that have accepted events and are not part of the cluster now: evicted, or gone for good."""
+        if self.nodes is None:
+            return []
+        there = {self.nodes.me, *self.nodes.others()}
+        vectors = set(standing.processed(self.reports()).vectors.values())
+        homes = {everywhere.home_text(writer) for vector in vectors for writer in vector}
+        return [self.nodes.name(home) for home in sorted(homes - there)]
+
     def unheard(self, answers: Answers) -> list[str]:
         """Who did not say what was asked, each with the reason where it gave one."""
         assert self.nodes is not None
         return [
             *answers.silent,
+            *self.away(),
             *(f"{self.nodes.name(node)}: {error}" for node, error in answers.refused.items()),
         ]
 

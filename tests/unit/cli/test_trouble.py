@@ -28,6 +28,8 @@ def folder(tmp_path):
 def played(folder):
     (folder / "run").rename(folder / "run.before")
     node = Played(folder)
+    node.answers["/api/explain/elsewhere"] = (200, {"looked": [], "silent": []})
+    node.answers["/api/dead/page"] = (200, {"letters": [], "node": None, "at": None, "silent": []})
     yield node
     node.server.shutdown()
     node.server.server_close()
@@ -91,7 +93,13 @@ def test_explain_asks_the_node_that_runs(played, folder):
     done = run("explain", "m1", played.data)
     assert (done.exit_code, "became a row" in done.output) == (0, True)
     assert "event=Signed\\x1b[2J Up" in done.output, "what a terminal would obey is not printed"
-    assert played.asked == [("/api/explain/known", {"message_ids": ["m1"], "places": []})]
+    assert played.asked[1:] == [("/api/explain/known", {"message_ids": ["m1"], "places": []})]
+
+
+def test_explain_names_the_nodes_of_a_cluster_that_do_not_answer(played, folder):
+    played.answers["/api/explain/elsewhere"] = (200, {"looked": [], "silent": ["node c"]})
+    played.answers["/api/explain/known"] = (200, {"partitions": 64, "silent": ["node c"]})
+    assert run("explain", "m1", played.data).output.count("node c does not answer") == 1
 
 
 @pytest.mark.parametrize(("state", "word"), [("pending", "mend it with"), ("missing", "see")])
@@ -224,9 +232,34 @@ def test_all_takes_every_letter_in_portions_but_not_those_that_it_makes(played, 
     made = result(1, receipt=f"{WRITER}-{LOG}-4", position=origin(3), events=1)
     played.answers["/api/dead/retry"] = (200, [made, result(2)])
     assert run("dead", "retry", "--all", played.data).exit_code == 0
-    assert [[one["origin"] for one in asked["letters"]] for _, asked in played.asked] == [
-        [origin(1), origin(2)]
-    ]
+    assert [
+        [one["origin"] for one in asked["letters"]] for path, asked in played.asked if path.endswith("retry")
+    ] == [[origin(1), origin(2)]]
+
+
+def test_the_letters_of_all_nodes_are_exported_each_once(played, folder):
+    letters(folder, (1, "r", b"{}"))
+    of_others = [{**letter(1), "body": "e30="}, {**letter(2), "body": "e30="}]
+    played.answers["/api/dead/page"] = (
+        200,
+        {"letters": of_others, "node": None, "at": None, "silent": ["node c"]},
+    )
+    done = run("dead", "export", "-", played.data)
+    told = [json.loads(line)["origin"] for line in done.output.splitlines() if line.startswith("{")]
+    assert told == [origin(1), origin(2)]
+    assert (done.exit_code, "node c" in done.output) == (1, True), "and who did not answer is named"
+
+
+def letter(seq):
+    return {
+        "origin": origin(seq),
+        "writer": WRITER,
+        "log": LOG,
+        "seq": seq,
+        "row": 0,
+        "stream": "web",
+        "reason": "r",
+    }
 
 
 def test_nothing_to_retry_is_told(played, folder):

@@ -3,11 +3,14 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from headwater.config.report import Report
 from headwater.event.commit import RESTARTED
-from headwater.event.position import Position, Vector, WriterId
-from headwater.ops import everywhere, reconcile, standing
+from headwater.event.position import Position, Receipt, Vector, WriterId
+from headwater.kit.errors import Rejected
+from headwater.ops import everywhere, metrics, reconcile, standing
+from headwater.ops import where as journey
 from headwater.ops.accepted import Accepted
 
 HERE, THERE = "00000000000a0000", "00000000000b0000"
@@ -81,3 +84,83 @@ def test_partitions_that_came_without_state_are_told_and_are_no_mismatch() -> No
         OWNERS,
     )
     assert found.holds and found.pending == 1 and "1 partitions were taken over" in found.problems[0]
+
+
+def letter(seq: int, **more: Any) -> dict[str, Any]:
+    return {"writer": "a", "log": "1", "seq": seq, "row": 0, "stream": "web", **more}
+
+
+def test_a_letter_that_two_nodes_have_is_told_once_and_held_by_the_same_whoever_is_asked() -> None:
+    told = {THERE: [letter(1), letter(2)], HERE: [letter(1)]}
+    assert [(one["seq"], one["node"]) for one in everywhere.joined_letters(told)] == [(1, HERE), (2, THERE)]
+    backwards = dict(reversed(told.items()))
+    assert everywhere.joined_letters(backwards) == everywhere.joined_letters(told)
+
+
+def test_that_a_letter_was_retried_counts_wherever_it_is_known() -> None:
+    retried = letter(1, retried_at="2026", retried_as="r")
+    (found,) = everywhere.joined_letters({HERE: [letter(1)], THERE: [retried]})
+    assert (found["node"], found["retried_as"]) == (HERE, "r")
+
+
+def test_letters_of_destinations_are_others_than_those_of_processing() -> None:
+    assert len(everywhere.joined_letters({HERE: [letter(1)], THERE: [letter(1, destination="w")]})) == 2
+
+
+def test_the_newest_of_all_nodes_are_listed() -> None:
+    joined = everywhere.joined_letters({HERE: [letter(1), letter(5)], THERE: [letter(3)]})
+    assert [one["seq"] for one in everywhere.newest(joined, 2)] == [5, 3]
+
+
+NAMES = {HERE: "a", THERE: "b"}
+
+
+def test_a_decision_says_where_it_was_carried_out_and_who_is_silent() -> None:
+    answers = everywhere.Answers({}, ["node c"], {THERE: Rejected("nothing to resume", code="not_held")})
+    said = everywhere.said_together({"since": "now"}, answers, HERE, NAMES)
+    assert said == {
+        "since": "now",
+        "nodes": {"a": {"since": "now"}, "b": {"error": "nothing to resume", "code": "not_held"}},
+        "silent": ["node c"],
+    }
+
+
+def test_a_decision_that_nobody_carried_out_is_an_error() -> None:
+    own = Rejected("nothing to resume", code="not_held")
+    with pytest.raises(Rejected, match="nothing to resume"):
+        everywhere.said_together(own, everywhere.Answers({}, ["node c"]), HERE, NAMES)
+
+
+def where(durable: bool | None, *vectors: Vector, partitions: int = 2) -> dict[str, Any]:
+    receipt = Receipt(B, 1, 4)
+    processed = standing.Processed(dict(enumerate(vectors)))
+    return journey.where(receipt, durable, processed, {"w": standing.Delivered("w")}, partitions)
+
+
+def test_a_request_is_processed_when_the_owners_of_all_partitions_have_said_so() -> None:
+    assert where(True, END, END)["processed"]
+    assert not where(True, END)["processed"], "nobody speaks for the other partition"
+    assert not where(True, END, Vector({B: Position(1, 3)}))["processed"]
+
+
+def test_whether_a_silent_home_holds_a_request_is_known_from_those_who_read_it() -> None:
+    assert where(None, END, END)["acknowledged"] is True
+    assert where(None, Vector({B: Position(1, 3)}))["acknowledged"] is None
+    later = Vector({B: Position(2, 9)})
+    assert where(None, later, later)["acknowledged"] is None, "its log may have ended before"
+    assert not where(None, later, later)["processed"]
+
+
+def test_the_metrics_of_all_nodes_add_up_to_the_ledger_without_what_is_pending() -> None:
+    here = metrics.from_part({"web": 6}, {"web": {**COUNTS, "dead": 1}}, {"w": delivered_rows(3)})
+    there = metrics.from_part({"web": 4}, {"web": COUNTS}, {"w": delivered_rows(5)})
+    total: dict[str, float] = {}
+    for sample in (*here, *there):
+        name = sample.labels.get("kind", sample.name)
+        total[name] = total.get(name, 0) + sample.value
+    assert (total["headwater_accepted_events_total"], total["delivered"], total["dead"]) == (10, 8, 1)
+    assert "pending" not in total
+
+
+def delivered_rows(rows: int) -> standing.Delivered:
+    return standing.Delivered("w", streams={"web": {"rows": rows}})
