@@ -108,6 +108,10 @@ def status(data: str, as_json: bool) -> None:
     Every node tells what it sees itself; ask another one where two could disagree. `incarnation` is the time at which
     a node's membership began, so a greater one means that it has joined again.
 
+    Below the nodes: what is mirrored here of other nodes' logs; of each node's raw log how many events each owner
+    has not gone past yet, and for how long at least (`slow`: more than 2 s); and how old the state is that stands
+    by elsewhere.
+
     \b
     headwater cluster status
     headwater cluster status --json | jq '.nodes[] | {name, state, partitions}'
@@ -221,6 +225,8 @@ def page(told: dict[str, Any]) -> None:
         click.echo(click.style(f"  waits for: {reason}", fg="yellow"))
     show.as_table(NODE_COLUMNS, (node_row(one, told["node"]) for one in told["nodes"]))
     lanes(told["lanes"], names)
+    lags(told.get("lag", {}))
+    standbys(told["lanes"])
     if told["activity"]:
         click.echo("lately:")
         for one in told["activity"][-ACTIVITY_SHOWN:]:
@@ -263,6 +269,38 @@ def lanes(told: dict[str, Any], names: dict[str, str]) -> None:
     ]
     if rows:
         show.as_table(("lane", "partitions", "from", "kept", "silent", "says"), rows)
+
+
+def lags(told: dict[str, Any]) -> None:
+    """How far each owner is behind each node's raw log."""
+    rows = [
+        [
+            one["home_name"],
+            one["owner_name"],
+            one["partitions"],
+            one["events"],
+            show.time(one["age_s"]),
+            f"{100 * one['mirror_share']:.0f} %",
+            "slow" if one["slow"] else "",
+        ]
+        for one in told.get("homes", [])
+    ]
+    if rows:
+        show.as_table(
+            ("accepted by", "owner", "partitions", "events behind", "since", "mirror", "says"), rows
+        )
+    for name in told.get("silent", []):
+        click.echo(click.style(f"  {name} does not say who is behind its log", fg="yellow"))
+
+
+def standbys(told: dict[str, Any]) -> None:
+    """Whose state stands by for this node's partitions, and how old it is."""
+    rows = [
+        [one["name"], one["partitions"], one["told"], show.time(one["behind_s"])]
+        for one in told.get("standbys", {}).values()
+    ]
+    if rows:
+        show.as_table(("standby", "partitions", "of them with state", "older by"), rows)
 
 
 def home_cells(home: dict[str, Any]) -> list[Any]:

@@ -26,6 +26,7 @@ from headwater.log import moment
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
+from headwater.node.nodes import Nodes
 from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.replaying import NodeRaw
 from headwater.node.settings import Settings
@@ -102,7 +103,8 @@ class DeliverRole:
             return RemoteDestination(
                 lambda request, body: mirrors.call(
                     mirrors.holder(settings.node), f"deliver-{context.instance}", request, body
-                )
+                ),
+                settings.node or Nodes(context, self.ownership).name(mirrors.holder("")),
             )
         return registry.make(self.settings, registry.Place(context.data, self.folder, context.clock))
 
@@ -227,7 +229,7 @@ def ready_opener(context: Context, processor: int) -> Callable[[Position], Ready
 
 def reaching(mirrors: Mirrors, origin: Vector, until: Vector) -> Vector:
     """``until``, without what only nodes have that cannot be asked now: the others go on, those events wait."""
-    lost = {w for w, at in until.items() if origin[w] != at and not mirrors.reachable([w])}
+    lost = {w for w, at in until.items() if origin[w] != at and not mirrors.reachable({w: (origin[w], at)})}
     if not lost:
         return until
     return Vector({w: origin[w] if w in lost else at for w, at in until.items()}, until.clock)
