@@ -66,12 +66,16 @@ def new(key_id: str, origins: tuple[str, ...], config_path: str, data: str) -> N
     \b
     headwater keys new shop --origin https://shop.example.com
     headwater keys new backend
+    headwater keys new - > cluster.secret      # `-`: only print a secret, for cluster.secret_file or ops.token
     """
     from headwater.kit.disk import SystemDisk
     from headwater.kit.rng import SystemRng
     from headwater.node import first
     from headwater.node.folder import open_folder
 
+    if key_id == "-":
+        click.echo(first.new_secret(SystemRng()))
+        return
     if not KEY_ID.fullmatch(key_id):
         raise Rejected(f"not a key id: {key_id!r}", help="1 to 64 letters, digits, `_`, `-` or `.`")
     for origin in origins:

@@ -383,6 +383,13 @@ def test_a_log_without_problems_says_so(tmp_path):
     assert json.loads(run("log", "inspect", "--problems", "--json", f"--data={tmp_path}").output) == []
 
 
+def test_a_dash_prints_a_secret_and_makes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = (run("keys", "new", "-").output.strip() for _ in range(2))
+    assert first != second and min(len(first), len(second)) >= 16
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_new_key_is_written_and_told(tmp_path):
     data_folder(tmp_path)
     done = run("keys", "new", "shop", "--origin", "https://a.example", f"--data={tmp_path}")
