@@ -44,7 +44,9 @@ def main() -> int:
                         help="how nodes find each other (static: a list)")  # fmt: skip
     parser.add_argument("--destination", choices=("duckdb", "postgres"), default="duckdb",
                         help="of several nodes: where events go (duckdb)")  # fmt: skip
-    parser.add_argument("--faults", default="", help="of several nodes: in every round these, with commas between")
+    parser.add_argument(
+        "--faults", default="", help="of several nodes: in every round these, with commas between"
+    )
     parser.add_argument("--report", type=Path, help="write what happened to this file, as Markdown")
     parser.add_argument(
         "--keep", action="store_true", help="keep the data folders; kept anyway after a failure"

@@ -45,7 +45,9 @@ class Fleet:
         for node in self.nodes:
             node.begin()
         for node in self.nodes:
-            wait_for(lambda node=node: node.alive() and node.status_of(node.ops, "/ready") == 200, 60, self.log)  # type: ignore[misc]
+            wait_for(
+                lambda node=node: node.alive() and node.status_of(node.ops, "/ready") == 200, 60, self.log
+            )  # type: ignore[misc]
 
     def log(self) -> str:
         """What the nodes said last, for failures."""
@@ -80,7 +82,9 @@ class Fleet:
             if node not in self.running():
                 node.begin()
         for node in self.nodes:
-            wait_for(lambda node=node: node.alive() and node.status_of(node.collect, "/ping") == 200, 60, self.log)  # type: ignore[misc]
+            wait_for(
+                lambda node=node: node.alive() and node.status_of(node.collect, "/ping") == 200, 60, self.log
+            )  # type: ignore[misc]
 
 
 def ids(nodes: Sequence[ClusterNode]) -> dict[str, str]:
@@ -178,7 +182,9 @@ def rolling(fleet: Fleet) -> Iterator[None]:
         code = node.process.wait(STOP_S)
         assert code == 0, f"{node.name} ended with {code} after SIGTERM: {node.log()}"
         node.begin()
-        wait_for(lambda node=node: node.alive() and node.status_of(node.collect, "/ping") == 200, 40, fleet.log)  # type: ignore[misc]
+        wait_for(
+            lambda node=node: node.alive() and node.status_of(node.collect, "/ping") == 200, 40, fleet.log
+        )  # type: ignore[misc]
     yield
 
 

@@ -40,7 +40,9 @@ LINES_MAX = 1500
 """What a node may print in a round."""
 CLIENTS_OF_A_NODE = 2
 PAUSE_S = 0.05
-DUCKDB = "  warehouse: {type: duckdb, path: warehouse.duckdb, sql: {rows_max: 1000000}, retry_interval_s: 0.5}\n"
+DUCKDB = (
+    "  warehouse: {type: duckdb, path: warehouse.duckdb, sql: {rows_max: 1000000}, retry_interval_s: 0.5}\n"
+)
 POSTGRES = "  warehouse: {{type: postgres, url: '{url}', schema: {schema}, retry_interval_s: 0.5}}\n"
 LOGS = "log: {compress_after_s: 0, segment_bytes: 8388608, ready_segment_bytes: 8388608, spare_segments_max: 1}\n"
 
@@ -101,9 +103,7 @@ class FleetOracle(Oracle):
             visitor = client, count % VISITORS
             before, at = last.get(visitor, (0, 0))
             if count < before:
-                raise Violation(
-                    f"{name}: {row['message_id']} at {row['place']} lies behind {before} at {at}"
-                )
+                raise Violation(f"{name}: {row['message_id']} at {row['place']} lies behind {before} at {at}")
             last[visitor] = count, int(row["place"])
 
 
