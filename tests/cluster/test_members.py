@@ -143,7 +143,7 @@ def test_j2_p1_below_the_minimum_nothing_is_accepted_until_it_is_met(tmp_path: P
         c.kill_all()
         took_s = measured(lambda: a.status_of(a.ops, "/ready") == 503, 3 * H + 3, about([a, b]))
         assert took_s <= 3 * H + 1, "P1: readiness fails within 3H"
-        assert a.post("/v1/track", {"event": "x", "anonymousId": "v"})[0] == 503
+        wait_for(lambda: a.post("/v1/track", {"event": "x", "anonymousId": "v"})[0] == 503, 0.5)
         c.begin()
         wait_for(
             lambda: a.post("/v1/track", {"event": "x", "anonymousId": "v"})[0] == 200, START_S, about(nodes)

@@ -108,7 +108,7 @@ def started(seed: int, count: int, *, rules: Rules | None = None, store: bool = 
         world.connect_everybody()
     for node in world.nodes:
         node.start()
-    assert world.run(15, world.agreed)
+    assert world.run(30, world.settled)
     world.run(world.random.random() * 5)
     return world
 
@@ -382,10 +382,10 @@ def test_h8_a_draining_member_owns_nothing_and_stays(seed: int) -> None:
     world = started(seed, 3)
     node = leader(world)
     node.do(node.membership.drain(node.now_ns()))
-    assert world.run(2, lambda: node.id not in world.nodes[0].membership.table.owner)
+    assert world.run(10, lambda: node.id not in world.nodes[0].membership.table.owner)
     assert world.run(2, world.agreed)
     node.do(node.membership.drain(node.now_ns(), draining=False))
-    assert world.run(3, lambda: node.id in world.nodes[0].membership.table.owner)
+    assert world.run(10, lambda: node.id in world.nodes[0].membership.table.owner)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.cluster.assign import Shares, assign, fresh
+from headwater.cluster.assign import Shares, assign, fresh, paced
 from headwater.cluster.table import Member
 
 IDS = [f"{number:012x}0000" for number in range(1, 1100)]
@@ -154,3 +154,28 @@ def test_a_thousand_nodes_are_shared_out(zones: int) -> None:
     assert (
         len(moved(before, after)) <= before.owner.count("") + sum(o in IDS[10:20] for o in before.owner) + 20
     )
+
+
+A, B, C = IDS[:3]
+
+
+def test_a_partition_moves_when_the_next_owner_has_its_state() -> None:
+    members = {A: member(), B: member()}
+    former = Shares([A] * 8, [""] * 8)
+    ideal = assign(former, members)
+    waiting = paced(former, ideal, members, {}, 8)
+    assert waiting.owner == [A] * 8 and waiting.standby.count(B) >= ideal.owner.count(B) == 4
+    one = paced(waiting, assign(waiting, members), members, {B: frozenset(range(8))}, 1)
+    assert one.owner.count(B) == 1
+    some = paced(waiting, assign(waiting, members), members, {B: frozenset(range(8))}, 8)
+    assert some.owner.count(B) == 4
+
+
+def test_what_has_lost_its_owner_goes_where_its_state_is_whoever_has_less() -> None:
+    former = Shares([C] * 4 + [B] * 4, [B] * 4 + [A] * 4)
+    members = {A: member(), B: member()}
+    ideal = assign(former, members)
+    assert A in ideal.owner[:4]  # by the quota alone
+    now = paced(former, ideal, members, {}, 8)
+    assert now.owner[:4] == [B] * 4
+    assert all(owner != standby for owner, standby in zip(now.owner, now.standby, strict=True))

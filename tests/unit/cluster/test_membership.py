@@ -305,3 +305,27 @@ def test_an_operator_may_say_that_a_minority_leads(minority_leads: bool) -> None
     actions = ticked(membership, 0, 12 * SECOND)
     asked = [one for one in actions if isinstance(one, AskLease)]
     assert bool(asked) is minority_leads
+
+
+def test_a_copied_folder_does_not_lead_by_the_table_that_came_with_it() -> None:
+    """Its own id leads that table, and is the least of a static list: only who lives under the id already says no."""
+    own = Table(
+        epoch=3, leader=A, leader_incarnation=1, cluster_id=A,
+        members={n: Member(incarnation=1) for n in (A, B)}, owner=[A], standby=[B],
+    )  # fmt: skip
+    kept = Kept(incarnation=1, table=own, records={})
+    rules = Rules(configured=3)
+    copied = Membership(record(A, 9, "c:1"), rules, 0, kept)
+    other = record(B, 1, "b:1", state="active")
+    bye = Bye(about=A, incarnation=1, kind="cloned", reason="lives already")
+    step = rules.heartbeat_ns // 8
+    for now_ns in range(0, 10 * rules.heartbeat_ns, step):
+        copied.received(B, Heartbeat(record=other, table=own.order), now_ns)
+        if now_ns % rules.heartbeat_ns == step:
+            copied.received(B, bye, now_ns)
+        copied.tick(now_ns)
+        assert copied.table.order == own.order
+    for now_ns in range(10 * rules.heartbeat_ns, 15 * rules.heartbeat_ns, step):
+        copied.received(B, Heartbeat(record=other, table=own.order), now_ns)
+        copied.tick(now_ns)
+    assert copied.admitted(), "nobody says no any more: the first one is gone"
