@@ -8,6 +8,7 @@ order in which one node took them, and no node prints without end.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import time
@@ -240,7 +241,7 @@ def run(
                         killed = report.kills.total() + fleet.kills.total()
                         print(
                             f"round {number}: {report.acknowledged} events acknowledged, {killed} kills, fine,"
-                            f" arrived after {oracle.arrived_s:.1f} s at most",
+                            f" arrived after {oracle.arrived_s:.1f} s at most (load {os.getloadavg()[0]:.0f})",
                             flush=True,
                         )
                         if (kills and killed >= kills) or (seconds and report.seconds >= seconds):

@@ -347,7 +347,8 @@ class Deliverer:
     def load(self, decision: Load) -> None:
         """One step; afterwards the positions are known, or marked as to be read."""
         entries = list(self.chain(decision).entries)[decision.first : decision.end]
-        self.load_commits([entry.commit for entry in entries], decision.partitions)
+        commits = [e.commit for e in entries if e.link.partitions.issuperset(decision.partitions)]
+        self.load_commits(commits, decision.partitions)
 
     def load_commits(self, commits: Sequence[Commit], partitions: tuple[int, ...]) -> bool:
         """One step over commits that follow one another; False where the destination does not stand at the first."""

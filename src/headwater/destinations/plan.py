@@ -30,7 +30,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Links ``first`` up to ``end`` of chain ``chain``, for ``partitions``, which all stand at the first's origin."""
+    """Links ``first`` up to ``end`` of chain ``chain``, those of them that have ``partitions``, which all stand at the
+    first's origin."""
 
     chain: int
     first: int
@@ -122,12 +123,15 @@ def last_stretch(links: Sequence[Link]) -> Sequence[Link]:
 def extend(
     number: int, first: int, partitions: frozenset[int], links: Sequence[Link], rows_full: int
 ) -> Load:
-    """As many links from ``first`` on as follow without a gap for all of ``partitions``, until the load is full."""
+    """As many links from ``first`` on as follow without a gap for all of ``partitions``, until the load is full. Links of
+    other partitions lie between them where a processor has several groups, and are stepped over."""
     end, rows, last = first + 1, links[first].rows, links[first]
     for link in links[end:]:
-        if link.origin != last.target or not partitions <= link.partitions or rows >= rows_full:
-            break
-        end, rows, last = end + 1, rows + link.rows, link
+        if link.partitions & partitions:
+            if link.origin != last.target or not partitions <= link.partitions or rows >= rows_full:
+                break
+            rows, last = rows + link.rows, link
+        end += 1
     return Load(number, first, end, tuple(sorted(partitions)), rows)
 
 

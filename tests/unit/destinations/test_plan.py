@@ -58,6 +58,20 @@ def test_a_subset_that_fell_behind_goes_first_and_alone() -> None:
     assert plan(groups, [links(10, 20)], 100) == Load(0, 0, 2, (2, 3), 20)
 
 
+def test_links_of_other_partitions_between_do_not_end_a_load() -> None:
+    """Found by `make chaos --nodes 3`: two groups of a processor, link by link in turns, were loaded link by link."""
+    one, other = frozenset({0, 1}), frozenset({2, 3})
+    turns = [
+        x
+        for pair in zip(links(10, 20, 30, partitions=one), links(11, 21, 31, partitions=other), strict=True)
+        for x in pair
+    ]
+    assert plan(at(0), [turns], 100) == Load(0, 0, 6, (0, 1), 30)
+    assert plan(at(0), [turns], 20) == Load(0, 0, 4, (0, 1), 20)
+    groups = standing({0: vector(30), 1: vector(30), 2: vector(0), 3: vector(0)})
+    assert plan(groups, [turns], 100) == Load(0, 1, 6, (2, 3), 31)
+
+
 def test_off_the_chain_a_private_run_leads_to_where_a_link_begins() -> None:
     chain = links(20, 30, first=10)
     assert plan(at(5), [chain], 100) == Private((0, 1, 2, 3), vector(5), vector(10))
