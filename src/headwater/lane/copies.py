@@ -1,4 +1,4 @@
-"""The home's side of copies: this node's raw log on other nodes' disks, for `ack: replicated` (protocol.md §2 "Copies").
+"""The home's side of copies: this node's raw log on other nodes' disks, for `ack: replicated` (protocol.md §2).
 
 While any key has `ack: replicated`, everything in the raw log goes to ``cluster.copies`` - 1 other nodes, all of its
 writers to the same ones, in order and without gaps: the holders are chosen by rendezvous hashing, those of other zones
