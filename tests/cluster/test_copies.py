@@ -85,7 +85,8 @@ def until_answered(
     ask: Callable[[], tuple[int, Any]], within_s: float
 ) -> tuple[float, list[tuple[int, Any]]]:
     """Ask until 200; how long that took, and the answers before."""
-    began, refused = time.monotonic(), []
+    began = time.monotonic()
+    refused: list[tuple[int, Any]] = []
     while time.monotonic() - began < within_s:
         answer = ask()
         if answer[0] == 200:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -357,7 +357,7 @@ def test_a_node_that_was_just_lost_is_chosen_only_where_there_is_no_other() -> N
 
 
 @pytest.fixture
-async def sender(tmp_path: Path, home: HomeNode) -> Iterator[Copies]:
+async def sender(tmp_path: Path, home: HomeNode) -> AsyncIterator[Copies]:
     """The home's side, with two copies to make; holders are set by hand."""
     run = tmp_path / "run"
     run.mkdir()

@@ -175,3 +175,14 @@ def _rng():
     from headwater.kit.rng import SeededRng
 
     return SeededRng(1)
+
+
+REPLICATED = 'keys: [{id: web, secret: "secret-of-web-1", ack: replicated}]\n'
+IN_CLUSTER = "cluster: {secret: the-secret-of-this-cluster, peers: ['127.0.0.1:1']"
+
+
+def test_replicated_needs_other_nodes_and_copies(tmp_path):
+    assert read(tmp_path, REPLICATED + IN_CLUSTER + "}").keys[0].ack == "replicated"
+    told = refused(tmp_path, REPLICATED)
+    assert "keys[web].ack" in told and "no `cluster` block" in told
+    assert "cluster.copies is 1" in refused(tmp_path, REPLICATED + IN_CLUSTER + ", copies: 1}")
