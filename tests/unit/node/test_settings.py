@@ -63,7 +63,7 @@ def test_settings_go_through_run_config_json_unchanged(tmp_path):
             "keys[1]: has the same secret as the key `a`",
         ),
         ("keys:\n  - {id: a, secret_file: keys/none.secret}", "cannot read keys/none.secret"),
-        ("keys: [{id: a, secret: secret-one, ack: replicated}]", "later version"),
+        ("keys: [{id: a, secret: secret-one, ack: delivered}]", "later version"),
         (
             'collect: {listen: "127.0.0.1:9"}\nops: {listen: "127.0.0.1:9"}',
             "ops.listen: is the address of collect.listen",
