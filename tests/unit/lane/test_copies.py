@@ -429,6 +429,19 @@ async def test_collectors_are_told_how_many_nodes_there_are(sender: Copies, home
     assert sender.others.get() == 0 and not sender.links, "no key asks for copies"
 
 
+async def test_a_node_that_was_lost_is_asked_again_only_after_a_while(sender: Copies, home: HomeNode) -> None:
+    (one,) = list(NODES)[:1]
+    home.pass_time(10**9)
+    sender.copied[FIRST] = Position(1, 1)
+    sender.lost[one] = home.clock.boot_ns()
+    sender.look(view(one), EMPTY, wanted=True)
+    sender.fill()  # as when a link has ended
+    assert not sender.links
+    home.pass_time(int(copies.RETRY_S * 1e9) + 1)
+    sender.look(view(one), EMPTY, wanted=True)
+    assert sender.links.keys() == {one} and sender.others.get() == 0, "not counted before it answers"
+
+
 async def test_what_nobody_needs_is_never_sent(sender: Copies, home: HomeNode) -> None:
     write(home, 5)
     sender.look(view(*list(NODES)[:2]), Vector({FIRST: Position(1, 4)}), wanted=True)
