@@ -2,6 +2,9 @@
 
 Each event has an id and a value of its own. What was not acknowledged is tried again once, or given up: it may be
 there, at most once. Between rounds the clients rest, so that what is owed can be counted.
+
+A client speaks with one node, and waits for each answer before it sends the next: so events of one visitor are owed in
+their order (protocol.md INV-ORD-1).
 """
 
 from __future__ import annotations
@@ -16,14 +19,17 @@ from tests.journeys.running import WEB_KEY, Running
 
 CLIENTS = 4
 SIZES = (1, 1, 1, 7, 40)
+VISITORS = 24
+"""Of each client, so that its events are in many partitions."""
 
 
 class Load:
     """``sent`` and ``acknowledged`` are of the round that ``begin`` began."""
 
-    def __init__(self, node: Running, clients: int = CLIENTS) -> None:
-        self.node = node
+    def __init__(self, *nodes: Running, clients: int = CLIENTS, pause_s: float = 0.002) -> None:
+        self.nodes = nodes
         self.clients = clients
+        self.pause_s = pause_s
         self.round = 0
         self.sent: dict[str, float] = {}
         self.acknowledged: set[str] = set()
@@ -57,22 +63,22 @@ class Load:
                 name, value = f"r{self.round}-{number}-{count}", float(rng.randrange(10**6))
                 self.sent[name] = value
                 batch.append({"type": "track", "event": f"R{self.round}", "messageId": name,
-                              "anonymousId": f"a{number}", "properties": {"value": value}})  # fmt: skip
+                              "anonymousId": f"a{number}-{count % VISITORS}", "properties": {"value": value}})  # fmt: skip
             for _ in range(rng.choice((1, 2))):  # now and then a client gives up after one try
-                connection, accepted = self.send(connection, batch)
+                connection, accepted = self.send(connection, batch, self.nodes[number % len(self.nodes)])
                 if accepted:
                     self.acknowledged.update(str(event["messageId"]) for event in batch)
                     break
                 time.sleep(0.05)
-            time.sleep(0.002)
+            time.sleep(self.pause_s)
         if connection is not None:
             connection.close()
 
     def send(
-        self, connection: HTTPConnection | None, batch: list[dict[str, object]]
+        self, connection: HTTPConnection | None, batch: list[dict[str, object]], node: Running
     ) -> tuple[HTTPConnection | None, bool]:
         """One request; the connection where it can go on, and whether it was acknowledged."""
-        connection = connection or HTTPConnection("127.0.0.1", self.node.collect, timeout=8)
+        connection = connection or HTTPConnection("127.0.0.1", node.collect, timeout=8)
         headers = {"X-Write-Key": WEB_KEY, "Content-Type": "application/json"}
         try:
             connection.request("POST", "/v1/batch", json.dumps({"batch": batch}), headers)

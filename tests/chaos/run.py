@@ -38,12 +38,16 @@ class Report:
     lost: int = 0
     doubled: int = 0
     seconds: float = 0
+    arrived_s: float = 0
+    """Of several nodes: the longest time until everything had arrived, with everybody back."""
+    steps: list[str] = field(default_factory=list)
+    """Of several nodes: when which fault came."""
     failure: str = ""
 
 
-def replay(seed: int, number: int) -> str:
+def replay(seed: int, number: int, more: str = "") -> str:
     """The command that draws the faults of a round again."""
-    return f"make chaos ARGS='--seed {seed} --round {number}'"
+    return f"make chaos ARGS='--seed {seed} --round {number}{more}'"
 
 
 def run_round(
@@ -51,7 +55,7 @@ def run_round(
 ) -> None:
     """One round on a node that runs."""
     world.rng = random.Random(f"{report.seed} {number}")
-    load.begin(number)
+    load.begin(report.rounds)
     try:
         for name in names:
             time.sleep(world.rng.uniform(0.1, 1.0))

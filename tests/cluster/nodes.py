@@ -32,6 +32,7 @@ cluster:
   listen: tcp://127.0.0.1:{member}
   lane: tcp://127.0.0.1:{lane}
 {cluster}
+{sections}
 """
 
 
@@ -42,6 +43,8 @@ class ClusterNode(Running):
         self.name = name
         self.cluster = cluster
         self.secret = secret
+        self.sections = ""
+        """Other sections of the configuration."""
         with free_ports(2) as (self.member, self.lane):
             super().__init__(folder)
 
@@ -49,7 +52,7 @@ class ClusterNode(Running):
         """Write the configuration; ``self.cluster`` is the rest of its block."""
         told = CONFIG.format(
             name=self.name, secret=self.secret, admin_token=ADMIN_TOKEN, cluster=self.cluster,
-            collect=self.collect, ops=self.ops, member=self.member, lane=self.lane,
+            collect=self.collect, ops=self.ops, member=self.member, lane=self.lane, sections=self.sections,
         )  # fmt: skip
         self.config.write_text(told)
 
@@ -112,10 +115,18 @@ class ClusterNode(Running):
 
 @contextmanager
 def cluster_of(
-    folder: Path, count: int, store: str = "", more: str = "", settings: Sequence[str] = ()
+    folder: Path,
+    count: int,
+    store: str = "",
+    more: str = "",
+    settings: Sequence[str] = (),
+    *,
+    sections: str = "",
+    host: str = "127.0.0.1",
 ) -> Iterator[list[ClusterNode]]:
     """Nodes ``a``, ``b``, …, not started; ended whatever happens. ``store`` is the block of one; without it they have a
-    static list of each other. ``more`` is in every block, ``settings[n]`` in that of node n."""
+    static list of each other, on ``host``. ``more`` is in every block, ``settings[n]`` in that of node n; ``sections``
+    stands beside the block in every configuration."""
     nodes: list[ClusterNode] = []
     try:
         for number in range(count):
@@ -123,8 +134,12 @@ def cluster_of(
             (folder / name).mkdir()
             own = settings[number] if number < len(settings) else ""
             nodes.append(ClusterNode(folder / name, name, f"{store}\n{more}\n{own}"))
+            nodes[-1].sections = sections
+        with free_ports(4 * count) as ports:  # drawn together, or two nodes could get the same one
+            for node, four in zip(nodes, zip(*[iter(ports)] * 4, strict=True), strict=True):
+                node.collect, node.ops, node.member, node.lane = four
         if not store:
-            peers = json.dumps([f"127.0.0.1:{node.member}" for node in nodes])
+            peers = json.dumps([f"{host}:{node.member}" for node in nodes])
             for node in nodes:
                 node.cluster += f"\n  peers: {peers}"
         for node in nodes:

@@ -170,7 +170,7 @@ def story(sim: Simulation, make: Callable[..., Membership] = Membership) -> Worl
         sim.disk.met[fault.__name__] += 1
         fault(world)
     mend(world)
-    if not world.run(CONVERGE_S, world.agreed):
+    if not world.run(CONVERGE_S, world.settled):
         raise AssertionError(f"no agreement {CONVERGE_S:.0f} s after the last fault: {standing(world)}")
     return world
 

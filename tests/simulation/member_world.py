@@ -57,6 +57,8 @@ class Node:
         self.missed: dict[str, int] = {}
         """When a long silence of each other ended."""
         self.epoch_heard = 0
+        self.ready_once: set[int] = set()
+        """Partitions whose state it ever had as their standby."""
         self.stopped_for = ""
 
     def now_ns(self) -> int:
@@ -114,6 +116,8 @@ class Node:
 
     def tick(self) -> None:
         if self.alive:
+            self.membership.ready = frozenset(self.membership.table.standby_of(self.id))
+            self.ready_once |= self.membership.ready
             self.do(self.membership.tick(self.now_ns()))
 
     def poll_on(self) -> None:
@@ -379,6 +383,14 @@ class World:
                 for node in running
             )
         )
+
+    def settled(self) -> bool:
+        """Agreed, and everybody owns its share: state has gone where it shall be."""
+        if not self.agreed():
+            return False
+        table = self.running()[0].membership.table
+        counts = [table.owner.count(one) for one, m in table.members.items() if m.state == "active"]
+        return max(counts, default=0) - min(counts, default=0) <= 1
 
     def members_of(self, node: Node) -> set[int]:
         return {self.by_id[one].number for one in node.membership.table.members}

@@ -15,7 +15,7 @@ take well under a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,31 @@ def assign(former: Shares, members: Mapping[str, Member]) -> Shares:
     owner = owners(held, stood, weights)
     standby = standbys(owner, held, stood, Load(weights, partitions), zones)
     return Shares(names(owner, nodes), names(standby, nodes))
+
+
+def paced(
+    former: Shares, ideal: Shares, members: Mapping[str, Member], ready: Mapping[str, Set[int]], most: int
+) -> Shares:
+    """What of ``ideal`` may be now. ``ready``: of each node the partitions whose state it has as their standby.
+
+    A partition whose owner lives moves only to a standby that has its state, and at most ``most`` at once (H6); until
+    then who shall own it is its standby, and gets the state. One without owner goes to its standby, whoever else
+    has less: what is only there must not be made again by somebody who knows nothing.
+    """
+    owner, standby = list(ideal.owner), list(ideal.standby)
+    moved = 0
+    for partition, shall in enumerate(ideal.owner):
+        was, stood = former.owner[partition], former.standby[partition]
+        if was == shall:
+            continue
+        if was in members:
+            if stood == shall and partition in ready.get(shall, ()) and moved < most:
+                moved += 1
+                continue
+            owner[partition], standby[partition] = was, shall
+        elif stood in members and stood != shall and members[stood].state == "active":
+            owner[partition], standby[partition] = stood, shall
+    return Shares(owner, standby)
 
 
 class Load:

@@ -68,6 +68,8 @@ class Leader:
         """Who lost its place for a cut link: to whom the link was."""
         self.quiet_ns = 0
         """No joins, moves or changes before this: so that those who come at once come in one table."""
+        self.settled = False
+        """Whether everybody owns what it shall own in the end."""
 
     def decide(self, scene: Scene) -> Decision:
         """Who goes and who comes. Deaths at once; everything else at most twice per H."""
@@ -82,6 +84,9 @@ class Leader:
         if members != scene.table.members:
             self.quiet_ns = scene.now_ns + self.heartbeat_ns // 2
             decision.members, decision.why = members, gone
+        elif calm and not self.settled:
+            self.quiet_ns = scene.now_ns + self.heartbeat_ns // 2
+            decision.members = members
         return decision
 
     def gone(self, scene: Scene, decision: Decision) -> dict[str, str]:

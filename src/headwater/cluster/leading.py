@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 
-from headwater.cluster.assign import Shares, assign, fresh
+from headwater.cluster.assign import Shares, assign, fresh, paced
 from headwater.cluster.messages import Heartbeat
 from headwater.cluster.table import Member, NodeRecord, Table
 
+MOVES_SHARE = 8
+"""So many-th part of the partitions may move in one table (H6)."""
 Pair = tuple[str, str]
 """The first misses the second."""
 
@@ -74,12 +76,20 @@ def as_said(member: Member, record: NodeRecord) -> Member:
     )
 
 
+def next_shares(
+    table: Table, members: Mapping[str, Member], ready: Mapping[str, Set[int]], partitions: int
+) -> tuple[Shares, bool]:
+    """Who owns what from now on, and whether that is what it shall be in the end."""
+    former = Shares(table.owner, table.standby) if table.owner else fresh(partitions)
+    ideal = assign(former, members)
+    shares = paced(former, ideal, members, ready, max(1, partitions // MOVES_SHARE))
+    return shares, shares.owner == ideal.owner
+
+
 def next_table(
-    table: Table, members: Mapping[str, Member], me: NodeRecord, *, epoch: int, partitions: int, version: int
+    table: Table, members: Mapping[str, Member], shares: Shares, me: NodeRecord, *, epoch: int, version: int
 ) -> Table:
     """The table that replaces ``table``. ``epoch`` is the greatest that anybody is known to have."""
-    former = Shares(table.owner, table.standby) if table.owner else fresh(partitions)
-    shares = assign(former, members)
     return msgspec.structs.replace(
         table,
         epoch=epoch + 1,

@@ -52,6 +52,8 @@ from headwater.cluster.messages import (
     Probe,
     ProbeAck,
     WantTable,
+    bits,
+    partitions_in,
 )
 from headwater.cluster.table import NO_TABLE, NodeRecord, Table, View, greater
 
@@ -102,6 +104,8 @@ class Membership:
         self.draining = self.leaving = self.stopped = False
         self.refused = ""
         """Why others do not let this node in."""
+        self.refused_ns = 0
+        """When they said so last."""
         self.settled = True
         """False after standing still, until more than half of the members were heard again."""
         self.lease_until_ns = 0
@@ -112,6 +116,8 @@ class Membership:
         self.behind_since_ns: int | None = None
         self.deciding = False
         """Whether this node led at its last tick."""
+        self.ready: frozenset[int] = frozenset()
+        """The partitions whose state this node has as their standby."""
         self.missed: list[str] = []
         """Members that it missed then."""
         self.shown: View | None = None
@@ -209,7 +215,10 @@ class Membership:
         if bye.kind == "superseded" and not self.admitted() and bye.incarnation >= self.me.incarnation:
             actions = self.rejoin(bye.incarnation, bye.reason, now_ns)
             return [self.keep(), *actions]
-        if bye.kind in ("cloned", "refused") and not self.admitted() and self.refused != bye.reason:
+        if bye.kind in ("cloned", "refused") and not self.admitted():
+            self.refused_ns = now_ns
+            if self.refused == bye.reason:
+                return []
             self.refused = bye.reason
             return [self.happened("refused", bye.reason, now_ns), *self.show(now_ns)]
         return []
@@ -313,7 +322,13 @@ class Membership:
 
     def beat(self, now_ns: int) -> Heartbeat:
         misses = [node for node in self.missed if node in self.table.members]
-        return Heartbeat(record=self.me, table=self.table.order, misses=misses, leads=self.leads(now_ns))
+        return Heartbeat(
+            record=self.me,
+            table=self.table.order,
+            misses=misses,
+            leads=self.leads(now_ns),
+            ready=bits(self.ready),
+        )
 
     def targets(self) -> tuple[str, ...]:
         return tuple(
@@ -408,8 +423,14 @@ class Membership:
             and self.store_heard
             and self.sees_enough(now_ns, half=not self.rules.configured)
             and not self.behind(now_ns)
-            and (bool(self.table.epoch) or now_ns - self.started_ns >= self.rules.heartbeat_ns // 2)
+            and (self.admitted() or now_ns - self.started_ns >= self.rules.heartbeat_ns // 2)
+            and not self.is_turned_away(now_ns)
         )
+
+    def is_turned_away(self, now_ns: int) -> bool:
+        """Another node lives under this id, or others do not want this one: they say so at each heartbeat. A copied
+        data folder holds a table that its own id leads; it must not lead by it."""
+        return bool(self.refused) and now_ns - self.refused_ns < DEAD * self.rules.heartbeat_ns
 
     def behind(self, now_ns: int) -> bool:
         """Somebody heard has a greater table, and it is not here yet; after 3H it is not waited for any longer."""
@@ -448,12 +469,19 @@ class Membership:
             return [*actions, DropLease()]
         if decision.members is None or not self.may_sign(decision.members):
             return actions
+        ready = {node: partitions_in(beat.ready) for node, beat in scene.said.items()}
+        ready[self.me.node] = self.ready
+        shares, self.leader.settled = leading.next_shares(
+            self.table, decision.members, ready, self.rules.partitions
+        )
+        if decision.members == self.table.members and shares == (self.table.owner, self.table.standby):
+            return actions
         table = leading.next_table(
             self.table,
             decision.members,
+            shares,
             self.me,
             epoch=max(self.greatest_epoch, self.table.epoch),
-            partitions=self.rules.partitions,
             version=leading.common_version(decision.members, scene.records()),
         )
         told = sorted(set(self.targets()) | (self.table.members.keys() - {self.me.node}))

@@ -5,11 +5,22 @@ A joining node needs no message of its own: a heartbeat of a node that the table
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
-from headwater.cluster.table import MEMBERS_MAX, U64_MAX, NodeRecord, Order, Table, node_id, short, within
+from headwater.cluster.table import (
+    MEMBERS_MAX,
+    PARTITIONS_MAX,
+    U64_MAX,
+    NodeRecord,
+    Order,
+    Table,
+    node_id,
+    short,
+    within,
+)
 from headwater.kit.errors import Rejected
 
 
@@ -23,9 +34,12 @@ class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Members of that table whom I have not heard for 3H."""
     leads: bool = False
     """I hold the lease, and may act on it."""
+    ready: bytes = b""
+    """Bit p: I am the standby of partition p, and have its state."""
 
     def __post_init__(self) -> None:
         check_order(self.table)
+        within("bytes of ready", len(self.ready), 0, PARTITIONS_MAX // 8)
         within("count of misses", len(self.misses), 0, MEMBERS_MAX)
         for node in self.misses:
             node_id("misses", node)
@@ -104,6 +118,18 @@ class Evict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def __post_init__(self) -> None:
         node_id("about", self.about)
         short("reason", self.reason)
+
+
+def bits(partitions: Iterable[int]) -> bytes:
+    """A set of partitions as it travels."""
+    whole = sum(1 << partition for partition in partitions)
+    return whole.to_bytes((whole.bit_length() + 7) // 8, "little")
+
+
+def partitions_in(data: bytes) -> frozenset[int]:
+    """From ``bits``."""
+    whole = int.from_bytes(data, "little")
+    return frozenset(p for p in range(8 * len(data)) if whole >> p & 1)
 
 
 Message = Heartbeat | WantTable | NewTable | Probe | ProbeAck | Bye | Drain | Evict

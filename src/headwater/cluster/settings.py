@@ -20,6 +20,7 @@ from headwater.peer.address import LANE_PORT, MEMBER_PORT, dialled, machine_inte
 
 GIB = 1024**3
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+WEBHOOK = re.compile(r"https?://[^/\s:@]+(:[0-9]{1,5})?(/\S*)?")
 SECRET_CHARACTERS_MIN = 16
 WEIGHT_MAX = 100
 COPIES_MAX = 5
@@ -67,6 +68,17 @@ class TimersSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The same as `cluster.dial_timeout_s`."""
     waitForMissingRooms: int | None = None
     """Accepted, without effect: there are no rooms."""
+
+
+class AdvisoriesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who is told, beside the log, that a node falls behind or is back."""
+
+    webhook: str = ""
+    """URL (http or https) that gets each advisory as JSON by POST. Tried for five minutes; nothing waits for it."""
+
+    def __post_init__(self) -> None:
+        if self.webhook and not WEBHOOK.fullmatch(self.webhook):
+            raise ValueError(f"webhook: expected http://HOST… or https://HOST…, got {self.webhook[:80]!r}")
 
 
 class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -135,6 +147,9 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """What this node keeps of other nodes' logs at most, bytes. All of it can be fetched again."""
     activity_max: int = 50
     """How many of the last happenings in the cluster (joined, left, evicted) each node remembers."""
+    advisories: AdvisoriesSettings | None = None
+    """Who else is told when an owner of partitions stays behind this node's log for more than 2 s, and when it is
+    back; the log always tells it."""
     tls: TlsSettings | None = None
     """Mutual TLS instead of the secret."""
     bindings: BindingsSettings | None = None

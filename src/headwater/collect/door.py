@@ -22,6 +22,7 @@ from headwater.collect.heads import Entry, Heads
 from headwater.collect.keys import KeyTable
 from headwater.collect.plan import Plan, Planner, Refused
 from headwater.collect.replies import Template
+from headwater.collect.routes import READY
 from headwater.collect.settings import CollectSettings
 from headwater.collect.stats import Stats
 from headwater.collect.tag import TagFile
@@ -156,13 +157,16 @@ class Door:
             self.answer_ping(waiter, plan)
 
     def answer_ping(self, waiter: Waiter, plan: Plan) -> None:
-        status = 503 if self.leaving or self.stopped else 200
+        """`/ping` says whether it is to be used; `/ready` also whether events would be taken at this moment."""
+        busy: HeadwaterError | None = STOPPED if self.leaving or self.stopped else None
+        if busy is None and plan.path == READY:
+            busy = self.held or self.log.full()
         lines = plan.lines + "Cache-Control: no-store\r\n"
-        if status == 503:
-            reply = replies.unavailable(STOPPED, lines)
+        if busy is not None:
+            reply = replies.unavailable(busy, lines)
         else:
             reply = replies.response(200, b'{"ok":true}', lines)
-        self.stats.count("ping", status)
+        self.stats.count(plan.route.name, 200 if busy is None else 503)
         waiter.answer(replies.without_body(reply) if plan.method == "HEAD" else reply)
 
     def hold(self, held: Held) -> None:

@@ -5,7 +5,9 @@ by the first link that it has not passed: it stands at the link's origin → loa
 A link may be loaded for a subset of its partitions (INV-DST-2). With several ready logs a partition may wait for
 a link of another log (the number of processors was changed), so being off counts only when nothing can be loaded.
 
-``private`` runs are the way back to the chain, up to a border of the first link that is still there.
+``private`` runs are the way back to the chain: to where its last stretch without a gap begins or, inside that, to the
+first border that is not behind us. One run each, however many links lie before it: a partition that moved between nodes
+leaves a chain of void links, among which every run would end inside the next one.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def passed(groups: Standing, link: Link) -> bool:
 
 def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_full: int) -> Decision:
     """The next load: it ends with the link that reaches ``rows_full`` rows, or with the last that there is."""
-    off: dict[int, Link] = {}
+    off: dict[int, Sequence[Link]] = {}
     for number, links in enumerate(chains):
         missed = False
         for index, link in enumerate(links):
@@ -91,21 +93,30 @@ def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_full: int) -> 
                 return extend(number, index, here, links, rows_full)
             if missed:
                 continue  # a partition that came back from another node begins its chain anew behind void links
-            missed = True
+            missed, rest = True, links[index:]
             for vector, group in groups.items():
                 if not link.target <= vector:
-                    off = dict.fromkeys(group & link.partitions, link) | off
+                    off = dict.fromkeys(group & link.partitions, rest) | off
     return private(groups, off) if off else Wait()
 
 
-def private(groups: Standing, off: Mapping[int, Link]) -> Private:
-    """The run that brings the lowest of these partitions, and all that stand with it, to a border of their chain: where
-    the link begins that they miss, or, where they stand inside it, to its end."""
+def private(groups: Standing, off: Mapping[int, Sequence[Link]]) -> Private:
+    """The run that brings the lowest of these partitions, and all that stand with it, to a border of their chain; ``off``
+    has the links from the first on that they miss."""
     first = min(off)
-    link = off[first]
     origin, group = next((vector, group) for vector, group in groups.items() if first in group)
-    together = tuple(p for p in sorted(group) if off.get(p) is link)
+    stretch = last_stretch([link for link in off[first] if first in link.partitions])
+    link = next((link for link in stretch if origin <= link.origin), stretch[-1])
+    together = tuple(p for p in sorted(group & link.partitions) if off.get(p) is off[first])
     return Private(together, origin, link.origin if origin <= link.origin else origin.join(link.target))
+
+
+def last_stretch(links: Sequence[Link]) -> Sequence[Link]:
+    """The links at the end that follow one another without a gap."""
+    begin = len(links) - 1
+    while begin > 0 and links[begin - 1].target == links[begin].origin:
+        begin -= 1
+    return links[begin:]
 
 
 def extend(

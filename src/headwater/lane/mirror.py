@@ -314,6 +314,11 @@ class Mirrors:
         count = sum(len(homes) for _, homes in self.streams.values())
         return max(self.bytes_max // max(count, 1), SHARE_BYTES_MIN)
 
+    def full(self) -> float:
+        """The share that the fullest mirror of a home takes of what it may."""
+        most = max((home.bytes for _, homes in self.streams.values() for home in homes.values()), default=0)
+        return min(1.0, most / self.share())
+
     async def open(
         self, name: str, partitions: Collection[int], origin: Vector, until: Vector | None = None
     ) -> str:
@@ -334,7 +339,7 @@ class Mirrors:
     async def close(self, name: str) -> None:
         """End a stream, and remove its folder; nothing where there is none."""
         _, homes = self.streams.pop(name, (None, {}))
-        for home in homes.values():
+        for home in list(homes.values()):  # ``know`` may add one meanwhile
             if home.task is not None:
                 home.task.cancel()
             await asyncio.to_thread(home.close)
@@ -342,7 +347,7 @@ class Mirrors:
 
     async def trim(self, name: str, below: Vector) -> None:
         """Nothing of a stream below this vector is read again."""
-        for home in self.homes(name).values():
+        for home in list(self.homes(name).values()):  # ``know`` may add one meanwhile
             await asyncio.to_thread(home.trim, below)
             await home.grant(self.share())
 

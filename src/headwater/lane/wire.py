@@ -156,6 +156,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     epoch: Count
     groups: list[Need]
+    at: str = ""
+    """What it has processed of all its partitions: a vector in hex; "" where it does not know."""
+    share: float = 0.0
+    """How full its mirrors are of what they may take, 0 to 1; of the fullest."""
 
 
 class Copy(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,15 +15,15 @@ from headwater.config.report import read_reports
 from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import HeadwaterError, Unavailable
+from headwater.lane.calls import wait_of
 from headwater.log.cut import home_of
 from headwater.node.context import Context
 from headwater.ops import standing
-from headwater.ops.everywhere import Answers
+from headwater.ops.everywhere import REPORTS, Answers
 from headwater.process.sources import Stretch
 
 LANE_WAIT_S = 5.0
-CALL_WAIT_S = 60.0
-STOOD_WAIT_NS = 3_000_000_000
+STOOD_WAIT_NS = 8_000_000_000
 STOOD_POLL_S = 0.05
 TRIM_INTERVAL_NS = 1_000_000_000
 PIPELINE = "{}/{}/main"
@@ -53,6 +53,11 @@ class Ownership:
     def of_processor(self, number: int, processors: int) -> list[int]:
         """Those of them that belong to one processor."""
         return [partition for partition in self.owned() if partition % processors == number]
+
+    def epoch(self) -> int:
+        """Of the table by which ``owned`` is said; 0 while there is none."""
+        view = self.view
+        return view.table.epoch if view is not None else 0
 
     def owners(self) -> dict[str, frozenset[int]]:
         """Node id → the partitions that it owns."""
@@ -122,7 +127,7 @@ class Mirrors:
         """Ask a process of another node. Unavailable: it does not answer."""
         path = self.context.path("run", "lane.sock")
         told: dict[str, object] = {"op": "call", "node": node, "socket": socket, "request": request}
-        return ask.ask(path, told, CALL_WAIT_S, body=body)
+        return ask.ask(path, told, wait_of(request), body=body)
 
     def everywhere(self, part: str) -> Answers:
         """Every other node's part of the ledger; see ops/everywhere."""
@@ -156,6 +161,14 @@ class Mirrors:
         told = {f"{w:016x}": [*first, *last] for w, (first, last) in lost.items()}
         answer = self.ask({"op": "reachable", "needed": told})
         return answer is not None and bool(answer["reachable"])
+
+    def released(self, epoch: int) -> bool:
+        """Whether every other node that answers delivers by this table or a newer one: what it gave up, stands."""
+        answers = self.everywhere(REPORTS)
+        told = [
+            one for reports in answers.parts.values() for one in reports if one["role"].startswith("deliver-")
+        ]
+        return all(one["detail"].get("epoch", 0) >= epoch for one in told)
 
     def stood(self, partitions: Sequence[int]) -> Mapping[int, Vector]:
         """See Sources: as the deliverers of this node find it, which begin with these partitions too."""

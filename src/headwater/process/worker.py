@@ -171,6 +171,10 @@ class ProcessWorker:
         self.groups: list[Group] = []
         self.unreadable: list[str] = []
         """Folders of state that were kept for other nodes and cannot be read."""
+        self.goals: dict[int, Vector] = {}
+        """Where destinations stand with partitions that came from another node: a commit must end there."""
+        self.restarted: list[int] = []
+        """Partitions that came without any state: they go on from where destinations stand, and count from nothing."""
         self.groups_made = 0
         self.joined_ns = 0
         self.committed = Position(0, 0)
@@ -190,8 +194,13 @@ class ProcessWorker:
         here = {c.number: c.fold for c in found.candidates if c.number is not None}
         rest = {number: self._fold_rest(number, fold) for number, fold in here.items()}
         own = here[self.number]
-        folds = self._standing(found.candidates)
+        stood = self._stood(found.candidates)
+        folds = [
+            (c, c.fold if c.number is not None else rewound(c.fold, load_recent(self.disk, c.folder), stood))
+            for c in found.candidates
+        ]
         chosen = merge([fold for _, fold in folds], self.owned)
+        self._aim(chosen, stood)
         former = {n: fold.ready for n, fold in here.items() if n >= self.settings.workers}
         self._remember_rest(rest, chosen.vectors)
         self._remember_all(folds, chosen.vectors, {n for n, at in former.items() if own.former.get(n) == at})
@@ -204,18 +213,26 @@ class ProcessWorker:
         self._count_attempt()
         self._publish()
 
-    def _standing(self, candidates: Sequence[Candidate]) -> list[tuple[Candidate, Fold]]:
-        """The candidates with their folds; those of other nodes as they were where the destinations stand."""
-        kept = [c.fold for c in candidates if c.number is None]
-        stood = (
-            self.sources.stood([p for p in self.owned if any(p in fold.vectors for fold in kept)])
-            if kept
-            else {}
-        )
-        return [
-            (c, c.fold if c.number is not None else rewound(c.fold, load_recent(self.disk, c.folder), stood))
-            for c in candidates
+    def _stood(self, candidates: Sequence[Candidate]) -> Mapping[int, Vector]:
+        """Where destinations stand with the partitions that come from another node, or of which nothing is known."""
+        own, *others = [c.fold for c in candidates]
+        coming = [
+            p
+            for p in self.owned
+            if own.vectors.get(p, EMPTY) == EMPTY or any(p in fold.vectors for fold in others)
         ]
+        return self.sources.stood(coming) if coming else {}
+
+    def _aim(self, chosen: Fold, stood: Mapping[int, Vector]) -> None:
+        """Partitions without any state begin where destinations stand; others run up to there first."""
+        self.restarted, self.goals = [], {}
+        for partition, at in stood.items():
+            here = chosen.vectors.get(partition, EMPTY)
+            if here == EMPTY != at:
+                self.restarted.append(partition)
+                chosen.vectors[partition] = at
+            elif here <= at != here:
+                self.goals[partition] = at
 
     def _remember_rest(self, rest: Mapping[int, Sequence[Part]], base: Mapping[int, Vector]) -> None:
         """The ids of commits behind a fold, as far as the state at ``base`` has seen them."""
@@ -262,7 +279,7 @@ class ProcessWorker:
         turns = [self._advance(group) for group in (self.groups[:1] if joining else list(self.groups))]
         did = any(turns)
         self._rest()
-        if not did and len(self.groups) > 1:
+        if not did and (len(self.groups) > 1 or joining):
             self._group_again()
         return did
 
@@ -412,6 +429,7 @@ class ProcessWorker:
                 else None,
                 "trouble": self.trouble,
                 "unreadable": self.unreadable,
+                "restarted": self.restarted,
             }
         )
 
@@ -471,17 +489,25 @@ class ProcessWorker:
         return self.number == 0 and number >= self.settings.workers
 
     def _group(self) -> None:
-        """Partitions by vector. More than one (the number of processors was changed, partitions came from another
-        node): each runs up to the join of all, the hindmost first; vectors of different processors need not be
-        comparable. Where the join names events that nobody can give us now, each goes on by itself."""
+        """Partitions by vector; first those that have still to come to where destinations stand. More than one (the
+        number of processors was changed, partitions came from another node): each runs up to the join of all, the
+        hindmost first; vectors of different processors need not be comparable. Where the join names events that nobody
+        can give us now, each goes on by itself."""
         by_vector: dict[Vector, list[int]] = {}
+        aimed: dict[tuple[Vector, Vector], list[int]] = {}
         for partition in self.owned:
-            by_vector.setdefault(self.fold.vectors.get(partition, EMPTY), []).append(partition)
+            at = self.fold.vectors.get(partition, EMPTY)
+            goal = self.goals.get(partition, at)
+            if at != goal and at <= goal and self._reachable([at], goal):
+                aimed.setdefault((at, goal), []).append(partition)
+            else:
+                by_vector.setdefault(at, []).append(partition)
         end = reduce(Vector.join, by_vector, EMPTY)
         order = sorted(by_vector, key=lambda v: (v == end, v.clock, sorted(v.items())))
-        until = end if len(order) > 1 and self._reachable(order, end) else None
+        until = end if len(order) > 1 and not aimed and self._reachable(order, end) else None
         self.joined_ns = self.clock.boot_ns()
-        self.groups = [self._made(sorted(by_vector[v]), v, until) for v in order]
+        self.groups = [self._made(sorted(mine), at, goal) for (at, goal), mine in aimed.items()]
+        self.groups += [self._made(sorted(by_vector[v]), v, until) for v in order]
 
     def _made(self, partitions: list[int], vector: Vector, until: Vector | None) -> Group:
         self.groups_made += 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.cluster.assign import Shares, assign, fresh
+from headwater.cluster.assign import Shares, assign, fresh, paced
 from headwater.cluster.table import Member
 
 IDS = [f"{number:012x}0000" for number in range(1, 1100)]
@@ -50,6 +50,7 @@ def moved(one: Shares, other: Shares) -> set[int]:
 
 @given(clusters(), SIZES)
 def test_everybody_gets_the_quota(members: dict[str, Member], partitions: int) -> None:
+    """H5."""
     check(assign(fresh(partitions), members), members)
 
 
@@ -80,6 +81,7 @@ def test_a_leave_moves_only_what_the_leaver_had(
 def test_a_join_moves_the_quota_of_the_joiner_to_it_and_nothing_else(
     members: dict[str, Member], partitions: int, data: st.DataObject
 ) -> None:
+    """H5."""
     joiner = data.draw(st.sampled_from(sorted(members)))
     equal = {node: member(1, one.zone) for node, one in members.items()}
     before = assign(fresh(partitions), {node: one for node, one in equal.items() if node != joiner})
@@ -94,6 +96,7 @@ def test_a_join_moves_the_quota_of_the_joiner_to_it_and_nothing_else(
 def test_joins_and_leaves_in_any_order_with_any_weights_keep_the_quotas(
     members: dict[str, Member], partitions: int, data: st.DataObject
 ) -> None:
+    """H5."""
     shares, present = fresh(partitions), dict(members)
     for _ in range(data.draw(st.integers(1, 6))):
         node = data.draw(st.sampled_from(sorted(members)))
@@ -110,6 +113,7 @@ def test_joins_and_leaves_in_any_order_with_any_weights_keep_the_quotas(
 def test_what_drains_or_weighs_nothing_owns_nothing(
     members: dict[str, Member], partitions: int, data: st.DataObject
 ) -> None:
+    """H8."""
     before = assign(fresh(partitions), members)
     node = data.draw(st.sampled_from(sorted(members)))
     for idle in (member(3, state="draining"), member(0)):
@@ -154,3 +158,28 @@ def test_a_thousand_nodes_are_shared_out(zones: int) -> None:
     assert (
         len(moved(before, after)) <= before.owner.count("") + sum(o in IDS[10:20] for o in before.owner) + 20
     )
+
+
+A, B, C = IDS[:3]
+
+
+def test_a_partition_moves_when_the_next_owner_has_its_state() -> None:
+    members = {A: member(), B: member()}
+    former = Shares([A] * 8, [""] * 8)
+    ideal = assign(former, members)
+    waiting = paced(former, ideal, members, {}, 8)
+    assert waiting.owner == [A] * 8 and waiting.standby.count(B) >= ideal.owner.count(B) == 4
+    one = paced(waiting, assign(waiting, members), members, {B: frozenset(range(8))}, 1)
+    assert one.owner.count(B) == 1
+    some = paced(waiting, assign(waiting, members), members, {B: frozenset(range(8))}, 8)
+    assert some.owner.count(B) == 4
+
+
+def test_what_has_lost_its_owner_goes_where_its_state_is_whoever_has_less() -> None:
+    former = Shares([C] * 4 + [B] * 4, [B] * 4 + [A] * 4)
+    members = {A: member(), B: member()}
+    ideal = assign(former, members)
+    assert A in ideal.owner[:4]  # by the quota alone
+    now = paced(former, ideal, members, {}, 8)
+    assert now.owner[:4] == [B] * 4
+    assert all(owner != standby for owner, standby in zip(now.owner, now.standby, strict=True))

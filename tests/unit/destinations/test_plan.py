@@ -78,6 +78,21 @@ def test_a_private_run_takes_the_partitions_that_stand_together_and_share_a_chai
     assert plan(groups, chains, 100) == Private((2,), vector(5), vector(12))
 
 
+def test_one_private_run_passes_all_void_links_of_a_partition_that_moved() -> None:
+    """Found by `make chaos --nodes 3`: it had been elsewhere, and is ahead of the void links with one log (2), behind
+    them with another (1). One run for each link took minutes."""
+
+    def both(one: int, two: int) -> Vector:
+        return Vector({WriterId(1): Position(1, one), WriterId(2): Position(1, two)})
+
+    void = [Link(both(n, 0), both(n + 1, 0), ALL, 1) for n in range(20)]
+    again = [Link(both(n, 9), both(n + 1, 9), ALL, 1) for n in range(12, 15)]
+    groups = standing(dict.fromkeys(ALL, both(5, 9)))
+    assert plan(groups, [void + again], 100) == Private((0, 1, 2, 3), both(5, 9), both(12, 9))
+    groups = standing(dict.fromkeys(ALL, both(5, 10)))
+    assert plan(groups, [void + again], 100) == Private((0, 1, 2, 3), both(5, 10), both(15, 10))
+
+
 def test_what_stands_on_the_chain_goes_before_what_does_not() -> None:
     groups = standing({0: vector(10), 1: vector(10), 2: vector(5), 3: vector(5)})
     assert plan(groups, [links(20, first=10)], 100) == Load(0, 0, 1, (0, 1), 10)

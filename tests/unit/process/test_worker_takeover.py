@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from headwater.event.position import Position
+from headwater.event.position import Position, Vector
 from headwater.kit.disk import SystemDisk
 from headwater.node.standby import entries
 from headwater.node.standby.sink import Sink
@@ -89,6 +89,7 @@ def names(paths: Iterator[str]) -> list[bool]:
 def test_events_that_the_standby_has_seen_are_known_and_later_ones_are_run_again(
     owner: Node, other: Node
 ) -> None:
+    """H7, INV-OWN-1: the base is older than where the dead owner stood."""
     worker = owner.processor()
     owner.accept(*(event(n) for n in range(20)))
     drain(worker)
@@ -105,6 +106,7 @@ def test_events_that_the_standby_has_seen_are_known_and_later_ones_are_run_again
 def test_ids_that_were_saved_ahead_of_the_fold_make_no_duplicates_after_a_takeover(
     owner: Node, other: Node
 ) -> None:
+    """H7."""
     worker = owner.processor()
     owner.accept(event(1))
     drain(worker)
@@ -162,6 +164,7 @@ def test_a_partition_that_comes_back_at_a_lower_vector_takes_no_ids_from_above_i
 
 
 def test_a_standby_folder_that_is_spoilt_is_told_and_hinders_nobody(owner: Node, other: Node) -> None:
+    """H7, INV-OWN-1."""
     worker = owner.processor()
     owner.accept(*(event(n) for n in range(5)))
     drain(worker)
@@ -175,3 +178,82 @@ def test_a_standby_folder_that_is_spoilt_is_told_and_hinders_nobody(owner: Node,
     assert "standby" in told and "cannot be read" in told and not other.reports[0]["trouble"]
     drain(take_over(owner, other))
     assert counted(other) == (5, 5, 0)
+
+
+class Standing(Kept):
+    """Destinations stand at one vector with all partitions."""
+
+    def __init__(self, node: Node, at: Vector) -> None:
+        super().__init__(node)
+        self.at = at
+
+    def stood(self, partitions: Sequence[int]) -> dict[int, Vector]:
+        return dict.fromkeys(partitions, self.at)
+
+
+def takes_over_at(other: Node, at: Vector) -> ProcessWorker:
+    worker = other.processor()
+    worker.sources = Standing(other, at)
+    worker._begin_again()
+    return worker
+
+
+def two_commits(owner: Node, other: Node) -> tuple[Vector, Vector]:
+    """Ten events in each; the standby has both. Where the first one ended, and the second."""
+    worker = owner.processor()
+    owner.accept(*(event(n) for n in range(10)))
+    drain(worker)
+    first = worker.groups[0].vector
+    keep(owner, other)
+    owner.accept(*(event(n) for n in range(5, 15)))
+    drain(worker)
+    keep(owner, other)
+    second = worker.groups[0].vector
+    crash(worker)
+    shutil.rmtree(f"{other.data}/raw")
+    shutil.copytree(f"{owner.data}/raw", f"{other.data}/raw")
+    return first, second
+
+
+def test_it_begins_where_destinations_stand_though_the_lost_owner_had_committed_more(
+    owner: Node, other: Node
+) -> None:
+    first, _ = two_commits(owner, other)
+    worker = takes_over_at(other, first)
+    assert {group.vector for group in worker.groups} == {first}
+    assert counted(other) == (10, 10, 0)  # as it was there
+    drain(worker)
+    assert counted(other) == (20, 15, 5) and other.ids() == [f"m{n}" for n in range(10, 15)]
+    assert other.commits()[0].origin == first  # the chain goes on exactly there
+
+
+def test_a_partition_of_which_nothing_is_known_begins_where_destinations_stand(
+    owner: Node, other: Node
+) -> None:
+    _, second = two_commits(owner, other)
+    shutil.rmtree(standby_folder(other.data, OWNER, 0))
+    other.accept(*(event(n) for n in range(20, 25)), worker=1)
+    worker = takes_over_at(other, second)
+    assert worker.restarted == sorted(EVERYTHING)
+    drain(worker)
+    assert other.ids() == [f"m{n}" for n in range(20, 25)] and other.commits()[0].origin == second
+
+
+def test_a_state_behind_the_destinations_has_a_commit_that_ends_where_they_stand(
+    owner: Node, other: Node
+) -> None:
+    worker = owner.processor()
+    owner.accept(*(event(n) for n in range(10)))
+    drain(worker)
+    keep(owner, other)
+    owner.accept(*(event(n) for n in range(5, 15)))
+    drain(worker)  # the standby never hears of it
+    stood = worker.groups[0].vector
+    owner.accept(*(event(n) for n in range(12, 20)))
+    crash(worker)
+    shutil.rmtree(f"{other.data}/raw")
+    shutil.copytree(f"{owner.data}/raw", f"{other.data}/raw")
+    worker = takes_over_at(other, stood)
+    drain(worker)
+    assert stood in {commit.target for commit in other.commits()}
+    assert counted(other) == (28, 20, 8)

@@ -26,6 +26,7 @@ from headwater.log import moment
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
+from headwater.node.nodes import Nodes
 from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.replaying import NodeRaw
 from headwater.node.settings import Settings
@@ -33,6 +34,8 @@ from headwater.ops import standing
 from headwater.process.columns import standard_schema
 
 DELIVERED_POLL_S = 0.05
+RELEASE_WAIT_S = 5.0
+"""How long the former owners of what comes here may take to let go; then it is tried all the same (INV-DST-1)."""
 KEEP_FREED_BYTES = 192 * 1024 * 1024
 """Less than a load takes for a moment; bounded with it."""
 
@@ -55,16 +58,18 @@ class DeliverRole:
         self.worker: DeliverWorker | None = None
         self.running: asyncio.Task[None] | None = None
         self.owned: list[int] = []
+        self.epoch = 0
+        """Of the table by which it delivers."""
+        self.mirrors = Mirrors(context, self.ownership)
 
     def deliverer(self) -> Deliverer:
         """The loop of the destination. Unavailable: in a cluster that has no table yet, it has no name."""
         context, settings, folder = self.context, self.settings, self.folder
         name = context.instance
-        mirrors = Mirrors(context, self.ownership)
-        open_private = private_opener(context, mirrors)
+        open_private = private_opener(context, self.mirrors)
         deliverer = Deliverer(
             name,
-            self.destination(mirrors),
+            self.destination(self.mirrors),
             {str(n): ready_opener(context, n) for n in ready_folders(context)},
             Memory(context.disk, f"{folder}/state.json", self.ownership.pipeline(name)),
             DeadLetters(f"{folder}/dead.sqlite", name),
@@ -92,14 +97,23 @@ class DeliverRole:
 
     def destination(self, mirrors: Mirrors) -> Destination:
         """What is delivered to: here, or on the one node that holds its file."""
-        context = self.context
-        if not self.ownership.alone and isinstance(self.settings, DuckDbSettings):
-            holder = mirrors.holder(self.settings.node)
-            if holder != context.node.folder_id:
-                return RemoteDestination(
-                    lambda request, body: mirrors.call(holder, f"deliver-{context.instance}", request, body)
-                )
+        context, settings = self.context, self.settings
+        if isinstance(settings, DuckDbSettings) and not self.holds(settings, mirrors):
+            # Who holds it is asked at each call: a node that is named may not have been heard of yet.
+            return RemoteDestination(
+                lambda request, body: mirrors.call(
+                    mirrors.holder(settings.node), f"deliver-{context.instance}", request, body
+                ),
+                settings.node or Nodes(context, self.ownership).name(mirrors.holder("")),
+            )
         return registry.make(self.settings, registry.Place(context.data, self.folder, context.clock))
+
+    def holds(self, settings: DuckDbSettings, mirrors: Mirrors) -> bool:
+        """Whether the file is here. Unavailable: that is not known yet."""
+        cluster, me = self.context.settings.cluster, self.context.node.folder_id
+        if cluster is None or settings.node in (cluster.node_name, me):
+            return True
+        return not settings.node and mirrors.holder("") == me
 
     async def start(self) -> None:
         memory.settle(KEEP_FREED_BYTES)
@@ -107,7 +121,7 @@ class DeliverRole:
 
     def begin(self) -> None:
         """Deliver, as soon as the destination has a name."""
-        self.owned = self.ownership.owned()
+        self.owned = self.ownership.owned() if self.ownership.alone else []
         try:
             deliverer = self.deliverer()
         except Unavailable:
@@ -115,6 +129,29 @@ class DeliverRole:
         socket = self.context.path("run", f"{self.context.name}.sock")
         self.worker = DeliverWorker(self.context.instance, [deliverer], self.tell, self.context.clock, socket)
         self.running = asyncio.get_running_loop().create_task(self.worker.run(ask.serve))
+
+    async def follow(self, epoch: int, owned: list[int]) -> None:
+        """Give up at once what is no longer owned, and say so; take what is new when its former owners have."""
+        kept = sorted(set(owned) & set(self.owned))
+        await self.own(kept)
+        self.epoch = epoch
+        if kept == owned:
+            return
+        until_ns = self.context.clock.boot_ns() + int(RELEASE_WAIT_S * 1e9)
+        while self.context.clock.boot_ns() < until_ns:
+            self.context.publish("running", [], self.detail())
+            if await asyncio.to_thread(self.mirrors.released, epoch):
+                break
+            await self.context.clock.sleep(DELIVERED_POLL_S)
+        if self.ownership.epoch() == epoch:
+            await self.own(owned)
+
+    async def own(self, owned: list[int]) -> None:
+        """Deliver these partitions from now on."""
+        if owned != self.owned and self.worker is not None:
+            for deliverer in self.worker.deliverers.values():
+                await asyncio.to_thread(deliverer.own, owned)
+        self.owned = owned
 
     def tell(self, told: dict[str, Any]) -> None:
         self.told = told
@@ -124,10 +161,8 @@ class DeliverRole:
             self.running.result()
         if self.worker is None:
             self.begin()
-        elif (owned := self.ownership.owned()) != self.owned:
-            self.owned = owned
-            for deliverer in self.worker.deliverers.values():
-                await asyncio.to_thread(deliverer.own, owned)
+        elif self.ownership.epoch() != self.epoch or self.ownership.owned() != self.owned:
+            await self.follow(self.ownership.epoch(), self.ownership.owned())
 
     async def reload(self, settings: Settings) -> None:
         pass  # a changed destination is a new process
@@ -158,7 +193,7 @@ class DeliverRole:
         return []  # a destination's trouble never makes the node unready (INV-DST-3); status tells it
 
     def detail(self) -> dict[str, Any]:
-        return self.told
+        return {**self.told, "epoch": self.epoch} if self.told else {"epoch": self.epoch}
 
 
 def processed_at(context: Context) -> ProcessedAt:
@@ -206,15 +241,24 @@ def private_opener(context: Context, mirrors: Mirrors) -> OpenPrivate:
 
     def open_private(partitions: tuple[int, ...], origin: Vector, until: Vector) -> PrivateRun:
         from headwater.node.roles import process
-        from headwater.process import private
-        from headwater.process.dedupe import Seen
+        from headwater.process import idruns, private
+        from headwater.process.dedupe import MINUTE_NS, Seen
         from headwater.process.schema import LearnedSchema
         from headwater.process.shape import Shaper
 
         settings = context.settings
         until = reaching(mirrors, origin, until)
         stream = f"deliver-{context.instance}"
-        mirror = mirrors.open(stream, partitions, origin, until)
+        window_minutes = int(-(-settings.process.dedupe_window_s // 60))
+        id_folders = [
+            *(context.path("state", str(number)) for number in ready_folders(context)),
+            *mirrors.standby(),
+        ]
+        edge = origin.clock // MINUTE_NS - window_minutes - 1
+        known = idruns.below(id_folders, partitions, origin, edge)
+        # what the runs of ids do not tell is read from the logs, so the mirror begins where they end
+        begin = origin if known is None else origin.meet(known.upto)
+        mirror = mirrors.open(stream, partitions, begin, until)
         if mirror is None and not mirrors.ownership.alone:
             raise Unavailable("the lane does not answer: other nodes' events cannot be read", code="no_lane")
         schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
@@ -233,10 +277,7 @@ def private_opener(context: Context, mirrors: Mirrors) -> OpenPrivate:
             context.clock,
             process.runner_of(context, schema, shaper, partitions, damage_here=False),
             seen,
-            id_folders=[
-                *(context.path("state", str(number)) for number in ready_folders(context)),
-                *mirrors.standby(),
-            ],
+            id_folders=id_folders,
             partitions=partitions,
             origin=origin,
             until=until,

@@ -2,9 +2,9 @@
 logs for its own processors and deliverers (docs/decisions/0007-cluster.md).
 
 What a connection is for is said by its first frame. On the unix socket ``run/lane.sock``: ``open``, ``status``,
-``trim`` and ``close`` of streams (lane/mirror), ``call`` and ``everywhere`` (node/everywhere). Each second it says to
-every home what is still needed of its log, and reports what it heard itself under ``needs``, so that the supervisor
-gives back nothing that anybody may ask for (node/needs).
+``trim`` and ``close`` of streams (lane/mirror), ``call``, ``everywhere`` and ``ask_all`` (node/everywhere). Each
+second it says to every home what is still needed of its log, and reports what it heard itself under ``needs``, so
+that the supervisor gives back nothing that anybody may ask for (node/needs).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+
+import msgspec
 
 from headwater.cluster.settings import ClusterSettings, secret_of
 from headwater.cluster.table import View
@@ -28,16 +30,18 @@ from headwater.lane.copies import Copies
 from headwater.lane.copies_held import Held
 from headwater.lane.copies_read import Directory
 from headwater.lane.home import Home, RawLog
+from headwater.lane.lag import Lag, Lags, RawEnds
 from headwater.lane.mirror import Mirrors, Place
 from headwater.lane.wire import Moment, Progress
 from headwater.log.cut import home_of
 from headwater.node import needs, rawkeeper
+from headwater.node.advisories import Advisor
 from headwater.node.context import Context
 from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
 from headwater.node.settings import Settings, secret_reader
 from headwater.node.standby.both import Both
-from headwater.ops import everywhere
+from headwater.ops import everywhere, standing
 from headwater.peer import connection as peers
 from headwater.peer.connection import Connection, Frame, Kind, Listener
 from headwater.peer.identity import Identity, Tls
@@ -66,8 +70,10 @@ class LaneRole:
         self.views = ViewReader(context.disk, view_path(context.data))
         self.view: View | None = None
         self.looked_ns = self.said_ns = 0
-        self.heard = progress.Heard()
+        self.heard = progress.Heard(context.clock.boot_ns)
         self.said: Progress | None = None
+        self.processed: standing.Vectors = {}
+        """Of own partitions, as the processors said last."""
         self.both = Both(context, self.trouble, ViewReader(context.disk, view_path(context.data)), self.dial)
         self.raw = RawLog(context.disk, context.path("raw"), context.secret, context.node.partitions)
         self.held = Held(
@@ -91,7 +97,10 @@ class LaneRole:
             Kind.CALL: self.serve_calls,
             Kind.COPY: self.held.serve,
         }
-        self.here = Here(context, self.directory.told)
+        self.lags = Lags()
+        self.ends = RawEnds(context.disk, context.path("raw"))
+        self.advisor = Advisor(context, self.cluster, self.me, self.name_of)
+        self.here = Here(context, self.lag_rows, self.directory.told)
         self.caller = Caller(self.dial)
         self.everywhere = Everywhere(self.caller, lambda: self.view, self.me)
         self.group = Group("lane", self.trouble)
@@ -128,6 +137,8 @@ class LaneRole:
         self.listener = await peers.listen(self.cluster.lane, self.identity, self.serve)
         self.asked = await ask.serve(self.context.path("run", "lane.sock"), self.answer)
         self.group.start("standby", self.both.run())
+        if self.advisor.webhook is not None:
+            self.group.start("advisories", self.advisor.webhook.run())
         self.group.start("copies elsewhere", self.ask_for_copies())
 
     async def run(self) -> None:
@@ -192,6 +203,9 @@ class LaneRole:
             return await self.caller.call(node, socket, request.get("request", {}), request.get("body", b""))
         if operation == "everywhere":
             return await self.everywhere.ask(str(request.get("part"))), b""
+        if operation == "ask_all":
+            asked = request.get("request", {})
+            return await self.everywhere.ask_all(str(request.get("socket")), asked, calls.wait_of(asked))
         if operation == "reachable":
             return {"reachable": self.directory.reachable(stretches(request))}, b""
         if operation == "open":
@@ -207,7 +221,7 @@ class LaneRole:
         raise Rejected(
             f"not an operation of the lane: {operation!r}",
             code="lane_request",
-            help="expected open, status, trim, close, reachable, call or everywhere",
+            help="expected open, status, trim, close, reachable, call, everywhere or ask_all",
         )
 
     async def open(self, name: str, request: Mapping[str, Any]) -> str:
@@ -235,9 +249,11 @@ class LaneRole:
         if now_ns - self.looked_ns >= LOOK_S * 1e9:
             self.looked_ns = now_ns
             self.look()
+            self.look_behind(now_ns)
         if now_ns - self.said_ns >= SAY_S * 1e9:
             self.said_ns = now_ns
             self.said = self.needed()
+            self.lags.note(now_ns, await asyncio.to_thread(self.ends.look))
             if self.view is not None:
                 known = self.view.table.members.keys() | self.view.alive.keys()
                 self.held.retire(self.safe(), known)
@@ -280,11 +296,75 @@ class LaneRole:
         expendable = rawkeeper.expendable(settings, reports)
         kept = [name for name in settings.destinations if name not in expendable]
         standby = self.both.needed()
-        return needs.said(
+        said = needs.said(
             view.table.epoch,
             needs.own(reports, owned, settings.destinations, standby),
             needs.own(reports, owned, kept, standby),
         )
+        self.processed = {p: at for p, at in standing.processed(reports).vectors.items() if p in set(owned)}
+        at = standing.least(self.processed).encode().hex() if len(self.processed) == len(owned) > 0 else ""
+        return msgspec.structs.replace(said, at=at, share=self.mirrors.full())
+
+    def look_behind(self, now_ns: int) -> None:
+        """Which owners are slow, and which are prompt again."""
+        owners = {node for node in self.view.table.owner if node} if self.view is not None else set()
+        for node in self.lags.keep(owners):
+            self.advisor.tell(node, "resumed", Lag(0, 0.0, 0.0, slow=False))
+        own = {self.me: self.said} if self.said is not None else {}
+        for node, said in {**self.heard.by_node, **own}.items():
+            if node in owners and said.at:
+                heard_ns = self.heard.heard_ns.get(node, now_ns)
+                self.lags.hear(node, Vector.decode(bytes.fromhex(said.at)), said.share, heard_ns)
+        for node, action, lag in self.lags.look(now_ns):
+            self.advisor.tell(node, action, lag)
+
+    def lag_rows(self) -> list[dict[str, Any]]:
+        """How far each owner is behind this node's log."""
+        now_ns = self.context.clock.boot_ns()
+        rows = []
+        for node in sorted(self.lags.owners):
+            lag = self.lags.of(node, now_ns)
+            rows.append(
+                {
+                    "home": self.me,
+                    "home_name": self.cluster.node_name,
+                    "owner": node,
+                    "owner_name": self.name_of(node),
+                    "partitions": len(self.view.table.owned_by(node)) if self.view is not None else 0,
+                    "events": lag.events,
+                    "age_s": round(lag.age_s, 1),
+                    "mirror_share": round(lag.share, 3),
+                    "slow": lag.slow,
+                }
+            )
+        return rows
+
+    def name_of(self, node: str) -> str:
+        """As people know a node."""
+        record = self.view.alive.get(node) if self.view is not None else None
+        return record.name if record is not None else node
+
+    def standby_rows(self) -> dict[str, dict[str, Any]]:
+        """By node that is a standby of own partitions: how many, for how many it has told where its state stands, and
+        how much older that is than what is processed here."""
+        view = self.view
+        if view is None:
+            return {}
+        held = self.both.needed()
+        rows: dict[str, dict[str, Any]] = {}
+        for partition in view.table.owned_by(self.me):
+            if not (node := view.table.standby[partition]):
+                continue
+            row = rows.setdefault(
+                node, {"name": self.name_of(node), "partitions": 0, "told": 0, "behind_s": 0.0}
+            )
+            row["partitions"] += 1
+            if (at := held.get(partition)) is not None:
+                row["told"] += 1
+                here = self.processed.get(partition, at)
+                age_s = 0.0 if here <= at else max(0.0, (here.clock - at.clock) / 1e9)
+                row["behind_s"] = max(row["behind_s"], round(age_s, 1))
+        return rows
 
     async def reload(self, settings: Settings) -> None:
         pass  # destinations and keys are read with each look; nothing else of it reloads
@@ -318,6 +398,8 @@ class LaneRole:
             "streams": self.mirrors.told(),
             "needs": needs.told(by_node),
             "standby": self.both.told(),
+            "standbys": self.standby_rows(),
+            "lag": self.lag_rows(),
             "copies": {
                 "bytes": self.held.bytes,
                 **(self.copies.told() if self.copies is not None else {}),

@@ -16,7 +16,7 @@ from headwater.cluster.settings import ClusterSettings, advertised, secret_of
 from headwater.cluster.stores import registry
 from headwater.cluster.stores.port import Store
 from headwater.cluster.table import NodeRecord
-from headwater.config.report import Publisher, Report
+from headwater.config.report import Publisher, Report, read_report
 from headwater.kit import ask
 from headwater.kit.errors import Lost, Misconfigured
 from headwater.kit.tasks import Group
@@ -28,6 +28,7 @@ from headwater.peer.address import LANE_PORT, MEMBER_PORT
 from headwater.peer.identity import PROTOCOL, Identity, Tls
 
 CLOSE_S = 2.0
+LOOK_S = 0.5
 PAGE_S = 1.0
 
 
@@ -59,6 +60,7 @@ class MemberRole:
             happened=self.happened,
         )
         self.begun_ns = context.clock.boot_ns()
+        self.looked_ns = 0
         self.complained = False
         self.page_mark: object = None
         self.page_ns = 0
@@ -74,12 +76,23 @@ class MemberRole:
         return self.member.order(asked), b""
 
     async def tick(self) -> None:
+        self.look()
         self.member.tick()
         if self.member.stopped:
             raise Lost(self.member.stopped, code="superseded")
         if self.context.control.draining:
             self.member.drain()
         self.complain()
+
+    def look(self) -> None:
+        """Which partitions' state this node has as their standby, as its lane says; now and then."""
+        now_ns = self.context.clock.boot_ns()
+        if now_ns - self.looked_ns < LOOK_S * 1e9:
+            return
+        self.looked_ns = now_ns
+        lane = read_report(self.context.disk, self.context.path("run", "reports", "lane-0.json"))
+        if lane is not None and lane.start == self.context.control.start:
+            self.member.core.ready = frozenset(lane.detail.get("standby", {}).get("ready", ()))
 
     def complain(self) -> None:
         """Say it once in the log when this node does not get in."""

@@ -81,6 +81,7 @@ class Both:
                 node: {str(p): vector.encode().hex() for p, vector in vectors.items()}
                 for node, vectors in self.keeper.standing.items()
             },
+            "ready": sorted(p for partitions in self.keeper.whole.values() for p in partitions),
             "trouble": {**self.keeper.trouble, **({"view": self.unread} if self.unread else {})},
             "unreadable": {str(number): why for number, why in self.server.trouble.items()},
         }

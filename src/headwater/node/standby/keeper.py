@@ -75,6 +75,8 @@ class StandbyKeeper:
         """Per node followed, why that does not work now, and under ``folders`` why old ones stay; for status."""
         self.standing: dict[str, dict[int, Vector]] = {}
         """Per node followed and partition, what is on disk here."""
+        self.whole: dict[str, frozenset[int]] = {}
+        """Per node followed, the partitions of which all was told that there was when it was asked."""
         self.unused_since: dict[str, int] = {}
         self.retired_ns = 0
 
@@ -125,12 +127,16 @@ class StandbyKeeper:
                 while (frame := await connection.receive()) is not None:
                     if frame.kind != Kind.STATE:
                         continue
+                    if "whole" in frame.header:
+                        self.whole[node] = frozenset(partitions)
+                        continue
                     number, last = numbered(frame.header)
                     entry = feed.assembled(number, frame.body, last)
                     if entry is not None:
                         await answer(self.submit, feed.taking(number, entry))
                         self.trouble.pop(node, None)
         finally:
+            self.whole.pop(node, None)
             self.submit(feed.close)
 
     async def saving(self, connection: Peer, feed: Feed, node: str) -> None:

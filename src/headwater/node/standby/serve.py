@@ -89,9 +89,14 @@ class StandbyServer:
         try:
             async with tasks.Group(f"standby {node}", self.report) as group:
                 hearing = group.start("synced", self.hear(connection, node))
+                whole = False
                 while not hearing.done():
-                    if not await self.tell(connection, sources):
-                        await self.clock.sleep(POLL_S)
+                    if await self.tell(connection, sources):
+                        continue
+                    if not whole:
+                        whole = True
+                        await connection.send(Kind.STATE, {"whole": 1})
+                    await self.clock.sleep(POLL_S)
         except Unavailable:
             pass  # the connection broke; the standby comes back
         finally:

@@ -58,7 +58,11 @@ class Story:
     def told(self, connection: int = -1) -> list[str]:
         """The kinds of the entries that went over a connection."""
         held = entries.Assembler()
-        added = [held.add(body, header["last"]) for header, body in self.nodes.connections[connection].sent]
+        added = [
+            held.add(body, header["last"])
+            for header, body in self.nodes.connections[connection].sent
+            if "last" in header
+        ]
         return [type(entry).__name__ for entry in added if entry is not None]
 
 
