@@ -102,11 +102,8 @@ def until_answered(
     raise AssertionError(f"not within {within_s} s: {refused[-1]}")
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_what_was_acknowledged_replicated_arrives_once_when_its_node_is_gone_for_good(
-    tmp_path: Path, count: int
-) -> None:
-    with cluster_of(tmp_path, count) as nodes:
+def test_what_was_acknowledged_replicated_arrives_once_when_its_node_is_gone_for_good(tmp_path: Path) -> None:
+    with cluster_of(tmp_path, 3) as nodes:
         started(nodes)
         keeper = keeper_of(nodes)
         lost = next(node for node in nodes if node is not keeper)
