@@ -133,11 +133,11 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     copies: int = 2
     """On how many nodes an event's block must be on disk for `ack: replicated`, the accepting one included."""
     copies_timeout_s: float = 5.0
-    """How long a request at `ack: replicated` waits for the other nodes once its events are on this node's disk; then it
-    is answered 503 `not_replicated`, which says that they are, seconds."""
+    """How long a request at `ack: replicated` waits for the other nodes once its events are on this node's disk,
+    seconds; then it is answered 503 `not_replicated`, which says that they are."""
     copies_bytes_max: int = 4 * GIB
-    """What this node keeps of other nodes' raw logs as copies at most, bytes. It refuses more, and they look for another
-    node; copies go when nobody needs them any more."""
+    """What this node keeps of other nodes' raw logs as copies at most, bytes. It refuses more, and they look for
+    another node; copies go when nobody needs them any more."""
     admin_token: str = ""
     """What `Authorization: Bearer` must carry for `POST /cluster/drain`, `evict`, `reset`, at least 16 characters.
     Empty: these can be asked for over the unix socket only, that is, by the commands on the node itself."""

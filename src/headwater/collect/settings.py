@@ -146,8 +146,8 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     require_origin: bool = False
     """Refuse a browser key without an Origin header. Off: apps, image pixels and older browsers send none."""
     ack: Ack = "disk"
-    """What 2xx promises: `disk` (fsynced, survives power loss), `memory` (lost with the process), or `replicated` (fsynced
-    here and on other nodes, `cluster.copies` in all, survives the loss of this node's disk; needs a `cluster` block)."""
+    """What 2xx promises: `disk` (fsynced, survives power loss), `memory` (lost with the process), or `replicated`
+    (fsynced on `cluster.copies` nodes, survives the loss of this node's disk; needs a `cluster` block)."""
     events_per_s_max: float = 0.0
     """Quota over all workers, events per second; 0 = none. More is answered 429 with Retry-After."""
     burst_events: float = 0.0

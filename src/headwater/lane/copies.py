@@ -1,4 +1,4 @@
-"""The home's side of copies: this node's raw log on other nodes' disks, for `ack: replicated` (protocol.md §2 "Copies").
+"""The home's side of copies: this node's raw log on other nodes' disks, for `ack: replicated` (protocol.md §2).
 
 While any key has `ack: replicated`, everything in the raw log goes to ``cluster.copies`` - 1 other nodes, all of its
 writers to the same ones, in order and without gaps: the holders are chosen by rendezvous hashing, those of other zones
@@ -46,6 +46,8 @@ SILENT_S = 2.0
 """A holder answers every cut, and there is one each second; after so long it is lost."""
 FORGET_S = 10.0
 """How long a node that was lost is passed over: as long as the table takes to lose it too."""
+RETRY_S = 1.0
+"""How long it is not even asked again, where nobody else is left."""
 SAFE_WAIT_S = 3.0
 """How long a start waits to hear what nobody needs any more, before it sends all there is."""
 
@@ -148,7 +150,9 @@ class Copies:
         for node in self.links.keys() - self.candidates.keys():
             self.drop(self.links[node])
         if self.me is not None and ready:
-            for node in choose(self.me, self.candidates, self.links, self.lost, self.count):
+            just_now_ns = self.clock.boot_ns() - int(RETRY_S * 1e9)
+            others = {n: r for n, r in self.candidates.items() if self.lost.get(n, -1) < just_now_ns}
+            for node in choose(self.me, others, self.links, self.lost, self.count):
                 if node not in self.links:
                     link = self.links[node] = Link(node)
                     link.task = self.start(f"copies to {node}", self.hold(link))
@@ -171,8 +175,9 @@ class Copies:
                 await self.feed(link, connection)
             finally:
                 await connection.close()
-        except (HeadwaterError, OSError, TimeoutError) as error:
-            self.report("copies", f"to {link.node}", error)
+        except (HeadwaterError, OSError) as error:
+            if link.node not in self.lost:
+                self.report("copies", f"to {link.node}", error)
         self.lost[link.node] = self.clock.boot_ns()
         if self.links.get(link.node) is link:
             del self.links[link.node]

@@ -136,15 +136,16 @@ class CopyLog(MirrorLog):
         until_ns = clock.boot_ns() + int(ROOM_WAIT_S * 1e9)
         while not self.rooms.ready:
             self.rooms.prepare()
-            if not (self.rooms.ready or self.rooms.preparing) or clock.boot_ns() > until_ns:
+            waits: bool = self.rooms.preparing or self.rooms.ready
+            if not waits or clock.boot_ns() > until_ns:
                 raise Busy(f"no room for copies: {self.rooms.trouble or 'still zeroing'}", code="copies_full")
             self.rooms.missed = True
             clock.block(ROOM_POLL_S)
         self.seal()
         file = self.rooms.take(segment.log, segment.first)
-        self.rooms.taken()
         self.growing = Growing(segment, file)
         self.bytes += self.shelf.segment_bytes
+        self.rooms.taken()
 
     def sync(self) -> None:
         """What was taken is durable, and may be read, on return."""

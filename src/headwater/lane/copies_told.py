@@ -1,7 +1,7 @@
 """Where the lane process tells collect workers how far their logs are copied, and how the two wake each other.
 
-``run/copies/<log>`` is a mapped u64: everything of the log below this number is on enough other nodes. ``others`` is the
-number of other nodes that could hold copies. ``home.bell`` wakes the lane process, ``collect-<n>.bell`` a worker
+``run/copies/<log>`` is a mapped u64: everything of the log below this number is on enough other nodes. ``others`` is
+the number of other nodes that could hold copies. ``home.bell`` wakes the lane process, ``collect-<n>.bell`` a worker
 (kit/bell). All of it is worthless after a start of the node, like all of ``run/``.
 """
 

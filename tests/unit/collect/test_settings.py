@@ -47,7 +47,6 @@ def test_proxy_protocol_asks_who_the_proxies_are() -> None:
         ({"id": "a", "secret": "short"}, "keys[a].secret"),
         ({"id": "a", "secret": "with:a:colon"}, "keys[a].secret"),
         ({"id": "a", "secret": ["long-enough", "long-enough2", "long-enough3"]}, "keys[a].secret"),
-        ({"id": "a", "secret": "long-enough", "ack": "replicated"}, "keys[a].ack"),
         ({"id": "a", "secret": "long-enough", "ack": "delivered"}, "keys[a].ack"),
         ({"id": "a", "secret": "long-enough", "origins": ["shop.example.com"]}, "keys[a].origins"),
         ({"id": "a", "secret": "long-enough", "origins": ["https://a.b/path"]}, "keys[a].origins"),
@@ -67,7 +66,7 @@ def test_bad_key_setting_names_field_and_no_secret(given: dict[str, object], fie
 
 def test_acks_that_do_not_exist_yet_say_so() -> None:
     with pytest.raises(Misconfigured, match="comes with a later version"):
-        KeySettings(id="a", secret="long-enough", ack="replicated")
+        KeySettings(id="a", secret="long-enough", ack="delivered")
 
 
 def test_key_with_origins_is_a_browser_key() -> None:

@@ -63,7 +63,7 @@ def test_settings_go_through_run_config_json_unchanged(tmp_path):
             "keys[1]: has the same secret as the key `a`",
         ),
         ("keys:\n  - {id: a, secret_file: keys/none.secret}", "cannot read keys/none.secret"),
-        ("keys: [{id: a, secret: secret-one, ack: replicated}]", "later version"),
+        ("keys: [{id: a, secret: secret-one, ack: delivered}]", "later version"),
         (
             'collect: {listen: "127.0.0.1:9"}\nops: {listen: "127.0.0.1:9"}',
             "ops.listen: is the address of collect.listen",
@@ -175,3 +175,14 @@ def _rng():
     from headwater.kit.rng import SeededRng
 
     return SeededRng(1)
+
+
+REPLICATED = 'keys: [{id: web, secret: "secret-of-web-1", ack: replicated}]\n'
+IN_CLUSTER = "cluster: {secret: the-secret-of-this-cluster, peers: ['127.0.0.1:1']"
+
+
+def test_replicated_needs_other_nodes_and_copies(tmp_path):
+    assert read(tmp_path, REPLICATED + IN_CLUSTER + "}").keys[0].ack == "replicated"
+    told = refused(tmp_path, REPLICATED)
+    assert "keys[web].ack" in told and "no `cluster` block" in told
+    assert "cluster.copies is 1" in refused(tmp_path, REPLICATED + IN_CLUSTER + ", copies: 1}")

@@ -61,7 +61,8 @@ class LaneRole:
             raise Misconfigured(
                 "the lane has nobody to speak with: there is no `cluster` block", code="no_cluster"
             )
-        os.nice(context.settings.process.nice)
+        if not wants_copies(context.settings):  # else clients wait for this process
+            os.nice(context.settings.process.nice)
         self.context = context
         self.cluster: ClusterSettings = context.settings.cluster
         self.me = f"{home_of(int(context.node.folder_id, 16)):016x}"
@@ -253,7 +254,9 @@ class LaneRole:
             self.said_ns = now_ns
             self.said = self.needed()
             self.lags.note(now_ns, await asyncio.to_thread(self.ends.look))
-            self.keep_copies()
+            if self.view is not None:
+                known = self.view.table.members.keys() | self.view.alive.keys()
+                self.held.retire(self.safe(), known)
             for name in [name for name, pid in self.readers.items() if pid and not is_running(pid)]:
                 await self.close(name)
 
@@ -267,6 +270,8 @@ class LaneRole:
             return
         nodes = {*self.view.table.members, *self.view.alive} - {self.me}
         self.mirrors.know(nodes | self.directory.homes())
+        if self.copies is not None:
+            self.copies.look(self.view, self.safe(), wanted=wants_copies(self.context.settings))
         for node in sorted(nodes - self.saying.keys()):
             work = progress.say_forever(node, self.dial, self.context.clock, lambda: self.said)
             self.saying[node] = self.group.start(f"progress to {node}", work)
@@ -279,14 +284,6 @@ class LaneRole:
         if self.said is not None:
             by_node[self.me] = self.said
         return needs.safe(self.view, by_node)[0]
-
-    def keep_copies(self) -> None:
-        """Have holders for the own log, if any key wants copies; give back what nobody needs of others' copies."""
-        if self.view is None or self.copies is None:
-            return
-        safe = self.safe()
-        self.copies.look(self.view, safe, wanted=wants_copies(self.context.settings))
-        self.held.retire(safe, self.view.table.members.keys() | self.view.alive.keys())
 
     def needed(self) -> Progress | None:
         """What this node says of its partitions; None before there is a table."""
