@@ -27,6 +27,7 @@ ROLES = ("collect", "process", "deliver", "lane", "member", "ops")
 SHORT_S, TAKEN_OVER_S = (0.2, 2.0), (8.0, 14.0)
 """How long a fault stays: too short for anybody to be evicted, and so long that partitions have moved."""
 STOP_S = 40
+BACK_S = 60
 
 
 class Fleet:
@@ -45,9 +46,11 @@ class Fleet:
         for node in self.nodes:
             node.begin()
         for node in self.nodes:
-            wait_for(
-                lambda node=node: node.alive() and node.status_of(node.ops, "/ready") == 200, 60, self.log
-            )  # type: ignore[misc]
+            self.answers(node, node.ops, "/ready")
+
+    def answers(self, node: ClusterNode, port: int, path: str) -> None:
+        """Until it does, with 200."""
+        wait_for(lambda: node.alive() and node.status_of(port, path) == 200, BACK_S, self.log)
 
     def log(self) -> str:
         """What the nodes said last, for failures."""
@@ -82,9 +85,7 @@ class Fleet:
             if node not in self.running():
                 node.begin()
         for node in self.nodes:
-            wait_for(
-                lambda node=node: node.alive() and node.status_of(node.collect, "/ping") == 200, 60, self.log
-            )  # type: ignore[misc]
+            self.answers(node, node.collect, "/ping")
 
 
 def ids(nodes: Sequence[ClusterNode]) -> dict[str, str]:
@@ -182,9 +183,7 @@ def rolling(fleet: Fleet) -> Iterator[None]:
         code = node.process.wait(STOP_S)
         assert code == 0, f"{node.name} ended with {code} after SIGTERM: {node.log()}"
         node.begin()
-        wait_for(
-            lambda node=node: node.alive() and node.status_of(node.collect, "/ping") == 200, 40, fleet.log
-        )  # type: ignore[misc]
+        fleet.answers(node, node.collect, "/ping")
     yield
 
 

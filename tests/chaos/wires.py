@@ -1,8 +1,8 @@
-"""The wires between nodes: every node is dialled at ``HOST``, where this passes the bytes on to where it listens, so that
-a link between two nodes can be cut, in one direction or both.
+"""The wires between nodes: every node is dialled at ``HOST``, where this passes the bytes on to where it listens, so
+that a link between two nodes can be cut, in one direction or both.
 
-Who dials is read from the first frame, which names it in clear. A cut link either is silent (bytes wait, and arrive when
-it is mended, as those of TCP do), or is broken: its connections are closed, and no new ones are made.
+Who dials is read from the first frame, which names it in clear. A cut link either is silent (bytes wait, and arrive
+when it is mended, as those of TCP do), or is broken: its connections are closed, and no new ones are made.
 """
 
 from __future__ import annotations
