@@ -102,8 +102,8 @@ def plan(groups: Standing, chains: Sequence[Sequence[Link]], rows_full: int) -> 
 
 
 def private(groups: Standing, off: Mapping[int, Sequence[Link]]) -> Private:
-    """The run that brings the lowest of these partitions, and all that stand with it, to a border of their chain; ``off``
-    has the links from the first on that they miss."""
+    """The run that brings the lowest of these partitions, and all that stand with it, to a border of their chain;
+    ``off`` has the links from the first on that they miss."""
     first = min(off)
     origin, group = next((vector, group) for vector, group in groups.items() if first in group)
     stretch = last_stretch([link for link in off[first] if first in link.partitions])
@@ -123,8 +123,8 @@ def last_stretch(links: Sequence[Link]) -> Sequence[Link]:
 def extend(
     number: int, first: int, partitions: frozenset[int], links: Sequence[Link], rows_full: int
 ) -> Load:
-    """As many links from ``first`` on as follow without a gap for all of ``partitions``, until the load is full. Links of
-    other partitions lie between them where a processor has several groups, and are stepped over."""
+    """As many links from ``first`` on as follow without a gap for all of ``partitions``, until the load is full.
+    Links of other partitions lie between them where a processor has several groups, and are stepped over."""
     end, rows, last = first + 1, links[first].rows, links[first]
     for link in links[end:]:
         if link.partitions & partitions:
