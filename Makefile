@@ -1,6 +1,6 @@
 # Every target may be called on a fresh clone; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run setup parts test simulate chaos fuzz check format bench docs pin clean
+.PHONY: help run cluster setup parts test simulate chaos fuzz check format bench docs pin clean
 
 BIN := .venv/bin
 # Words added to the command: make run ARGS="--config my.yaml", make test ARGS="-k log tests/unit".
@@ -16,6 +16,10 @@ help: ## this list
 run: ## set up what is missing, then a running Headwater (Ctrl-C drains and stops it)
 	@scripts/setup run
 	@exec $(BIN)/headwater run $(ARGS)
+
+cluster: ## set up what is missing, then three nodes behind HAProxy with Redis (Ctrl-C ends all); ARGS="--fresh --nodes 5"
+	@scripts/setup run
+	@exec $(BIN)/headwater cluster try $(ARGS)
 
 setup: ## .venv with everything for tests and gates
 	@scripts/setup dev

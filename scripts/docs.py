@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import click
 
-from scripts import invariants
+from scripts import invariants, semantics
 from tests.parts import PARTS, ROOT, Part
 
 MADE_BY = "<!-- Made by `make docs`; do not edit. -->\n\n"
@@ -78,6 +78,7 @@ DOCUMENTS: dict[str, Callable[[], str | None]] = {
     "docs/invariants.md": lambda: invariants.document(ROOT),
     "docs/metrics.md": metrics,
     "docs/parts.md": parts,
+    "docs/semantics.md": lambda: semantics.document(ROOT),
 }
 
 

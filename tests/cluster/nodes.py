@@ -135,6 +135,9 @@ def cluster_of(
             own = settings[number] if number < len(settings) else ""
             nodes.append(ClusterNode(folder / name, name, f"{store}\n{more}\n{own}"))
             nodes[-1].sections = sections
+        with free_ports(4 * count) as ports:  # drawn together, or two nodes could get the same one
+            for node, four in zip(nodes, zip(*[iter(ports)] * 4, strict=True), strict=True):
+                node.collect, node.ops, node.member, node.lane = four
         if not store:
             peers = json.dumps([f"{host}:{node.member}" for node in nodes])
             for node in nodes:

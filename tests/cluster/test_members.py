@@ -184,6 +184,7 @@ def test_j6_a_stranger_is_refused_with_the_reason(tmp_path: Path, setting: str, 
 
 
 def test_f1_a_killed_node_is_evicted_within_7_s_with_the_reason(trio: list[ClusterNode]) -> None:
+    """H1."""
     (leader,) = [node for node in trio if node.status()["leads"]]
     others = [node for node in trio if node is not leader]
     known = told_of(others[0], leader.name)["id"]
@@ -210,6 +211,7 @@ def test_f2_a_node_that_is_stopped_leaves_and_is_not_evicted(trio: list[ClusterN
 
 
 def test_f3_a_node_that_stood_still_briefly_stays(static: list[ClusterNode]) -> None:
+    """F4: the member is a process of its own, so only this can stall it."""
     a, _, c = together(static)
     before, evicted = told_of(a, "c")["incarnation"], len(a.events("evicted"))
     pid = c.member_pid()
@@ -223,6 +225,7 @@ def test_f3_a_node_that_stood_still_briefly_stays(static: list[ClusterNode]) -> 
 
 
 def test_f3_a_node_that_stood_still_for_long_joins_again_in_the_same_process(trio: list[ClusterNode]) -> None:
+    """H2."""
     a, b, c = trio
     before, pid = told_of(a, "c")["incarnation"], c.member_pid()
     os.kill(pid, signal.SIGSTOP)
@@ -240,6 +243,7 @@ def test_f3_a_node_that_stood_still_for_long_joins_again_in_the_same_process(tri
 
 @pytest.mark.real("redis")
 def test_f5_while_the_store_is_down_the_cluster_goes_on(redis: Single, stored: list[ClusterNode]) -> None:
+    """M5."""
     nodes = together(stored)
     before = [(node.status()["epoch"], len(node.events("evicted"))) for node in nodes]
     redis.down()
@@ -281,6 +285,7 @@ def test_t1_t2_all_nodes_tell_the_same_in_all_forms(trio: list[ClusterNode]) -> 
 
 
 def test_a_drained_node_owns_nothing_until_it_is_taken_back(static: list[ClusterNode]) -> None:
+    """H8."""
     a, b, c = together(static)
     assert a.command("cluster", "drain", "b").stdout == "b is draining\n"
     wait_for(lambda: owned(a)["b"] == 0 and owned(c)["b"] == 0, 3 * H, about(static))
@@ -320,6 +325,7 @@ def test_t2_after_a_reset_everything_stands_in_the_store_again(
 
 
 def test_a_copied_data_folder_is_refused_while_the_first_one_lives(tmp_path: Path) -> None:
+    """J6, M4."""
     with cluster_of(tmp_path, 3) as nodes:
         a, b, copied = nodes
         begin([a, b])

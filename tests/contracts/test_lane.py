@@ -204,7 +204,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 async def test_inv_lane_1_a_mirror_equals_the_log_of_its_home(world: World, seed: int) -> None:
-    """Connections are cut, workers and the home start again, segments are recycled as far as the mirror has them."""
+    """R5: after breaks an owner reads on from where it stands.
+
+    Connections are cut, workers and the home start again, segments are recycled as far as the mirror has them."""
     rng, home, owner = SeededRng(seed), world.home, world.owner
     wanted = [1, 3, 6]
     path = (await owner.ask("open", partitions=wanted, origin=EMPTY.encode().hex(), until=None))["path"]
@@ -278,6 +280,7 @@ async def test_a_home_that_is_gone_is_silent_and_what_it_gave_back_is_missing(
 
 
 async def test_a_full_mirror_waits_until_it_is_trimmed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3: bounded; the home keeps the rest."""
     monkeypatch.setattr(mirror, "SHARE_BYTES_MIN", 0)
     monkeypatch.setattr(mirror, "CREDIT_BYTES", 1 << 16)
     monkeypatch.setattr(mirror, "GRANT_BYTES_MIN", 1 << 14)
@@ -303,6 +306,7 @@ async def test_a_full_mirror_waits_until_it_is_trimmed(world: World, monkeypatch
 
 
 async def test_inv_lane_2_owners_say_what_they_need_and_every_home_reports_it(world: World) -> None:
+    """R3: what an owner has not got stays on its home's disk."""
     world.home.write(0, [1])
     end = world.home.ends()
     for node, partitions in ((world.home, range(0, PARTITIONS, 2)), (world.owner, range(1, PARTITIONS, 2))):

@@ -111,8 +111,8 @@ def test_inv_dst_1_comparing_before_the_transaction_is_found_on_postgres(
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 2 * TOGETHER_S)
 def test_inv_dst_1_two_forced_owners_at_one_schema_double_nothing(tmp_path: Path, postgres: Server) -> None:
-    """INV-DST-1 (protocol.md §15.4): two owners with equal chains, for HEADWATER_TOGETHER_S seconds, while connections
-    of both are killed."""
+    """INV-DST-1, INV-CLU-2, INV-OWN-1 (protocol.md §15.4): two owners with equal chains, for HEADWATER_TOGETHER_S
+    seconds, while connections of both are killed."""
     schema, ready = postgres.schema(), ListChain()
     owners = [
         deliverer(tmp_path, name, Stopping(postgres, schema), ready.open, load_rows=40) for name in "ab"

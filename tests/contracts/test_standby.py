@@ -43,6 +43,7 @@ def identity(node: str) -> Identity:
 async def test_a_standby_follows_over_the_loopback_and_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """H7."""
     here, there = str(tmp_path / "owner"), str(tmp_path / "standby")
     for name in ("state", "ready"):
         SystemDisk().mkdir(f"{there}/{name}")

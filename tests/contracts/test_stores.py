@@ -180,6 +180,7 @@ CALLS: list[Callable[[Store], Awaitable[object]]] = [
 
 
 async def test_a_record_that_nobody_renews_disappears_and_others_stay(subject: Subject) -> None:
+    """M2."""
     here, there = subject.store(), subject.store()
     await here.put_node(A.node, b"a", TTL_S)
     await there.put_node(B.node, b"b\0\xff", LONG_S)
@@ -269,6 +270,7 @@ async def test_a_lease_is_renewed_by_its_holder_and_runs_out_without(subject: Su
 
 
 async def test_a_paused_holders_late_renewal_fails_when_another_took_the_lease(subject: Subject) -> None:
+    """M3."""
     paused, other = subject.store(), subject.store()
     lease = await paused.acquire(A, TTL_S)
     assert lease is not None
@@ -315,6 +317,7 @@ async def test_a_store_that_does_not_know_whether_it_got_the_lease_asks_again(su
 
 @over(REAL)
 async def test_a_process_that_was_stopped_finds_its_lease_taken(subject: Subject) -> None:
+    """M2, M3: a real process, with SIGSTOP."""
     holder = holder_process(subject)
     try:
         assert holder.stdout
@@ -348,6 +351,7 @@ def holder_process(subject: Subject) -> subprocess.Popen[bytes]:
 
 
 async def test_a_table_gives_way_to_a_greater_epoch_only(subject: Subject) -> None:
+    """M3."""
     here, there = subject.store(), subject.store()
     assert await here.table() is None
     assert await here.put_table(9, b"nine")

@@ -28,7 +28,7 @@ class Oracle:
         self.void: set[tuple[str, int]] = set()
         """(node, incarnation): it saw a table without itself."""
         self.named: dict[tuple[str, int], Order] = {}
-        """(node, incarnation) → the least table that names it."""
+        """(node, incarnation) → the least table that names it and that it had."""
         self.evictions: list[tuple[int, str, str]] = []
         """(when, whom, why)."""
 
@@ -54,11 +54,13 @@ class Oracle:
         self.member(node, table)
 
     def member(self, node: Node, table: Table) -> None:
-        """Whoever has a greater table than one that named it, and is not in it, is not that incarnation any more."""
-        for who, member in table.members.items():
-            life = (who, member.incarnation)
-            self.named[life] = min(table.order, self.named.get(life, table.order))
+        """Whoever was named by a table that it had, and has a greater one that does not name it, is not that incarnation
+        any more. (One that was admitted and evicted while it stood still has done nothing: whoever admits it again, not
+        knowing, does no harm. Seed 1264.)"""
         mine = table.members.get(node.id)
+        if mine is not None:
+            life = (node.id, mine.incarnation)
+            self.named[life] = min(table.order, self.named.get(life, table.order))
         for (who, incarnation), order in self.named.items():
             if who == node.id and order < table.order and (mine is None or mine.incarnation != incarnation):
                 self.void.add((who, incarnation))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -26,6 +28,11 @@ def any_faults(sim: Simulation) -> None:
     story(sim)
 
 
+def some_histories(seeds: range) -> int:
+    """In a process of their own."""
+    return run.simulate(any_faults, seeds)
+
+
 @pytest.mark.slow
 def test_members_keep_the_rules_under_any_faults_and_agree_when_they_end(
     capsys: pytest.CaptureFixture[str],
@@ -35,8 +42,13 @@ def test_members_keep_the_rules_under_any_faults_and_agree_when_they_end(
     first = int(os.environ.get("HEADWATER_SEED", "0"))
     clock, ran = SystemClock(), 0
     end_ns = clock.boot_ns() + BUDGET_NS
-    while ran < SEEDS and (clock.boot_ns() < end_ns or "HEADWATER_SEEDS" in os.environ):
-        ran += run.simulate(any_faults, range(first + ran, first + min(ran + 20, SEEDS)))
+    chunks = [range(first + at, first + min(at + 20, SEEDS)) for at in range(0, SEEDS, 20)]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for done in pool.map(some_histories, chunks):
+            ran += done
+            if clock.boot_ns() > end_ns and "HEADWATER_SEEDS" not in os.environ:
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
     with capsys.disabled():
         print(f"\nmembership: {ran} histories in {(clock.boot_ns() - end_ns + BUDGET_NS) / 1e9:.0f} s")
     assert ran >= min(SEEDS, 100)
@@ -296,6 +308,7 @@ def test_f6_who_is_evicted_again_and_again_comes_back_later_each_time(seed: int)
 
 @pytest.mark.parametrize("seed", range(10))
 def test_p2_the_side_of_three_goes_on_and_the_side_of_two_stops(seed: int) -> None:
+    """H3."""
     world = started(seed, 5, rules=Rules(minimum_nodes=3, partitions=16))
     world.split({0, 1, 2}, {3, 4})
     assert seconds_until(world, lambda: viable(world, 3, 4) == [False, False], 3 * H_S + 1) > 2
@@ -362,6 +375,41 @@ def test_p5_ten_nodes_killed_down_to_three_leave_three_that_go_on(seed: int) -> 
         node.kill()
         world.run(7)
     assert world.agreed() and len(world.running()) == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_p5_ten_nodes_that_leave_one_by_one_leave_three_that_go_on(seed: int) -> None:
+    world = started(seed, 10)
+    for node in world.nodes[:7]:
+        node.do(node.membership.leave(node.now_ns()))
+        node.kill()
+        assert world.run(15, world.agreed)
+        assert all(viable(world, *(one.number for one in world.running())))
+    assert len(world.running()) == 3
+    assert {why for _, _, why in world.oracle.evictions} == {"left"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_m6_a_new_table_is_at_each_of_twenty_nodes_within_a_second(seed: int) -> None:
+    world = started(seed, 20)
+    before, node = world.nodes[0].membership.table.epoch, follower(world)
+    node.do(node.membership.drain(node.now_ns()))
+    newer = [lambda one=one: one.membership.table.epoch > before for one in world.nodes]
+    assert world.run(3, lambda: any(has() for has in newer))
+    assert seconds_until(world, lambda: all(has() for has in newer), 1.0) <= 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_j7_who_joins_through_a_node_that_dies_joins_through_another(seed: int) -> None:
+    world = started(seed, 4)
+    newcomer, door = Node(world, 4), follower(world)
+    world.nodes.append(newcomer)
+    world.by_id[newcomer.id] = newcomer
+    newcomer.start()
+    newcomer.do(newcomer.membership.met(door.id, newcomer.now_ns()))
+    door.kill()
+    assert world.run(20, world.agreed)
+    assert viable(world, newcomer.number) == [True] and newcomer.life == 1
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -78,6 +78,8 @@ class Node:
 
     def __init__(self, data: str) -> None:
         self.data = os.path.abspath(data)
+        self.silent = ""
+        """Nodes of the cluster that did not say their part of the last answer."""
 
     def get(self, path: str, *, timeout_s: float = TIMEOUT_S, **query: object) -> Any:
         """The JSON of a route."""
@@ -98,6 +100,7 @@ class Node:
             connection.request(method, path, body, headers)
             reply = connection.getresponse()
             data = reply.read()
+            self.silent = reply.getheader("Headwater-Silent", "")
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(
                 f"no node answers on {self.data}",

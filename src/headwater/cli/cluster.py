@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from headwater.cli import show
-from headwater.cli.client import Node, data_option, json_option
+from headwater.cli import show, trial
+from headwater.cli.client import Node, data_option, folders, json_option
 from headwater.cli.show import answer_no
 from headwater.kit.errors import HeadwaterError, Misconfigured
 from headwater.kit.plural import counted
@@ -33,6 +33,7 @@ def cluster() -> None:
     A node belongs to a cluster when its configuration has a block `cluster:` (docs/guides/cluster.md).
 
     \b
+    headwater cluster try                 three nodes on this machine, to look at and to kill
     headwater cluster status              who is there, who owns how much, what it waits for
     headwater cluster drain node-b        move node-b's partitions away, for example before a repair
     headwater cluster evict node-c        node-c is gone for good: do not wait for it
@@ -43,6 +44,61 @@ def cluster() -> None:
     """
 
 
+@cluster.command(name="try")
+@click.option(
+    "--dir",
+    "folder",
+    default="headwater-cluster",
+    show_default=True,
+    metavar="DIR",
+    shell_complete=folders,
+    help="Where data, configurations and logs of the nodes go.",
+)
+@click.option("--fresh", is_flag=True, help="Begin anew: delete what earlier starts left in DIR.")
+@click.option(
+    "--nodes",
+    type=click.IntRange(trial.NODES_MIN, trial.NODES_MAX),
+    default=3,
+    show_default=True,
+    help="How many nodes.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(trial.PORT_MIN, trial.PORT_MAX),
+    default=8420,
+    show_default=True,
+    help="The first port; the others follow it.",
+)
+@click.option("--restart", is_flag=True, help="Start a node again that ended; without it, it stays away.")
+def try_out(folder: str, fresh: bool, nodes: int, port: int, restart: bool) -> None:
+    """Run three nodes behind HAProxy with Redis on this machine, until Ctrl-C: a cluster to look at and to break.
+
+    It prints where to send events, where to look, and how to kill a node. HAProxy and Redis are Debian's; without Redis
+    the nodes have a list of each other, without HAProxy there is no front door. What happens is said in the terminal; a
+    node that was killed stays dead, so that you see what the others do, until you start it with the command that is
+    printed (then it is yours to stop), or at the next start.
+
+    Each node is a data folder and a configuration in DIR, written anew at each start: read them, they are what a
+    cluster needs. Ctrl-C drains and ends everything; the data stays for the next start.
+
+    \b
+    headwater cluster try
+    headwater cluster try --fresh --nodes 5
+    headwater cluster try --dir /tmp/three --port 9420 --restart
+    """
+    import asyncio
+    import sys
+
+    from headwater.cli.trial_run import TrialRun
+    from headwater.kit.clock import SystemClock
+    from headwater.kit.rng import SystemRng
+
+    found = trial.find(folder, port, nodes)
+    trial.check_ports(found)
+    trial.make_files(found, SystemRng(), fresh=fresh)
+    sys.exit(asyncio.run(TrialRun(found, SystemClock(), restart=restart).run()))
+
+
 @cluster.command()
 @data_option
 @json_option
@@ -51,6 +107,10 @@ def status(data: str, as_json: bool) -> None:
 
     Every node tells what it sees itself; ask another one where two could disagree. `incarnation` is the time at which
     a node's membership began, so a greater one means that it has joined again.
+
+    Below the nodes: what is mirrored here of other nodes' logs; of each node's raw log how many events each owner
+    has not gone past yet, and for how long at least (`slow`: more than 2 s); and how old the state is that stands
+    by elsewhere.
 
     \b
     headwater cluster status
@@ -165,6 +225,8 @@ def page(told: dict[str, Any]) -> None:
         click.echo(click.style(f"  waits for: {reason}", fg="yellow"))
     show.as_table(NODE_COLUMNS, (node_row(one, told["node"]) for one in told["nodes"]))
     lanes(told["lanes"], names)
+    lags(told.get("lag", {}))
+    standbys(told["lanes"])
     if told["activity"]:
         click.echo("lately:")
         for one in told["activity"][-ACTIVITY_SHOWN:]:
@@ -207,6 +269,38 @@ def lanes(told: dict[str, Any], names: dict[str, str]) -> None:
     ]
     if rows:
         show.as_table(("lane", "partitions", "from", "kept", "silent", "says"), rows)
+
+
+def lags(told: dict[str, Any]) -> None:
+    """How far each owner is behind each node's raw log."""
+    rows = [
+        [
+            one["home_name"],
+            one["owner_name"],
+            one["partitions"],
+            one["events"],
+            show.time(one["age_s"]),
+            f"{100 * one['mirror_share']:.0f} %",
+            "slow" if one["slow"] else "",
+        ]
+        for one in told.get("homes", [])
+    ]
+    if rows:
+        show.as_table(
+            ("accepted by", "owner", "partitions", "events behind", "since", "mirror", "says"), rows
+        )
+    for name in told.get("silent", []):
+        click.echo(click.style(f"  {name} does not say who is behind its log", fg="yellow"))
+
+
+def standbys(told: dict[str, Any]) -> None:
+    """Whose state stands by for this node's partitions, and how old it is."""
+    rows = [
+        [one["name"], one["partitions"], one["told"], show.time(one["behind_s"])]
+        for one in told.get("standbys", {}).values()
+    ]
+    if rows:
+        show.as_table(("standby", "partitions", "of them with state", "older by"), rows)
 
 
 def home_cells(home: dict[str, Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ import msgspec
 from headwater.cli import show
 from headwater.cli.client import TIMEOUT_S, Node, data_option, json_option, segment
 from headwater.cli.when import HELP, WHEN
-from headwater.kit.errors import Rejected
+from headwater.kit.errors import Rejected, Unavailable
 from headwater.kit.plural import counted
+from headwater.ops.everywhere import key_of
 
 if TYPE_CHECKING:
     from headwater.node.dead_letters import NodeDeadLetters, Wanted
@@ -42,7 +44,8 @@ def dead() -> None:
 def list_letters(data: str, as_json: bool, limit: int, stream: str | None, reason: str | None) -> None:
     """List the newest. Exit code 1: there is no such stream.
 
-    Long reasons and ids are cut in the table; `dead show` and --json have all of them.
+    Long reasons and ids are cut in the table; `dead show` and --json have all of them. In a cluster these are the dead
+    letters of all nodes, and `node` says which holds one; nodes that do not answer are named.
 
     \b
     headwater dead list --stream web
@@ -50,6 +53,8 @@ def list_letters(data: str, as_json: bool, limit: int, stream: str | None, reaso
     """
     node = Node(data)
     letters = node.get("/api/dead", limit=limit, stream=stream, reason=reason)
+    if node.silent:
+        click.echo(f"without those of {node.silent}, which did not answer", err=True)
     if as_json:
         show.as_json(letters)
     elif letters:
@@ -70,7 +75,17 @@ def list_table(letters: list[dict[str, Any]]) -> tuple[list[str], list[list[str]
         }
         for letter in letters
     ]
-    names = ("origin", "stream", "received", "destination", "reason", "field", "message_id", "retried")
+    names = (
+        "origin",
+        "node",
+        "stream",
+        "received",
+        "destination",
+        "reason",
+        "field",
+        "message_id",
+        "retried",
+    )
     columns = [name for name in names if any(row.get(name) for row in rows)]
     return columns, [[shortened(row.get(name), LIST_WIDTHS.get(name)) for name in columns] for row in rows]
 
@@ -144,7 +159,8 @@ def export(
 
     `body` is the text of the body; where it is no UTF-8, `body` is null and `body_base64` has its bytes. Write keys are
     replaced by ***. Corrected by hand, the file goes to `headwater dead retry --edit FILE`; so a file that is
-    there is not replaced unasked. It works when the node is stopped, too.
+    there is not replaced unasked. It works when the node is stopped, too. In a cluster the letters of all nodes are
+    written; exit code 1 when one does not answer.
 
     \b
     headwater dead export --stream web --since 24h letters.ndjson
@@ -154,7 +170,7 @@ def export(
 
     if os.path.isfile(file) and os.path.getsize(file) and not force:
         raise Rejected(f"{file} is there already", code="file_exists", help="--force replaces it")
-    letters = letters_of(data).export(Wanted(stream=stream, reason=reason, since_ns=since))
+    letters = every_letter(data, Wanted(stream=stream, reason=reason, since_ns=since))
     count = 0
     with click.open_file(file, "w", encoding="utf-8", lazy=False) as out:
         for letter in letters:
@@ -165,6 +181,46 @@ def export(
         msgspec.json.encode(told).decode() if as_json else f"{counted(count, 'dead letter')} written",
         err=True,
     )
+
+
+def every_letter(data: str, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """The letters of this node, and of the others where it is one of many and runs; each once. Ends with exit code 1
+    where a node did not answer."""
+    seen: set[tuple[object, ...]] = set()
+    others = elsewhere(data, wanted)
+    first = next(
+        others, None
+    )  # asked before anything is told: a node alone needs not remember what it has told
+    for letter in letters_of(data).export(wanted):
+        if first is not None:
+            seen.add(key_of(letter))
+        yield letter
+    silent: list[str] = []
+    for told in [first, *others] if first is not None else []:
+        silent += told["silent"]
+        for letter in told["letters"]:
+            if (key := key_of(letter)) not in seen:
+                seen.add(key)
+                yield {**letter, "body": base64.b64decode(letter["body"])}
+    if silent:
+        show.answer_no(f"without the letters of {', '.join(silent)}")
+
+
+def elsewhere(data: str, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """What the other nodes of a cluster tell, in pieces; nothing where this one is alone, or does not run."""
+    node, at = Node(data), {"node": None, "at": None}
+    asked = {name: value for name, value in msgspec.to_builtins(wanted).items() if value is not None}
+    while True:
+        try:
+            told = node.post("/api/dead/page", {"wanted": asked, **at})
+        except Unavailable:
+            return
+        if told["node"] is None and not told["letters"] and not told["silent"]:
+            return  # there are no others, or they have no more
+        yield told
+        at = {"node": told["node"], "at": told["at"]}
+        if at["node"] is None:
+            return
 
 
 def letters_of(data: str) -> NodeDeadLetters:
@@ -219,8 +275,9 @@ def retry(
     loaded again by that destination; nothing is accepted twice for it.
 
     The times in an event are kept; one that has none gets the time of its first receipt. A letter is retried once,
-    unless --again says otherwise. For each it is said what became of it: in the warehouse, a duplicate, dead again and
-    why, still refused and why. Exit code 1: for some there is something left to do.
+    unless --again says otherwise; in a cluster at the node that holds it, whichever is asked. For each it is said
+    what became of it: in the warehouse, a duplicate, dead again and why, still refused and why. Exit code 1: for
+    some there is something left to do.
 
     \b
     headwater dead retry 6f1c0b5e9d2a0000-00019a3c5f7e2b41-119
@@ -270,7 +327,7 @@ def chosen(
     from headwater.node.dead_letters import Wanted
 
     wanted: Wanted = Wanted(stream=stream, reason=reason)
-    for letter in letters_of(data).export(wanted):
+    for letter in every_letter(data, wanted):
         if letter["origin"] not in made:
             yield {"origin": letter["origin"], "destination": letter.get("destination")}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from headwater.cli import show
@@ -28,7 +30,8 @@ def adopt(name: str, begin: str, data: str, as_json: bool) -> None:
     """Let a paused destination go on from where this says.
 
     A destination pauses when its file is missing, older than remembered, or newly added beside others; `headwater
-    status` says which, and the command that mends it.
+    status` says which, and the command that mends it. In a cluster every node decides for its own partitions, those of
+    them that wait for this decision.
 
     \b
     headwater destination adopt warehouse --from now
@@ -37,7 +40,8 @@ def adopt(name: str, begin: str, data: str, as_json: bool) -> None:
     if as_json:
         show.as_json(told)
     else:
-        show.fields(told)
+        show.fields({key: value for key, value in told.items() if key not in ("nodes", "silent")})
+    at_nodes(told, ("not_paused",), quiet=as_json)
 
 
 @destination.command()
@@ -54,6 +58,9 @@ def pause(name: str, reason: str, data: str, as_json: bool) -> None:
     destinations go on, and what this one lacks waits in the logs. So a pause costs room: when the raw log is full
     (`data_bytes_max`), new events are refused. `headwater status` shows the pause and how much waits.
 
+    In a cluster every node pauses, each for its own partitions, whichever is asked. Exit code 1 names those that did
+    not answer: ask again. A node that joins later delivers until it is asked, too.
+
     \b
     headwater destination pause warehouse --reason "copying the file until noon"
     """
@@ -64,6 +71,7 @@ def pause(name: str, reason: str, data: str, as_json: bool) -> None:
         because = f": {told['reason']}" if told["reason"] else ""
         click.echo(f"{name} is paused since {told['since']}{because}")
         click.echo(f"go on with: headwater destination resume {name}{data_words(data)}")
+    at_nodes(told, (), quiet=as_json)
 
 
 @destination.command()
@@ -83,6 +91,7 @@ def resume(name: str, data: str, as_json: bool) -> None:
         show.as_json(told)
     else:
         click.echo(f"{name} goes on; it was paused since {told['since']}")
+    at_nodes(told, ("not_held",), quiet=as_json)
 
 
 @destination.command("write-off")
@@ -104,3 +113,19 @@ def write_off(name: str, data: str, as_json: bool) -> None:
         show.as_json(told)
     else:
         click.echo(f"{name} is written off: the raw log gives up what it lacks when room is needed")
+    at_nodes(told, (), quiet=as_json)
+
+
+def at_nodes(told: dict[str, Any], fine: tuple[str, ...], *, quiet: bool) -> None:
+    """In a cluster, where it was done. Exit code 1 where some node did not do it; ``fine`` are codes of errors that say
+    that there was nothing to do."""
+    nodes: dict[str, dict[str, Any]] = told.get("nodes", {})
+    done = [name for name, one in nodes.items() if "error" not in one]
+    if nodes and not quiet:
+        click.echo(f"at {', '.join(done)}")
+    wrong = [
+        f"{name}: {one['error']}" for name, one in nodes.items() if "error" in one and one["code"] not in fine
+    ]
+    wrong += [f"{name} does not answer" for name in told.get("silent", [])]
+    if wrong:
+        show.answer_no(f"not everywhere, ask again: {'; '.join(wrong)}")

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headwater.cli import show
-from headwater.cli.client import Node, data_option, data_words, json_option
+from headwater.cli.client import TIMEOUT_S, Node, data_option, data_words, json_option
 from headwater.cli.when import HELP, WHEN
 from headwater.kit.errors import Unavailable
 from headwater.kit.plural import counted
 
 if TYPE_CHECKING:
     from headwater.ops.explain import Copy, Story
+    from headwater.ops.find import Looked
     from headwater.ops.known import Known
 
 TELL_AFTER_S, TELL_EACH_S = 2.0, 1.0
+ELSEWHERE_S = 600.0
+"""How long another node of the cluster may search its raw log."""
 EVENT_CHARS, ROW_VALUES = 200, 8
 ROW_FIRST = ("event", "type", "timestamp", "anonymous_id", "user_id", "page_url")
 """Columns of a row that are shown first."""
@@ -41,9 +44,9 @@ def explain(message_id: str, since: int | None, until: int | None, data: str, as
     Instead of a message id: a receipt, the origin of a dead letter, or an id that was made of a position (hw-…). A text
     that is both a receipt and an origin is taken for both.
 
-    Destinations and dead letters are asked first, then the raw log is searched from end to end (about a second per
-    GiB in memory; --since and --until make it less). It works when the node is stopped, too, as far as the raw log and
-    the dead letters tell. Exit code 1: never seen here.
+    The raw log is searched from end to end (about a second per GiB in memory; --since and --until make it less), in
+    a cluster those of all nodes, whichever is asked; one that does not answer is named. It works when the node is
+    stopped, too, as far as the raw log and the dead letters tell. Exit code 1: never seen here.
 
     \b
     headwater explain 7d9f0c2e-1f0b-4c6e-9d55-0c7c1b7f6f11
@@ -73,8 +76,26 @@ def story_of(asked: str, since_ns: int | None, until_ns: int | None, data: str) 
     raw = find.RawLog(disk, f"{data}/raw", secret_of(read_identity(data, disk)))
     progress = progress_on_stderr(SystemClock().boot_ns)
     looked = find.look(raw, asked, since_ns=since_ns, until_ns=until_ns, progress=progress)
+    others, silent = elsewhere(data, asked, since_ns, until_ns)
+    looked = find.together(looked, others)
     known = known_of(data, looked.message_ids, [*(looked.places or ())])
+    known.silent = sorted({*known.silent, *silent})
     return explaining.tell(asked, looked.found, known, looked.searched, looked.damaged, looked.places)
+
+
+def elsewhere(
+    data: str, asked: str, since_ns: int | None, until_ns: int | None
+) -> tuple[list[Looked], list[str]]:
+    """What the other nodes of the cluster hold of it, and who did not say so; nothing where this one is alone, or does
+    not run."""
+    from headwater.ops import find
+
+    request = {"id": asked, "since_ns": since_ns, "until_ns": until_ns, "search_s": ELSEWHERE_S}
+    try:
+        told = Node(data).post("/api/explain/elsewhere", request, timeout_s=ELSEWHERE_S + TIMEOUT_S)
+    except Unavailable:
+        return [], []
+    return [find.of_told(one) for one in told["looked"]], told["silent"]
 
 
 def known_of(data: str, message_ids: list[str], places: list[tuple[str, str, int]]) -> Known:

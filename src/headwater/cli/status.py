@@ -41,6 +41,10 @@ def page(told: dict[str, Any], data: str) -> None:
     word = click.style("ready", fg="green") if told["ready"] else click.style("not ready", fg="red")
     click.echo(f"Headwater {node['version']}, {told['state']}, {word}")
     click.echo(f"collector {node['collector']}, ops {node['ops']}")
+    if cluster := told.get("cluster"):
+        click.echo("destinations and streams: of all nodes; the rest is of this one")
+        for name in cluster["silent"]:
+            click.echo(click.style(f"  {name} does not answer: what only it knows is missing", fg="yellow"))
     for warning in told["warnings"]:
         click.echo(click.style(f"  {warning}", fg="yellow"))
     columns = ("process", "state", "pid", "restarts", "says")
@@ -132,6 +136,9 @@ def by_destination(ledger: dict[str, Any], names: Sequence[str]) -> dict[str, di
 def where(receipt: str, data: str, as_json: bool) -> None:
     """Say how far the events of RECEIPT have come. Exit code 1 until every destination has them.
 
+    In a cluster any node can be asked: the one that accepted the request says whether it is safe, the owners of the
+    partitions say how far it is.
+
     A receipt stands in the collector's answer: `{"ok": true, …, "receipt": "…"}`.
 
     \b
@@ -145,8 +152,11 @@ def where(receipt: str, data: str, as_json: bool) -> None:
         show.fields(steps)
     missing = [name for name, there in told["destinations"].items() if not there]
     if not told["acknowledged"]:
+        if told["acknowledged"] is None:
+            answer_no(f"not known: {', '.join(told['silent'])}, which accepted it, does not answer")
         answer_no("no such acknowledged request here")
+    unheard = f"; {', '.join(told['silent'])} did not answer" if told.get("silent") else ""
     if not told["processed"]:
-        answer_no("not processed yet")
+        answer_no(f"not processed yet{unheard}")
     if missing:
-        answer_no(f"not yet in {', '.join(missing)}")
+        answer_no(f"not yet in {', '.join(missing)}{unheard}")

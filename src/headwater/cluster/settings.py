@@ -20,6 +20,7 @@ from headwater.peer.address import LANE_PORT, MEMBER_PORT, dialled, machine_inte
 
 GIB = 1024**3
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+WEBHOOK = re.compile(r"https?://[^/\s:@]+(:[0-9]{1,5})?(/\S*)?")
 SECRET_CHARACTERS_MIN = 16
 WEIGHT_MAX = 100
 COPIES_MAX = 5
@@ -67,6 +68,17 @@ class TimersSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The same as `cluster.dial_timeout_s`."""
     waitForMissingRooms: int | None = None
     """Accepted, without effect: there are no rooms."""
+
+
+class AdvisoriesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who is told, beside the log, that a node falls behind or is back."""
+
+    webhook: str = ""
+    """URL (http or https) that gets each advisory as JSON by POST. Tried for five minutes; nothing waits for it."""
+
+    def __post_init__(self) -> None:
+        if self.webhook and not WEBHOOK.fullmatch(self.webhook):
+            raise ValueError(f"webhook: expected http://HOST… or https://HOST…, got {self.webhook[:80]!r}")
 
 
 class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -120,6 +132,12 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """After so many attempts without joining, an error is logged once. It goes on trying, and readiness says why."""
     copies: int = 2
     """On how many nodes an event's block must be on disk for `ack: replicated`, the accepting one included."""
+    copies_timeout_s: float = 5.0
+    """How long a request at `ack: replicated` waits for the other nodes once its events are on this node's disk; then it
+    is answered 503 `not_replicated`, which says that they are, seconds."""
+    copies_bytes_max: int = 4 * GIB
+    """What this node keeps of other nodes' raw logs as copies at most, bytes. It refuses more, and they look for another
+    node; copies go when nobody needs them any more."""
     admin_token: str = ""
     """What `Authorization: Bearer` must carry for `POST /cluster/drain`, `evict`, `reset`, at least 16 characters.
     Empty: these can be asked for over the unix socket only, that is, by the commands on the node itself."""
@@ -129,6 +147,9 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """What this node keeps of other nodes' logs at most, bytes. All of it can be fetched again."""
     activity_max: int = 50
     """How many of the last happenings in the cluster (joined, left, evicted) each node remembers."""
+    advisories: AdvisoriesSettings | None = None
+    """Who else is told when an owner of partitions stays behind this node's log for more than 2 s, and when it is
+    back; the log always tells it."""
     tls: TlsSettings | None = None
     """Mutual TLS instead of the secret."""
     bindings: BindingsSettings | None = None
@@ -234,6 +255,8 @@ def check_numbers(settings: ClusterSettings) -> None:
         ("dial_timeout_s", 0.1, 60),
         ("join_retry_s", 0.05, 60),
         ("join_retry_max", 1, 1_000_000),
+        ("copies_timeout_s", 0.1, 300),
+        ("copies_bytes_max", 256 * 1024**2, 2**60),
         ("activity_max", 1, 10_000),
         ("mirror_bytes_max", 256 * 1024**2, 2**60),
     ):

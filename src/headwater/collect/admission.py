@@ -63,6 +63,7 @@ class Admission:
         "policy",
         "quota",
         "records",
+        "replicated",
         "stream",
         "template",
         "waits",
@@ -74,9 +75,10 @@ class Admission:
         self.stream = key.id
         self.lines = lines
         self.quota = key.quota
-        self.waits = not key.memory
-        self.ack = "memory" if key.memory else "disk"
-        self.flags = MEMORY if key.memory else 0
+        self.ack = key.ack
+        self.waits = key.ack != "memory"
+        self.replicated = key.ack == "replicated"
+        self.flags = 0 if self.waits else MEMORY
         self.policy = "none" if plan.private and key.privacy == "anonymise" else key.address_policy
         self.drop = plan.private and key.privacy == "drop"
         self.template: Template | None = None

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import msgspec
 
+from headwater.collect.copied import Promise as CopiesPromise
 from headwater.collect.door import STOPPED, Door, Waiter
 from headwater.collect.settings import CollectSettings
 from headwater.dialects import native
@@ -70,7 +71,11 @@ class Again:
     """Answers the socket of a worker."""
 
     def __init__(
-        self, settings: CollectSettings, door: Door, log: GroupCommit[Waiter], boot_ns: Callable[[], int]
+        self,
+        settings: CollectSettings,
+        door: Door,
+        log: GroupCommit[Waiter | CopiesPromise],
+        boot_ns: Callable[[], int],
     ) -> None:
         self.door = door
         self.log = log

@@ -17,10 +17,12 @@ from headwater.collect import replies
 from headwater.collect.address import Address, Proxies
 from headwater.collect.address_hash import AddressHashes
 from headwater.collect.admission import Admission
+from headwater.collect.copied import Copied, Promise
 from headwater.collect.heads import Entry, Heads
 from headwater.collect.keys import KeyTable
 from headwater.collect.plan import Plan, Planner, Refused
 from headwater.collect.replies import Template
+from headwater.collect.routes import READY
 from headwater.collect.settings import CollectSettings
 from headwater.collect.stats import Stats
 from headwater.collect.tag import TagFile
@@ -73,10 +75,11 @@ class Log(Protocol):
         refused: Sequence[int] = (),
         slot: int = NO_SLOT,
         flags: int = 0,
-        waiter: Waiter | None = None,
+        waiter: Waiter | Promise | None = None,
     ) -> int: ...
 
 
+NO_COPIES = Busy("this node makes no copies", retry_after_s=2.0, code="not_enough_copies")
 STOPPED = Busy("the node is stopping", retry_after_s=2.0, code="draining")
 HELD_RETRY_S = 2.0
 
@@ -117,6 +120,8 @@ class Door:
         self.held: HeadwaterError | None = None
         """Why nothing is accepted for now (too few nodes of the cluster see each other)."""
         self.held_as = NOT_HELD
+        self.copied: Copied | None = None
+        """Who waits for other nodes; None on a node that has none."""
         self.log: Log
         self.receipt_prefix = ""
 
@@ -135,7 +140,7 @@ class Door:
         if salt != self.hashes.salt:
             self.hashes = AddressHashes(salt)
 
-    def release(self, waiters: Iterable[Waiter], error: HeadwaterError | None) -> None:
+    def release(self, waiters: Iterable[Waiter | Promise], error: HeadwaterError | None) -> None:
         """The log's word on a block. Connections guard their own writes, so that the commit goes on."""
         for waiter in waiters:
             waiter.released(error)
@@ -152,13 +157,16 @@ class Door:
             self.answer_ping(waiter, plan)
 
     def answer_ping(self, waiter: Waiter, plan: Plan) -> None:
-        status = 503 if self.leaving or self.stopped else 200
+        """`/ping` says whether it is to be used; `/ready` also whether events would be taken at this moment."""
+        busy: HeadwaterError | None = STOPPED if self.leaving or self.stopped else None
+        if busy is None and plan.path == READY:
+            busy = self.held or self.log.full()
         lines = plan.lines + "Cache-Control: no-store\r\n"
-        if status == 503:
-            reply = replies.unavailable(STOPPED, lines)
+        if busy is not None:
+            reply = replies.unavailable(busy, lines)
         else:
             reply = replies.response(200, b'{"ok":true}', lines)
-        self.stats.count("ping", status)
+        self.stats.count(plan.route.name, 200 if busy is None else 503)
         waiter.answer(replies.without_body(reply) if plan.method == "HEAD" else reply)
 
     def hold(self, held: Held) -> None:
@@ -191,6 +199,8 @@ class Door:
                 admission = self.admit(plan, verdict)
             except Refused as refused:
                 return self.refuse(waiter, plan, refused)
+        if admission.replicated and (short := self.short_of_copies()) is not None:
+            return self.not_taken(waiter, plan, short)
         now = waiter.at_ns
         if admission.quota is not None:
             wait_s = admission.quota.wait_s(now)
@@ -201,6 +211,9 @@ class Door:
             return self.take_part(waiter, entry, plan, admission, verdict, now)
         packed, flags = waiter.address(admission.policy, entry)
         waits = admission.waits or log.pending_bytes > log.pending_bytes_half
+        promise = None
+        if self.copied is not None and (admission.replicated or self.copied.owed):
+            promise = self.promise(waiter, admission, waits)
         seq = log.append(
             now + self.offset_ns,
             packed,
@@ -210,8 +223,10 @@ class Door:
             events=verdict.events,
             slot=verdict.slot,
             flags=flags | admission.flags | SINGLE if verdict.single else flags | admission.flags,
-            waiter=waiter if waits else None,
+            waiter=promise or (waiter if waits else None),
         )
+        if promise is not None:
+            promise.seq = seq
         stats = self.stats
         stats.accepted_events += verdict.events
         plan.tally[0] += 1
@@ -229,6 +244,17 @@ class Door:
             waiter.promise(reply, admission.lines)
         else:
             waiter.answer(reply)
+
+    def short_of_copies(self) -> HeadwaterError | None:
+        """Why nothing can be acknowledged as replicated now."""
+        return self.copied.short() if self.copied is not None else NO_COPIES
+
+    def promise(self, waiter: Waiter, admission: Admission, waits: bool) -> Promise | None:
+        """Who waits in place of the connection, where its answer waits for copies, or stands behind one that does."""
+        copied = self.copied
+        if copied is None or not waits or not (admission.replicated or waiter in copied.owed):
+            return None
+        return copied.promise(waiter, replicated=admission.replicated)
 
     def template(self, plan: Plan, admission: Admission, seq: int) -> Template:
         """The answer to one event, made anew each time that its number has one digit more."""
@@ -280,6 +306,7 @@ class Door:
             return waiter.answer(reply)
         packed, flags = waiter.address(admission.policy, entry)
         waits = admission.waits or self.log.pending_bytes > self.log.pending_bytes_half
+        promise = self.promise(waiter, admission, waits)
         seq = self.log.append(
             now + self.offset_ns,
             packed,
@@ -289,8 +316,10 @@ class Door:
             events=verdict.events,
             refused=[refusal.index for refusal in refused],
             flags=flags | admission.flags,
-            waiter=waiter if waits else None,
+            waiter=promise or (waiter if waits else None),
         )
+        if promise is not None:
+            promise.seq = seq
         self.stats.accepted_events += good
         self.reply(waiter, plan, admission, good, f"{self.receipt_prefix}{seq}", refused, waits=waits)
 

@@ -48,14 +48,14 @@ class Quota:
 class Key:
     """A key as the door uses it."""
 
-    __slots__ = ("address_policy", "browser", "id", "memory", "origins", "privacy", "quota", "require_origin")
+    __slots__ = ("ack", "address_policy", "browser", "id", "origins", "privacy", "quota", "require_origin")
 
     def __init__(self, settings: KeySettings, *, address_policy: str, workers: int) -> None:
         self.id = settings.id
         self.browser = settings.browser
         self.origins = Origins(settings.origins) if settings.browser else NO_ORIGINS
         self.require_origin = settings.require_origin
-        self.memory = settings.ack == "memory"
+        self.ack = settings.ack
         self.address_policy = settings.client_address or address_policy
         self.privacy = settings.privacy
         self.quota: Quota | None = None

@@ -59,9 +59,12 @@ def error(
     field: str = "",
     refused: Sequence[Refusal] = (),
     retry_after_s: float = 0.0,
+    ack: str = "",
 ) -> bytes:
-    """An answer that says why not."""
+    """An answer that says why not; ``ack``: what holds nevertheless."""
     said: dict[str, Any] = {"ok": False, "error": code, "reason": reason}
+    if ack:
+        said["ack"] = ack
     if field:
         said["field"] = field
     if refused:
@@ -72,9 +75,10 @@ def error(
 
 
 def unavailable(trouble: HeadwaterError, lines: str = "") -> bytes:
-    """503: nothing was accepted, the client is to try again."""
+    """503: the client is to try again. Nothing was accepted, unless the trouble has an ``ack``: what holds already."""
     retry_after_s = getattr(trouble, "retry_after_s", 1.0)
-    return error(503, trouble.code, trouble.message, lines, retry_after_s=retry_after_s)
+    ack = str(trouble.fields.get("ack", ""))
+    return error(503, trouble.code, trouble.message, lines, retry_after_s=retry_after_s, ack=ack)
 
 
 def accepted(

@@ -37,6 +37,8 @@ class Route(NamedTuple):
 
 POST = ("POST",)
 GET = ("GET", "HEAD")
+READY = "/ready"
+"""As `/ping`, and it fails as well while events are refused with 503."""
 SETTINGS = re.compile(r"/v1/projects/([^/]+)/settings")
 TAG = re.compile(r"/headwater(\.[0-9a-f]{1,64})?\.m?js")
 
@@ -49,6 +51,7 @@ ROUTES: dict[str, Route] = {
     **{path: Route("pixel", Kind.TAKE, GET, "pixel") for path in pixel.PATHS},
     "/v1/m": Route("segment_metrics", Kind.METRICS, POST, success=True),
     "/ping": Route("ping", Kind.PING, GET),
+    READY: Route("ready", Kind.PING, GET),
     "/robots.txt": Route("robots", Kind.ROBOTS, GET),
 }
 SETTINGS_ROUTE = Route("segment_settings", Kind.SETTINGS, GET)

@@ -146,7 +146,8 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     require_origin: bool = False
     """Refuse a browser key without an Origin header. Off: apps, image pixels and older browsers send none."""
     ack: Ack = "disk"
-    """What 2xx promises: `disk` (fsynced, survives power loss) or `memory` (lost with the process)."""
+    """What 2xx promises: `disk` (fsynced, survives power loss), `memory` (lost with the process), or `replicated` (fsynced
+    here and on other nodes, `cluster.copies` in all, survives the loss of this node's disk; needs a `cluster` block)."""
     events_per_s_max: float = 0.0
     """Quota over all workers, events per second; 0 = none. More is answered 429 with Retry-After."""
     burst_events: float = 0.0
@@ -173,9 +174,12 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise wrong(
                 f"{at}.origins", 'at least one, since kind is browser (`["*"]` for every page)', self.origins
             )
-        if self.ack in ("replicated", "delivered"):
+        if self.ack == "delivered":
             raise wrong(
-                f"{at}.ack", "`disk` or `memory`", self.ack, help=f"`{self.ack}` comes with a later version"
+                f"{at}.ack",
+                "`disk`, `memory` or `replicated`",
+                self.ack,
+                help="`delivered` comes with a later version",
             )
         if self.events_per_s_max < 0 or self.burst_events < 0:
             raise wrong(f"{at}.events_per_s_max", "0 or more", min(self.events_per_s_max, self.burst_events))

@@ -20,6 +20,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from headwater.collect.copied import Copied, Promise
 from headwater.collect.door import Door, Waiter
 from headwater.collect.keys import KeyTable
 from headwater.collect.protocol import Connection
@@ -72,9 +73,10 @@ class CollectWorker:
         clock: Clock,
         publish: Publish,
         salt: bytes | None = None,
+        copied: Copied | None = None,
     ) -> None:
         """``submit`` is the commit thread; ``publish`` takes the counters, at most five times a second; ``salt`` is of
-        address hashes."""
+        address hashes; ``copied`` is there on a node of a cluster."""
         self.settings = settings
         self.blocks = blocks
         self.submit = submit
@@ -83,12 +85,13 @@ class CollectWorker:
         self.publish = publish
         self.door = Door(settings, keys, boot_ns=clock.boot_ns, files=tag_files())
         self.door.hash_with(salt)
+        self.copied = self.door.copied = copied
         self.connections: set[Connection] = set()
         self.servers: list[asyncio.Server] = []
         self.polls = 0
         self.published: dict[str, Any] = {}
         self.timer: asyncio.TimerHandle | None = None
-        self.group: GroupCommit[Waiter]
+        self.group: GroupCommit[Waiter | Promise]
         self.port = 0
 
     async def start(self, sockets: Sequence[socket.socket] | None = None) -> None:
@@ -162,6 +165,8 @@ class CollectWorker:
         door.offset_ns = control.offset_ns
         door.leaving = door.leaving or control.draining
         door.hold(control.held)
+        if self.copied is not None:
+            self.copied.look()
         self.polls += 1
         if self.polls % SWEEP_POLLS == 0:
             now = self.clock.boot_ns()
@@ -188,11 +193,13 @@ class CollectWorker:
 
     def timed(self, work: Callable[[], None]) -> None:
         """Hand a block to the commit thread and measure how long that took."""
-        stats, boot_ns = self.door.stats, self.clock.boot_ns
+        stats, boot_ns, copied = self.door.stats, self.clock.boot_ns, self.copied
 
         def measured() -> None:
             begun = boot_ns()
             work()
+            if copied is not None:
+                copied.committed()
             stats.commit_ns += boot_ns() - begun
             stats.commits += 1
 

@@ -51,8 +51,10 @@ class RemoteDestination:
 
     capabilities = Capabilities("T", "exactly once")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, holder: str = "another node") -> None:
+        """``holder``: the name of the node that holds it."""
         self.call = call
+        self.holder = holder
 
     def ask(self, method: str, body: bytes = b"", **more: Any) -> tuple[dict[str, Any], bytes]:
         """One call."""

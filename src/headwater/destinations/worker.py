@@ -189,6 +189,9 @@ class DeliverWorker:
         """All rows of a reading statement; what is told stands after them."""
         from headwater.destinations.duckdb import export
 
+        self.refuse_elsewhere(
+            request, "its rows are written to a file on that node only: run the command there"
+        )
         told: dict[str, Any] = {}
         made = export.pieces(
             self.reader(request), str(request.get("query", "")), request.get("rows_max"), self.clock, told
@@ -199,6 +202,15 @@ class DeliverWorker:
         """The destination of a request, where another node holds it."""
         destination = self.chosen(request).destination
         return destination if isinstance(destination, RemoteDestination) else None
+
+    def refuse_elsewhere(self, request: dict[str, Any], help: str) -> None:
+        """Rejected, with the name of the node, where another one holds the destination."""
+        if (there := self.elsewhere(request)) is not None:
+            raise Rejected(
+                f"destination {self.chosen(request).name} is held by {there.holder}",
+                code="elsewhere",
+                help=help,
+            )
 
     def sql(self, request: dict[str, Any]) -> Reply:
         """Rows of a reading statement."""
@@ -335,12 +347,17 @@ class DeliverWorker:
 
     def replay(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """What an operator asks of replays; see replay.py."""
+        if (there := self.elsewhere(request)) is not None:
+            return there.call(request, b"")
         deliverer = self.chosen(request)
         self.await_open(deliverer)
         return replay.answer(deliverer, request), b""
 
     def retry(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Letters of rows that the destination refused, tried again; see retry.py."""
+        self.refuse_elsewhere(
+            request, "a row that it refused is tried again only where the owner of the row holds it, too"
+        )
         deliverer = self.chosen(request)
         self.await_open(deliverer)
         return retry.retry(deliverer, request), b""

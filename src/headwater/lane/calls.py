@@ -22,7 +22,9 @@ IDLE_MAX = 4
 """Connections to one node that are kept while nobody calls."""
 NODE = "node"
 """The lane process itself: what is asked about the node as a whole."""
-SOCKET = re.compile(rf"deliver-[a-z0-9][a-z0-9_-]{{0,47}}|{NODE}")
+LOOK = "look"
+"""The ops process: what it can say of its node (ops/peers.py)."""
+SOCKET = re.compile(rf"deliver-[a-z0-9][a-z0-9_-]{{0,47}}|{NODE}|{LOOK}")
 """What may be asked from another node."""
 
 Reply = tuple[dict[str, Any], bytes]
@@ -30,6 +32,15 @@ Dial = Callable[[str], Awaitable[Connection]]
 """Node id → a connection with its lane. Unavailable: it is not there."""
 Ask = Callable[[str, Mapping[str, Any], bytes], Awaitable[Reply]]
 """Asks a process of this node by the name of its socket."""
+
+
+WAIT_S, WAIT_S_MAX = 60.0, 25 * 3600.0
+
+
+def wait_of(request: Mapping[str, Any]) -> float:
+    """How long a call may take, as its request says under ``wait_s``."""
+    said = request.get("wait_s")
+    return min(float(said), WAIT_S_MAX) if isinstance(said, int | float) and said > 0 else WAIT_S
 
 
 class Caller:
@@ -89,7 +100,8 @@ def socket_of(header: Mapping[str, Any]) -> str:
     name = str(header.get("socket"))
     if not SOCKET.fullmatch(name) or not isinstance(header.get("request"), dict):
         raise Rejected(
-            f"socket {name[:60]!r}: expected a deliverer or `{NODE}`, with a request", code="call_socket"
+            f"socket {name[:60]!r}: expected a deliverer, `{LOOK}` or `{NODE}`, with a request",
+            code="call_socket",
         )
     return name
 

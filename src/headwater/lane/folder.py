@@ -137,8 +137,9 @@ class MirrorLog:
         self.ended = False
         self.at = Position(log, 0)
 
-    def append(self, head: BlockHead, payload: bytes | memoryview) -> None:
-        data = block.encode(
+    def encoded(self, head: BlockHead, payload: bytes | memoryview) -> bytes:
+        """The block as it stands in this folder."""
+        return block.encode(
             (payload,),
             secret=self.secret,
             log_id=head.log,
@@ -149,6 +150,9 @@ class MirrorLog:
             boot_ns=head.boot_ns,
             start=head.start,
         )
+
+    def append(self, head: BlockHead, payload: bytes | memoryview) -> None:
+        data = self.encoded(head, payload)
         if self.growing is not None and self.growing.bytes + len(data) > SEGMENT_BYTES:
             self.seal()
         if self.growing is None:

@@ -40,6 +40,7 @@ STREAMS_MAX = 64
 """On one connection."""
 
 Now = Callable[[], Moment]
+MakeStream = Callable[[wire.Open], "Stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Stream:
     """One stream of one owner. ``turn`` runs in a thread; ``close`` waits for it."""
 
     def __init__(self, raw: RawLog, asked: wire.Open, now: Now, cut_bytes: int = CUT_BYTES) -> None:
+        """``now``: the T of a cut, asked before the watermarks are read."""
         self.raw = raw
         self.cut_bytes = cut_bytes
         self.name = asked.stream
@@ -84,12 +86,11 @@ class Stream:
 
     def _turn(self) -> list[Outgoing]:
         now = self.now()  # before the watermarks are read: INV-ORD-1 stands on this order
-        late = now.boot_ns - self.sent_ns >= EMPTY_S * 1e9
+        late = self.boot_ns(now) - self.sent_ns >= EMPTY_S * 1e9
         if self.credit <= 0:
             self.full = False
             return self.sending([wire.alive(self.name)], now) if late else []
-        raw = self.raw
-        cut.discover(raw.disk, raw.path, self.readers, self.origin, self.until, secret=raw.secret)
+        self.discover()
         found = cut.take(self.readers, self.origin, now[:2], now.node_time_ns, self.cut_bytes)
         blocks = found.blocks if found is not None else []
         packer = Packer(self.name)
@@ -103,9 +104,18 @@ class Stream:
         packer.flush(now if found is None or found.bound == now[:2] else lowered(found.bound, blocks))
         return self.sending(packer.frames, now)
 
+    def discover(self) -> None:
+        """Find the writers."""
+        raw = self.raw
+        cut.discover(raw.disk, raw.path, self.readers, self.origin, self.until, secret=raw.secret)
+
+    def boot_ns(self, now: Moment) -> int:
+        """By which time it is known how long nothing was sent."""
+        return now.boot_ns
+
     def sending(self, frames: list[Outgoing], now: Moment) -> list[Outgoing]:
         """Frames that will be sent."""
-        self.sent_ns = now.boot_ns
+        self.sent_ns = self.boot_ns(now)
         self.credit -= sum(len(frame.body) for frame in frames)
         return frames
 
@@ -172,9 +182,13 @@ def lowered(bound: tuple[int, int], blocks: list[Block]) -> Moment:
 class Home:
     """Serves the connections of owners."""
 
-    def __init__(self, raw: RawLog, now: Now, clock: Clock, report: Report) -> None:
+    def __init__(
+        self, raw: RawLog, now: Now, clock: Clock, report: Report, copies: MakeStream | None = None
+    ) -> None:
+        """``copies``: a stream of the copies that this node has of another home; Rejected where it gives none."""
         self.raw = raw
         self.now = now
+        self.copies = copies
         self.clock = clock
         self.report = report
         self.sent_bytes = 0
@@ -207,7 +221,7 @@ class Home:
                     f"partition {max(asked.partitions)}, where there are {self.raw.partitions}",
                     code="lane_format",
                 )
-            former, streams[asked.stream] = streams.get(asked.stream), Stream(self.raw, asked, self.now)
+            former, streams[asked.stream] = streams.get(asked.stream), self.make(asked)
             if former is not None:
                 former.close()
         elif frame.kind == Kind.CREDIT:
@@ -218,6 +232,14 @@ class Home:
             stream = streams.pop(wire.message(frame, wire.Close).stream, None)
             if stream is not None:
                 stream.close()
+
+    def make(self, asked: wire.Open) -> Stream:
+        """The stream that is asked for. Rejected: there are no copies of that home to be had here."""
+        if not asked.home:
+            return Stream(self.raw, asked, self.now)
+        if self.copies is None:
+            raise Rejected("this node keeps no copies", code="no_copies")
+        return self.copies(asked)
 
     async def send_forever(self, connection: Connection, streams: dict[str, Stream]) -> None:
         """Turn by turn, while the connection stands."""

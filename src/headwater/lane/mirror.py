@@ -41,10 +41,15 @@ SHARE_BYTES_MIN = 4 * SEGMENT_BYTES
 SILENT_S = 5.0
 """A home says something every second; after so long without a word it is dialled again."""
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
+HOLDER_S = 2.0
+"""How long copies are followed until it is asked again who reaches furthest, and whether the home is back."""
 STREAM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 Dial = Callable[[str], Awaitable[Connection]]
 """A connection with the node of this id; HeadwaterError where there is none."""
+Source = Callable[[str, Callable[[WriterId], Position]], Awaitable[tuple[str, Connection]]]
+"""Whom a mirror of a home that stands so follows now: the home itself, or a holder of its copies while it is away
+(lane/copies_read), and a connection with it. HeadwaterError where there is nobody."""
 Start = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
@@ -105,8 +110,8 @@ class HomeMirror:
     def bytes(self) -> int:
         return sum(log.bytes for log in list(self.logs.values()))
 
-    def opening(self) -> wire.Open:
-        """What is asked for: from where the mirror ends on."""
+    def opening(self, node: str = "") -> wire.Open:
+        """What is asked for, of the home or of the node that has its copies: from where the mirror ends on."""
         self.begun, self.pieces, self.owed = None, [], 0
         wanted = self.wanted
         return wire.Open(
@@ -115,7 +120,13 @@ class HomeMirror:
             origin=Vector({**wanted.origin.entries, **self.at}, wanted.origin.clock).encode(),
             until=None if wanted.until is None else wanted.until.encode(),
             credit=CREDIT_BYTES,
+            home="" if node in ("", self.node) else self.node,
         )
+
+    def stands(self, writer: WriterId) -> Position:
+        """Up to where a writer's log is here, or is not wanted."""
+        log = self.logs.get(writer)
+        return log.at if log is not None else self.wanted.origin[writer]
 
     def take(self, data: wire.Data, body: memoryview) -> None:
         """The blocks of a frame, and the end of its cut. Rejected: INV-LANE-1."""
@@ -197,14 +208,15 @@ class HomeMirror:
 
     # -- on the event loop
 
-    async def follow(self, dial: Dial, share: Callable[[], int]) -> None:
-        """Follow the home until cancelled, over one connection after the other."""
+    async def follow(self, source: Source, share: Callable[[], int]) -> None:
+        """Follow the home, or its copies, until cancelled, over one connection after the other."""
         wait_s = RETRY_S_MIN
         while True:
             began_ns = self.place.clock.boot_ns()
             try:
-                await self.receive(await dial(self.node), share)
-                self.trouble = "the connection ended"
+                node, connection = await source(self.node, self.stands)
+                await self.receive(connection, share, node)
+                self.trouble = "the connection ended" if node == self.node else ""
             except HeadwaterError as error:
                 self.trouble = str(error)
             except OSError as error:
@@ -213,19 +225,23 @@ class HomeMirror:
             wait_s = RETRY_S_MIN if lasted else min(wait_s * 2, RETRY_S_MAX)
             await self.place.clock.sleep(wait_s)
 
-    async def receive(self, connection: Connection, share: Callable[[], int]) -> None:
-        """Take what a connection brings, until it ends or is silent for too long."""
+    async def receive(self, connection: Connection, share: Callable[[], int], node: str = "") -> None:
+        """Take what a connection brings, until it ends or is silent for too long; from a holder, for a while."""
         self.connection = connection
+        from_home = node in ("", self.node)
+        until_ns = self.place.clock.boot_ns() + int(HOLDER_S * 1e9)
         try:
-            opening = wire.outgoing(self.opening())
+            opening = wire.outgoing(self.opening(node))
             await connection.send(opening.kind, opening.header)
             while True:
-                async with asyncio.timeout(SILENT_S):
+                async with asyncio.timeout(SILENT_S if from_home else HOLDER_S):
                     frame = await connection.receive()
                 if frame is None:
                     return
                 await self.handle(frame)
                 await self.grant(share())
+                if not from_home and self.place.clock.boot_ns() > until_ns:
+                    return
         except TimeoutError:
             raise Unavailable(f"no word for {SILENT_S:.0f} s", code="home_silent") from None
         finally:
@@ -260,11 +276,15 @@ class HomeMirror:
 class Mirrors:
     """The streams of this node."""
 
-    def __init__(self, place: Place, me: str, dial: Dial, start: Start, bytes_max: int) -> None:
-        """``start`` runs a coroutine as a task of the owner. What ``place.root`` holds is of a former start: gone."""
+    def __init__(
+        self, place: Place, me: str, dial: Dial, start: Start, bytes_max: int, source: Source | None = None
+    ) -> None:
+        """``start`` runs a coroutine as a task of the owner; ``source``: where a home is read from, else from itself.
+        What ``place.root`` holds is of a former start: gone."""
         self.place = place
         self.me = me
         self.dial = dial
+        self.source = source or self.home_itself
         self.start = start
         self.bytes_max = bytes_max
         self.nodes: frozenset[str] = frozenset()
@@ -282,13 +302,22 @@ class Mirrors:
     def followed(self, home: HomeMirror) -> HomeMirror:
         """Begin to follow a home."""
         name = f"{home.wanted.name} of {home.node}"
-        home.task = self.start(name, home.follow(self.dial, self.share))
+        home.task = self.start(name, home.follow(self.source, self.share))
         return home
+
+    async def home_itself(self, home: str, stands: Callable[[WriterId], Position]) -> tuple[str, Connection]:
+        """A ``Source`` without copies."""
+        return home, await self.dial(home)
 
     def share(self) -> int:
         """What one home of one stream may take."""
         count = sum(len(homes) for _, homes in self.streams.values())
         return max(self.bytes_max // max(count, 1), SHARE_BYTES_MIN)
+
+    def full(self) -> float:
+        """The share that the fullest mirror of a home takes of what it may."""
+        most = max((home.bytes for _, homes in self.streams.values() for home in homes.values()), default=0)
+        return min(1.0, most / self.share())
 
     async def open(
         self, name: str, partitions: Collection[int], origin: Vector, until: Vector | None = None
@@ -310,7 +339,7 @@ class Mirrors:
     async def close(self, name: str) -> None:
         """End a stream, and remove its folder; nothing where there is none."""
         _, homes = self.streams.pop(name, (None, {}))
-        for home in homes.values():
+        for home in list(homes.values()):  # ``know`` may add one meanwhile
             if home.task is not None:
                 home.task.cancel()
             await asyncio.to_thread(home.close)
@@ -318,7 +347,7 @@ class Mirrors:
 
     async def trim(self, name: str, below: Vector) -> None:
         """Nothing of a stream below this vector is read again."""
-        for home in self.homes(name).values():
+        for home in list(self.homes(name).values()):  # ``know`` may add one meanwhile
             await asyncio.to_thread(home.trim, below)
             await home.grant(self.share())
 

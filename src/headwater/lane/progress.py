@@ -21,8 +21,11 @@ INTERVAL_S = 1.0
 class Heard:
     """The home side: what each node said last."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ns: Callable[[], int] = lambda: 0) -> None:
+        self.now_ns = now_ns
         self.by_node: dict[str, Progress] = {}
+        self.heard_ns: dict[str, int] = {}
+        """When each said something last, boot time."""
 
     async def serve(self, connection: Connection, opened: Frame) -> None:
         """A connection on which a node says it, from its first frame on."""
@@ -37,6 +40,7 @@ class Heard:
         known = self.by_node.get(node)
         if known is None or said.epoch >= known.epoch:
             self.by_node[node] = said
+            self.heard_ns[node] = self.now_ns()
 
     def keep(self, nodes: Mapping[str, object]) -> None:
         """Forget the nodes that are no members any more."""

@@ -6,6 +6,8 @@
     home → owner    DATA {stream, blocks, last, start, boot_ns, node_time_ns, hash} + payloads
                     ENDED {stream, writer, log, seq}
     owner → home    PROGRESS {epoch, groups}, on a connection of its own (lane/progress)
+    home → holder   COPY {stands}, then DATA and ENDED as to an owner, on a connection of its own (lane/copies)
+    holder → home   COPY_ACK {stands, begins, full}, after COPY and after the last frame of each cut
 
 The bodies of the DATA frames of a stream, one after the other, are the payloads of its blocks, one after the other: a
 payload may go on in the next frames. ``last`` says that everything up to the time (start, boot_ns) is there now; a
@@ -86,6 +88,8 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     origin: bytes
     until: bytes | None = None
     credit: Count = 0
+    home: str = ""
+    """Whose log is meant, where it is not that of the node that is asked: its copies are, then."""
 
     @property
     def origin_vector(self) -> Vector:
@@ -152,6 +156,32 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     epoch: Count
     groups: list[Need]
+    at: str = ""
+    """What it has processed of all its partitions: a vector in hex; "" where it does not know."""
+    share: float = 0.0
+    """How full its mirrors are of what they may take, 0 to 1; of the fullest."""
+
+
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
+    """A home will send its raw log; of what lies below ``stands`` there are enough copies, or nobody needs it."""
+
+    stands: bytes
+
+    @property
+    def vector(self) -> Vector:
+        """From where on the holder is to have all of it."""
+        return Vector.decode(self.stands)
+
+
+class CopyAck(msgspec.Struct, frozen=True, kw_only=True):
+    """What a holder has on its disk, of the writers of one home."""
+
+    stands: bytes
+    """Where its copies end."""
+    begins: bytes = b""
+    """From where on they are without a gap; said in answer to COPY."""
+    full: bool = False
+    """It has no room for more."""
 
 
 class Outgoing(NamedTuple):
@@ -169,6 +199,8 @@ KINDS: Mapping[type[msgspec.Struct], Kind] = {
     Data: Kind.DATA,
     Ended: Kind.ENDED,
     Progress: Kind.PROGRESS,
+    Copy: Kind.COPY,
+    CopyAck: Kind.COPY_ACK,
 }
 
 

@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +26,8 @@ PROCESSED = ("writer", "log", "seq", "row", "stream", "reason", "field", "messag
 REFUSED = ("writer", "log", "seq", "row", "stream", "reason", "help", "destination", "node_ns")
 PAGE = 200
 """Letters that are read at once."""
+PAGE_ELSEWHERE = 50
+"""The same, for another node, which gets them in one message."""
 ORIGIN = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})-(\d{1,19})(?:-(\d{1,9}))?")
 
 Place = tuple[str, str, int]
@@ -103,6 +105,33 @@ class NodeDeadLetters:
                 ):  # fmt: skip
                     yield from self.told(page)
                     after = tuple(page[-1][name] for name in ("writer", "log", "seq", "row"))
+
+    def page(
+        self, asked: Mapping[str, Any], at: Sequence[Any] | None
+    ) -> tuple[Sequence[dict[str, Any]], Sequence[Any] | None]:
+        """``export`` in pieces, for another node: some letters with their bytes, and ``at`` for the next ones; None
+        behind the last. ``asked``: a Wanted, as it travels."""
+        wanted = msgspec.convert(asked, Wanted)
+        files = [
+            (path, names)
+            for processors, names in ((True, PROCESSED), (False, REFUSED))
+            for path in self.files(processors=processors)
+        ]
+        begun = at is None
+        for path, names in files:
+            if not begun and path.removeprefix(self.state) != at[0]:  # type: ignore[index]
+                continue
+            after = tuple(at[1:]) if not begun and at is not None else ("", "", -1, -1)
+            begun = True
+            where, values = conditions(wanted, names)
+            letters = select(
+                path, names, [*where, "(writer, log, seq, row) > (?, ?, ?, ?)"], [*values, *after],
+                body=True, page=PAGE_ELSEWHERE,
+            )  # fmt: skip
+            if letters:
+                last = [letters[-1][name] for name in ("writer", "log", "seq", "row")]
+                return self.told(letters), [path.removeprefix(self.state), *last]
+        return [], None
 
     def told(self, letters: Iterable[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """Letters with their origin, and what was done to retry them."""

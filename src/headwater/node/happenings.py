@@ -71,6 +71,26 @@ class LaneTrouble(Happening):
     reason: str
 
 
+class OwnerSlow(Happening):
+    """A node is more than 2 s behind this node's raw log in processing the partitions that it owns, or its mirrors are
+    nearly full. Its events wait, and nothing moves; told once, then every 30 s while it lasts."""
+
+    level: ClassVar[Level] = "warning"
+    owner: str
+    events: int
+    oldest_age_s: float
+    mirror_share: float
+
+
+class OwnerResumed(Happening):
+    """A node that was behind this node's raw log has kept up for 2 s again, or owns nothing any more."""
+
+    owner: str
+    events: int
+    oldest_age_s: float
+    mirror_share: float
+
+
 class LogDamaged(Happening):
     """What was durable of a log cannot be read any more, [first, next): `headwater log inspect` says where. Events of
     raw count as `damaged`, a destination that lacks commits of ready pauses; processing goes on behind it."""

@@ -7,7 +7,7 @@ Without a cluster: all of them, always. With one: those that the newest table gi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from headwater.cluster.table import View
 from headwater.cluster.view import ViewReader, view_path
@@ -15,13 +15,14 @@ from headwater.config.report import read_reports
 from headwater.event.position import EMPTY, Vector, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import HeadwaterError, Unavailable
+from headwater.lane.calls import wait_of
 from headwater.log.cut import home_of
 from headwater.node.context import Context
 from headwater.ops import standing
 from headwater.ops.everywhere import REPORTS, Answers
+from headwater.process.sources import Stretch
 
 LANE_WAIT_S = 5.0
-CALL_WAIT_S = 60.0
 STOOD_WAIT_NS = 8_000_000_000
 STOOD_POLL_S = 0.05
 TRIM_INTERVAL_NS = 1_000_000_000
@@ -126,7 +127,7 @@ class Mirrors:
         """Ask a process of another node. Unavailable: it does not answer."""
         path = self.context.path("run", "lane.sock")
         told: dict[str, object] = {"op": "call", "node": node, "socket": socket, "request": request}
-        return ask.ask(path, told, CALL_WAIT_S, body=body)
+        return ask.ask(path, told, wait_of(request), body=body)
 
     def everywhere(self, part: str) -> Answers:
         """Every other node's part of the ledger; see ops/everywhere."""
@@ -148,13 +149,18 @@ class Mirrors:
         self.trimmed_ns.pop(name, None)
         self.ask({"op": "close", "stream": name})
 
-    def reachable(self, writers: Iterable[WriterId]) -> bool:
-        """See Sources: their homes are alive."""
+    def reachable(self, needed: Mapping[WriterId, Stretch]) -> bool:
+        """See Sources: their homes are alive, or some node has copies that reach so far, as the lane knows."""
         if self.ownership.alone:
             return True
         view = self.ownership.view
         alive = {int(node, 16) for node in view.alive} if view is not None else set()
-        return {home_of(writer) for writer in writers} <= alive | {self.me}
+        lost = {w: one for w, one in needed.items() if home_of(w) not in alive | {self.me}}
+        if not lost:
+            return True
+        told = {f"{w:016x}": [*first, *last] for w, (first, last) in lost.items()}
+        answer = self.ask({"op": "reachable", "needed": told})
+        return answer is not None and bool(answer["reachable"])
 
     def released(self, epoch: int) -> bool:
         """Whether every other node that answers delivers by this table or a newer one: what it gave up, stands."""

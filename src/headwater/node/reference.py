@@ -8,6 +8,7 @@ import msgspec
 
 from headwater.config import docs
 from headwater.kit.happenings import Happening
+from headwater.lane.kafka import happenings as kafka
 from headwater.node import happenings
 from headwater.node.reload import reloads
 from headwater.node.settings import Settings
@@ -92,10 +93,10 @@ def metrics() -> str:
 
 
 def known() -> list[type[Happening]]:
-    """The happenings of a node."""
+    """The happenings of a node, and of channels into and out of Kafka."""
     return [
         value
-        for value in vars(happenings).values()
+        for value in (*vars(happenings).values(), *vars(kafka).values())
         if isinstance(value, type) and issubclass(value, Happening) and value is not Happening
     ]
 

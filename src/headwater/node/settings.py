@@ -78,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         check_keys(self.keys)
         check_listeners(self.collect.listen, self.ops.listen)
         check_destinations(self.destinations)
+        check_replicated(self.keys, self.cluster)
         if self.cluster is not None:
             check_cluster_listeners(self.cluster, self.collect.listen, self.ops.listen)
 
@@ -144,6 +145,25 @@ def check_keys(keys: Sequence[KeySettings]) -> None:
         if key.id in seen:
             raise wrong(f"keys[{key.id}].id", "stands twice; an id names one key and one stream")
         seen.add(key.id)
+
+
+def check_replicated(keys: Sequence[KeySettings], cluster: ClusterSettings | None) -> None:
+    """`ack: replicated` needs other nodes, and copies on them."""
+    for key in keys:
+        if key.ack != "replicated":
+            continue
+        if cluster is None:
+            raise wrong(
+                f"keys[{key.id}].ack",
+                "`replicated` needs other nodes, and there is no `cluster` block",
+                "say `disk`, or make this node one of several (docs/configuration.md, cluster)",
+            )
+        if cluster.copies < 2:
+            raise wrong(
+                f"keys[{key.id}].ack",
+                f"`replicated` needs copies, and cluster.copies is {cluster.copies}",
+                "say `disk`, or give cluster.copies 2 or more",
+            )
 
 
 def check_secrets(keys: Sequence[KeySettings], read: ReadText, document: Document) -> None:

@@ -11,6 +11,8 @@ GET /api/where?receipt=                   how far a request has come
 GET /api/reconcile[?deep=1&timeout=]      the conservation ledger, one object per stream; deep: rows counted too
 GET /api/explain?id=[&search_s=]          where an event is and why, as a story
 POST /api/explain/known {message_ids, places}  what the node knows of events besides the raw log
+POST /api/explain/elsewhere {id}          what the raw logs of the other nodes of a cluster hold of an event
+POST /api/dead/page {wanted, node, at}    dead letters of the other nodes, in pieces (unix socket or token only)
 GET /api/dead, /api/dead/ORIGIN           what could not be processed or delivered
 POST /api/dead/retry {letters}            dead letters once more (unix socket or token only)
 GET /api/keys                             write keys, without secrets
@@ -30,7 +32,7 @@ Errors are ``{"error": {kind, code, message, help}}``; the status follows from t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -51,9 +53,9 @@ from headwater.kit.errors import (
     Rejected,
     Unavailable,
 )
-from headwater.ops import cluster, deep, demo, known, reconcile, standing
+from headwater.ops import cluster, deep, demo, everywhere, known, reconcile, standing
 from headwater.ops.guard import TRUSTED
-from headwater.ops.look import Look
+from headwater.ops.look import LOOK, Look
 from headwater.ops.settings import OpsSettings
 
 if TYPE_CHECKING:
@@ -77,6 +79,9 @@ ANSWER_S = 10.0
 """What an answer may take beyond the time that was allowed for the work."""
 
 
+NOT_TRUSTED = "only over the unix socket, or with a token"
+SILENT = "Headwater-Silent"
+
 PATHS = (
     ("/ping", "200 while the node serves, 503 when it drains"),
     ("/health", "which processes live"),
@@ -91,6 +96,14 @@ PATHS = (
     ),
     ("/api/explain?id=", "where an event is and why, by message id, receipt or position"),
     ("/api/explain/known", "POST {message_ids, places}: what is known of events besides the raw log"),
+    (
+        "/api/explain/elsewhere",
+        "POST {id, search_s}: what the raw logs of the cluster's other nodes hold of it",
+    ),
+    (
+        "/api/dead/page",
+        "POST {wanted, node, at}: other nodes' dead letters, in pieces (unix socket or token only)",
+    ),
     ("/api/dead, /api/dead/ORIGIN", "what could not be processed or delivered"),
     (
         "/api/dead/retry",
@@ -116,9 +129,11 @@ PATHS = (
 """What ``/`` tells."""
 
 
-def make(look: Look, settings: OpsSettings, *, clustered: bool = False) -> Starlette:
-    """The application; who may reach it is guard.py's."""
-    routes = Routes(look, settings, (*PATHS, *cluster.PATHS) if clustered else PATHS)
+def make(
+    look: Look, settings: OpsSettings, *, clustered: bool = False, routes: Routes | None = None
+) -> Starlette:
+    """The application; who may reach it is guard.py's. ``routes``: where others use them too."""
+    routes = routes or Routes(look, settings, (*PATHS, *cluster.PATHS) if clustered else PATHS)
     shown = demo.routes(look, settings, routes.ask_sql) if settings.demo and not settings.token else []
     return Starlette(
         routes=[
@@ -133,6 +148,8 @@ def make(look: Look, settings: OpsSettings, *, clustered: bool = False) -> Starl
             Route("/api/explain", routes.explain),
             Route("/api/explain/known", routes.explain_known, methods=["POST"]),
             Route("/api/dead", routes.dead_list),
+            Route("/api/explain/elsewhere", routes.explain_elsewhere, methods=["POST"]),
+            Route("/api/dead/page", routes.dead_page, methods=["POST"]),
             Route("/api/dead/retry", routes.dead_retry, methods=["POST"]),
             Route("/api/dead/{origin:path}", routes.dead_show),
             Route("/api/keys", routes.keys),
@@ -195,7 +212,9 @@ class Routes:
         who sees the row already must not hear that it is not there."""
         receipt = Receipt.parse(request.query_params.get("receipt", ""))
         told = await asyncio.to_thread(self.look.where, receipt)
-        if told["acknowledged"] and not (told["processed"] and all(told["destinations"].values())):
+        if told["acknowledged"] is not False and not (
+            told["processed"] and all(told["destinations"].values())
+        ):
             await self.look.clock.sleep(2 * INTERVAL_S_MIN)
             told = await asyncio.to_thread(self.look.where, receipt)
         return JSONResponse(told)
@@ -210,7 +229,12 @@ class Routes:
         """What each destination holds, counted in its process; or why it could not be counted."""
         found: dict[str, dict[str, Any]] = {}
         for name in self.look.parts().destinations:
-            asked = {"op": "deep", "destination": name, "time_max_s": time_max_s}
+            asked = {
+                "op": "deep",
+                "destination": name,
+                "time_max_s": time_max_s,
+                "wait_s": time_max_s + ANSWER_S,
+            }
             try:
                 found[name], _ = await ask.ask_async(self.socket(name), asked, time_max_s + ANSWER_S)
             except HeadwaterError as error:
@@ -227,8 +251,15 @@ class Routes:
             asking = msgspec.convert(asked, retry.Asking)
         except msgspec.ValidationError as error:
             raise Rejected(f"the body is not what was expected: {error}", code="body_format") from error
+        results = await self.letters_again().retry_everywhere(asking)
+        return Response(msgspec.json.encode(results), media_type="application/json")
+
+    def letters_again(self) -> Retrier:
+        """Retries the letters of this node, one request at a time."""
+        from headwater.ops import retry
+
         self.retrier = self.retrier or retry.Retrier(self.look, self.ask_sql)
-        return Response(msgspec.json.encode(await self.retrier.retry(asking)), media_type="application/json")
+        return self.retrier
 
     async def explain(self, request: Request) -> Response:
         """The story of an event. The raw log is searched for a message id as long as `search_s` allows; the command
@@ -240,14 +271,35 @@ class Routes:
             raise Rejected(
                 "`id` is missing or too long: expected a message id, a receipt or a position", code="id"
             )
-        end_ns = self.look.clock.boot_ns() + int(seconds(request, "search_s", SEARCH_S) * 1e9)
+        search_s = seconds(request, "search_s", SEARCH_S)
+        end_ns = self.look.clock.boot_ns() + int(search_s * 1e9)
         raw = find.RawLog(self.look.disk, f"{self.look.data}/raw", self.look.secret)
         looked = await asyncio.to_thread(
             find.look, raw, asked, progress=lambda done, total: self.look.clock.boot_ns() < end_ns
         )
+        others, silent = await asyncio.to_thread(known.searched_elsewhere, self.look, asked, search_s)
+        looked = find.together(looked, others)
         told = await known.ask(self.look, self.ask_sql, looked.message_ids, [*(looked.places or ())])
+        told.silent = sorted({*told.silent, *silent})
         story = explain.tell(asked, looked.found, told, looked.searched, looked.damaged, looked.places)
         return Response(msgspec.json.encode(story), media_type="application/json")
+
+    async def explain_elsewhere(self, request: Request) -> Response:
+        """What the other nodes' raw logs hold of an event, for whoever searched this one's."""
+        from headwater.ops import find
+
+        body = await json_body(request, self.settings.request_bytes_max)
+        asked, search_s = body.get("id"), body.get("search_s", SEARCH_S)
+        if not isinstance(asked, str) or not 0 < len(asked) <= find.ID_CHARS_MAX:
+            raise Rejected("`id`: expected a message id, a receipt or a position", code="id")
+        if not isinstance(search_s, int | float) or not 0 < search_s <= DEEP_S_MAX:
+            raise Rejected(f"`search_s`: expected seconds, at most {DEEP_S_MAX:g}", code="search_s")
+        span = {name: body[name] for name in ("since_ns", "until_ns") if isinstance(body.get(name), int)}
+        found, silent = await asyncio.to_thread(
+            known.searched_elsewhere, self.look, asked, float(search_s), **span
+        )
+        told = {"looked": [find.told(one) for one in found], "silent": silent}
+        return Response(msgspec.json.encode(told), media_type="application/json")
 
     async def explain_known(self, request: Request) -> Response:
         asked = await json_body(request, self.settings.request_bytes_max)
@@ -266,16 +318,28 @@ class Routes:
         limit = number(request.query_params.get("limit", "100"), DEAD_LIMIT_MAX)
         stream = request.query_params.get("stream")
         reason = request.query_params.get("reason")
-        return JSONResponse(await asyncio.to_thread(self.look.dead.list, limit, stream, reason))
+        letters, silent = await asyncio.to_thread(self.look.dead_list, limit, stream, reason)
+        return JSONResponse(letters, headers=said_silent(silent))
 
     async def dead_show(self, request: Request) -> Response:
         origin = request.path_params["origin"]
-        letter = await asyncio.to_thread(self.look.dead.show, origin)
+        letter, silent = await asyncio.to_thread(self.look.dead_show, origin)
         if letter is None:
-            return JSONResponse(
-                {"error": ask.describe(Rejected(f"no dead letter {origin!r}", code="not_found"))}, 404
-            )
+            but = f" at the nodes that answer; {', '.join(silent)} did not" if silent else ""
+            wrong = Rejected(f"no dead letter {origin!r}{but}", code="not_found")
+            return JSONResponse({"error": ask.describe(wrong)}, 404)
         return JSONResponse(letter)
+
+    async def dead_page(self, request: Request) -> Response:
+        """Dead letters of other nodes, a piece of one node at a time, with their bodies as base64: ``{wanted, node,
+        at}`` → ``{letters, node, at, silent}``; the first request names no node, an answer without one was the last."""
+        if not request.scope.get(TRUSTED):
+            return not_trusted()
+        asked = await json_body(request, self.settings.request_bytes_max)
+        told = await asyncio.to_thread(
+            self.look.dead_page, asked.get("wanted") or {}, asked.get("node"), asked.get("at")
+        )
+        return JSONResponse(told)
 
     async def sql(self, request: Request) -> Response:
         asked = await json_body(request, self.settings.request_bytes_max)
@@ -293,42 +357,90 @@ class Routes:
         name = self.destination(destination)
         if limit is not None and not (isinstance(limit, int) and limit > 0):
             raise Rejected(f"`limit`: expected a whole number above 0, got {limit!r}", code="limit")
-        request = {"op": "sql", "destination": name, "query": query, "rows_max": limit}
+        wait_s = self.settings.sql_timeout_s
+        request = {
+            "op": "sql", "destination": name, "query": query, "rows_max": limit, "wait_s": wait_s,
+        }  # fmt: skip
         try:
-            return await ask.ask_async(self.socket(name), request, self.settings.sql_timeout_s)
+            return await ask.ask_async(self.socket(name), request, wait_s)
         except Rejected as error:
             if error.code == "sql_time":
                 error.help = f"the limit is destinations.{name}.sql.time_max_s"
             raise
 
     async def adopt(self, request: Request) -> Response:
-        return await self.decide(request, "adopt", standing.passed(self.look.reports()))
+        """Each node decides for its own partitions, where its destination waits for just this decision."""
+        name, asked = await self.decision(request)
+        return JSONResponse(await self.at_all(name, asked, "adopt"))
+
+    async def adopt_here(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """For this node's partitions. In a cluster only where that is what its destination waits for: another trouble
+        may pass by itself, and its events must not be left out for it."""
+        if self.look.nodes is not None:
+            here = standing.delivered(self.look.reports()).get(name)
+            if here is None or " adopt " not in (here.command or ""):
+                raise Rejected("it does not wait for this decision", code="not_paused")
+        return await self.decide(name, {**asked, **standing.passed(self.look.reports()), "op": "adopt"})
 
     async def write_off(self, request: Request) -> Response:
-        return await self.decide(request, "write_off", {})
-
-    async def decide(self, request: Request, op: str, more: dict[str, Any]) -> Response:
-        """An operator's decision about a destination, carried out by the process that holds it."""
-        if not request.scope.get(TRUSTED):
-            return not_trusted()
-        asked = await json_body(request, self.settings.request_bytes_max)
-        name = self.destination(request.path_params["name"])
-        told, _ = await ask.ask_async(
-            self.socket(name), {**asked, **more, "op": op, "destination": name}, ADOPT_TIMEOUT_S
-        )
-        return JSONResponse(told)
-
-    async def replay(self, request: Request) -> Response:
-        return await self.decide(request, "replay", {})
-
-    async def retry(self, request: Request) -> Response:
-        return await self.decide(request, "retry", {})
+        name, asked = await self.decision(request)
+        return JSONResponse(await self.at_all(name, asked, "write_off"))
 
     async def pause(self, request: Request) -> Response:
-        return await self.decide(request, "pause", {})
+        name, asked = await self.decision(request)
+        return JSONResponse(await self.at_all(name, asked, "pause"))
 
     async def resume(self, request: Request) -> Response:
-        return await self.decide(request, "resume", {})
+        name, asked = await self.decision(request)
+        return JSONResponse(await self.at_all(name, asked, "resume"))
+
+    async def replay(self, request: Request) -> Response:
+        name, asked = await self.decision(request)
+        nodes = self.look.nodes
+        if asked.get("do") in ("start", "resume") and nodes is not None and nodes.others():
+            raise Rejected(
+                "a replay is not possible in a cluster of several nodes yet: each would make the rows of its own "
+                "partitions only",
+                code="cluster_replay",
+                help="nothing was begun",
+            )
+        return JSONResponse(await self.decide(name, {**asked, "op": "replay"}))
+
+    async def retry(self, request: Request) -> Response:
+        name, asked = await self.decision(request)
+        return JSONResponse(await self.decide(name, {**asked, "op": "retry"}))
+
+    async def decision(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Which destination an operator decides about, and what. Rejected: somebody else asks."""
+        if not request.scope.get(TRUSTED):
+            raise Rejected(NOT_TRUSTED, code="not_trusted")
+        asked = await json_body(request, self.settings.request_bytes_max)
+        return self.destination(request.path_params["name"]), asked
+
+    async def decide(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """An operator's decision about a destination, carried out by the process of this node that delivers to it."""
+        told, _ = await ask.ask_async(self.socket(name), {**asked, "destination": name}, ADOPT_TIMEOUT_S)
+        return told
+
+    async def at_all(self, name: str, asked: Mapping[str, Any], op: str) -> dict[str, Any]:
+        """A decision that every node carries out for itself; see everywhere.said_together."""
+        try:
+            own: dict[str, Any] | HeadwaterError = await (
+                self.adopt_here(name, asked) if op == "adopt" else self.decide(name, {**asked, "op": op})
+            )
+        except HeadwaterError as error:
+            if self.look.nodes is None:
+                raise
+            own = error
+        if self.look.nodes is None:
+            assert not isinstance(own, HeadwaterError)
+            return own
+        nodes = self.look.nodes
+        socket = LOOK if op == "adopt" else f"deliver-{name}"
+        request = {**asked, "op": op, "destination": name}
+        answers = await asyncio.to_thread(nodes.ask_all, socket, request, ADOPT_TIMEOUT_S)
+        names = {nodes.me: nodes.name(nodes.me).removeprefix("node "), **nodes.others()}
+        return everywhere.said_together(own, answers, nodes.me, names)
 
     def destination(self, name: object) -> str:
         """A destination of the configuration; the first one when none is named."""
@@ -349,13 +461,19 @@ class Routes:
 
 def not_trusted() -> Response:
     """The answer to a decision that does not come from an operator."""
-    error = Rejected("only over the unix socket, or with a token", code="not_trusted")
-    return JSONResponse({"error": ask.describe(error)}, 403)
+    return JSONResponse({"error": ask.describe(Rejected(NOT_TRUSTED, code="not_trusted"))}, 403)
+
+
+def said_silent(silent: Sequence[str]) -> dict[str, str]:
+    """A header that says whom of the cluster nobody could ask, beside an answer that has no place for it."""
+    return {SILENT: ", ".join(silent).encode("ascii", "replace").decode()} if silent else {}
 
 
 async def failed(request: Request, error: Exception) -> Response:
     """An error of ours as an answer."""
     assert isinstance(error, HeadwaterError)
+    if error.code == "not_trusted":
+        return not_trusted()
     headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, Busy) else None
     return JSONResponse({"error": ask.describe(error)}, STATUS.get(type(error), 500), headers)
 

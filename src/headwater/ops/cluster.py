@@ -17,6 +17,7 @@ by the member process.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from starlette.routing import Route
 from headwater.kit import ask
 from headwater.kit.errors import Rejected, Unavailable
 from headwater.kit.rng import SystemRng
+from headwater.ops.everywhere import LAG
 from headwater.ops.guard import ADMIN
 from headwater.ops.look import Look
 
@@ -83,7 +85,18 @@ class ClusterPages:
         return told
 
     async def status(self, request: Request) -> Response:
-        return JSONResponse(self.told())
+        return JSONResponse({**self.told(), "lag": await asyncio.to_thread(self.lag)})
+
+    def lag(self) -> dict[str, Any]:
+        """How far each owner is behind each node's raw log, as that node says; and who did not say it."""
+        lane = self.look.reports().get("lane-0")
+        own = lane.detail.get("lag", []) if lane is not None else []
+        answers = self.look.others(LAG)
+        rows = [*own, *(row for part in answers.parts.values() for row in part)]
+        return {
+            "homes": sorted(rows, key=lambda row: (row["home_name"], row["owner_name"])),
+            "silent": answers.silent,
+        }
 
     async def native(self, request: Request) -> Response:
         return JSONResponse(enveloped("status", native_status(self.told())))

@@ -3,23 +3,29 @@
 Each partition is spoken for by its owner in the newest table, and by nobody else: a report of partitions that have
 moved meanwhile is left out, so that nothing counts twice; what it would have said is then "pending" for a moment. Each
 node speaks for its own raw log. Nodes that do not answer are named: what only they know is missing.
+
+Dead letters lie with the node that was the owner when the event was processed; where a partition has moved since, two
+may have one, and it is told once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from headwater.config.report import Report
 from headwater.event.position import Position, WriterId
+from headwater.kit.errors import HeadwaterError
 from headwater.log.cut import home_of
 from headwater.ops.accepted import Accepted
 from headwater.ops.standing import Processed
 
-REPORTS, ACCEPTED = "reports", "accepted"
+REPORTS, ACCEPTED, LAG, COPIES = "reports", "accepted", "lag", "copies"
+LETTER = ("destination", "writer", "log", "seq", "row")
+"""What tells one dead letter from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,32 @@ class Answers:
     """Node id → its part."""
     silent: Sequence[str] = ()
     """Names of members that did not answer."""
+    refused: Mapping[str, HeadwaterError] = field(default_factory=dict)
+    """Node id → the error that it answered."""
+
+
+class OtherNodes(Protocol):
+    """The other nodes of the cluster; each question waits for its answer (node/nodes.py)."""
+
+    me: str
+
+    def others(self) -> Mapping[str, str]:
+        """Node id → name."""
+        ...
+
+    def name(self, node: str) -> str:
+        """``node <name>``."""
+        ...
+
+    def ask(
+        self, node: str, socket: str, request: Mapping[str, Any], wait_s: float
+    ) -> tuple[dict[str, Any], bytes]:
+        """One question to a process of one node. Unavailable: nobody answers; its errors are raised here."""
+        ...
+
+    def ask_all(self, socket: str, request: Mapping[str, Any], wait_s: float) -> Answers:
+        """One question to a process of every other node."""
+        ...
 
 
 Everywhere = Callable[[str], Answers]
@@ -88,3 +120,51 @@ def joined_accepted(own: Accepted, others: Mapping[str, Any]) -> Accepted:
             streams[stream] = streams.get(stream, 0) + count
         ends |= {WriterId(int(writer, 16)): Position(*at) for writer, at in told["ends"].items()}
     return Accepted(streams, ends)
+
+
+def home_text(writer: int) -> str:
+    """The id of the node that a writer belongs to."""
+    return f"{home_of(writer):016x}"
+
+
+def joined_letters(told: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The dead letters of all nodes, by the node's id: each once, with the ``node`` that holds it. Of one that several
+    have, the first node by id holds it, whoever is asked; that it was retried counts wherever it is known."""
+    found: dict[tuple[object, ...], dict[str, Any]] = {}
+    for node in sorted(told):
+        for letter in told[node]:
+            known = found.setdefault(key_of(letter), {**letter, "node": node})
+            if "retried_at" in letter and not known.get("retried_as"):
+                known |= {name: letter[name] for name in ("retried_at", "retried_as")}
+    return list(found.values())
+
+
+def key_of(letter: Mapping[str, Any]) -> tuple[object, ...]:
+    """The same of two letters that are one."""
+    return tuple(letter.get(name) for name in LETTER)
+
+
+def newest(letters: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """As ``dead list`` has them."""
+    return sorted(letters, key=lambda one: (one["log"], one["seq"]), reverse=True)[:limit]
+
+
+def said_together(
+    own: Mapping[str, Any] | HeadwaterError, answers: Answers, me: str, names: Mapping[str, str]
+) -> dict[str, Any]:
+    """What an operator's decision came to at every node: the first answer, with ``nodes``: name → what it said, and who
+    is ``silent``. Raises this node's own error, or the first one, where nobody carried it out."""
+    said: dict[str, Mapping[str, Any]] = {}
+    wrong: dict[str, HeadwaterError] = dict(answers.refused)
+    if isinstance(own, HeadwaterError):
+        wrong = {me: own, **wrong}
+    else:
+        said[me] = own
+    said |= answers.parts
+    if not said:
+        raise next(iter(wrong.values()))
+    told = {names.get(node, node): dict(one) for node, one in said.items()}
+    told |= {
+        names.get(node, node): {"error": str(error), "code": error.code} for node, error in wrong.items()
+    }
+    return {**next(iter(said.values())), "nodes": told, "silent": list(answers.silent)}

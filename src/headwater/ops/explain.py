@@ -309,8 +309,8 @@ def before(one: Seen, other: Seen) -> bool:
 
 def passes(vectors: Mapping[int, Vector], one: Seen) -> tuple[bool | None, str]:
     """Whether these vectors have passed an event, and in words how far they are from it. None: nobody knows."""
-    if not vectors:
-        return None, ""
+    if not vectors or (one.partition is not None and one.partition not in vectors):
+        return None, ""  # of many nodes, its owner may not have answered
     writer, log, seq = int(one.place[0], 16), int(one.place[1], 16), one.place[2]
     known = [vectors.get(one.partition, EMPTY)] if one.partition is not None else list(vectors.values())
     least = min(vector[WriterId(writer)] for vector in known)
@@ -394,4 +394,5 @@ def where(searched: Searched | None, known: Known) -> dict[str, Any]:
 
 def not_asked(known: Known) -> list[str]:
     """What could not be asked, and why."""
-    return [f"{name}: {stand.error}" for name, stand in known.destinations.items() if stand.error is not None]
+    unknown = [f"{name}: {one.error}" for name, one in known.destinations.items() if one.error is not None]
+    return [*unknown, *(f"{name} does not answer: what only it knows is missing" for name in known.silent)]

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -35,6 +35,8 @@ from headwater.log.ready import EVERYTHING
 ID_CHARS_MAX = 512
 FOUND_MAX = 1000
 """Copies of one id; more of them tell nothing more."""
+TOLD_MAX = 100
+"""Of them, what one node tells another."""
 LIKE_AN_ID = re.compile(rb'"messageId"\s*:\s*"([\x20-\x21\x23-\x5b\x5d-\x7e]{1,200})"')
 """In text that is not JSON."""
 DERIVED = "hw-"
@@ -245,6 +247,63 @@ class Looked:
     damaged: list[tuple[str, str, int]]
     searched: Searched | None
     """None where positions told where to look."""
+
+
+def told(looked: Looked) -> dict[str, Any]:
+    """As it travels to another node: at most ``TOLD_MAX`` copies, then it says that there are more."""
+    searched = looked.searched
+    if searched is not None and len(looked.found) > TOLD_MAX:
+        searched = replace(searched, cut=f"{TOLD_MAX} copies were found there")
+    return {
+        "found": looked.found[:TOLD_MAX],
+        "message_ids": looked.message_ids,
+        "places": None
+        if looked.places is None
+        else [[*place, kind] for place, kind in looked.places.items()],
+        "damaged": looked.damaged,
+        "searched": searched,
+    }
+
+
+def of_told(told: Mapping[str, Any]) -> Looked:
+    """Back from ``told`` and JSON."""
+    places = told["places"]
+    searched = told["searched"]
+    return Looked(
+        [msgspec.convert(one, Found) for one in told["found"]],
+        list(told["message_ids"]),
+        None if places is None else {(one[0], one[1], one[2]): one[3] for one in places},
+        [(one[0], one[1], one[2]) for one in told["damaged"]],
+        None if searched is None else Searched(**searched),
+    )
+
+
+def together(own: Looked, others: Iterable[Looked]) -> Looked:
+    """What the raw logs of several nodes hold."""
+    every = [own, *others]
+    places = {place: kind for one in every for place, kind in (one.places or {}).items()}
+    known = [one.searched for one in every if one.searched is not None]
+    return Looked(
+        [found for one in every for found in one.found],
+        list(dict.fromkeys(text for one in every for text in one.message_ids)),
+        places or None,
+        [place for one in every for place in one.damaged],
+        searched_together(known) if known else None,
+    )
+
+
+def searched_together(known: Sequence[Searched]) -> Searched:
+    """What was looked at in all of them."""
+    firsts = [one.first_ns for one in known if one.first_ns is not None]
+    lasts = [one.last_ns for one in known if one.last_ns is not None]
+    return Searched(
+        sum(one.bytes for one in known),
+        sum(one.events for one in known),
+        sum(one.damaged for one in known),
+        min(firsts, default=None),
+        max(lasts, default=None),
+        next((one.cut for one in known if one.cut), ""),
+    )
 
 
 POSITION = re.compile(r"(hw-)?([0-9a-f]{16})-([0-9a-f]{16})-(\d{1,19})(-\d{1,9})?")

@@ -6,6 +6,7 @@ not ask. ``explain`` (explain.py) makes a story of it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ import msgspec
 
 from headwater.event.position import Vector
 from headwater.kit.errors import HeadwaterError, Unavailable
-from headwater.ops import standing
-from headwater.ops.look import Look
+from headwater.ops import find, standing
+from headwater.ops.look import ASK_S, LOOK, Look
 
 PLACES_MAX, IDS_MAX = 200, 200
 ROWS_MAX = 500
@@ -48,6 +49,8 @@ class Known(msgspec.Struct, kw_only=True):
     warnings: list[str] = []
     """What the node says is wrong with it."""
     running: bool = True
+    silent: list[str] = []
+    """Nodes of the cluster that did not answer: what only they know is missing."""
 
 
 AskSql = Callable[[str, object, object], Awaitable[tuple[dict[str, Any], bytes]]]
@@ -57,8 +60,10 @@ async def ask(look: Look, sql: AskSql, message_ids: Sequence[str], places: Seque
     """From a running node. Destinations are read first: whoever is found there has been processed."""
     names = list(look.parts().destinations)
     rows = {name: await rows_of(sql, name, message_ids, places) for name in names}
-    letters = [*map(without_body, look.dead.find(message_ids, places))]
-    reports = look.reports()
+    found, unheard = await asyncio.to_thread(look.dead_find, message_ids, places)
+    letters = [*map(without_body, found)]
+    silent = set(unheard)
+    reports = await asyncio.to_thread(look.all_reports, silent)
     delivered = standing.delivered(reports)
     stands = {name: stand(delivered.get(name), rows[name]) for name in names}
     return Known(
@@ -66,8 +71,20 @@ async def ask(look: Look, sql: AskSql, message_ids: Sequence[str], places: Seque
         letters=letters,
         processed=grouped(standing.processed(reports).vectors),
         destinations=stands,
+        silent=sorted(silent),
         warnings=[*look.readiness().reasons, *look.readiness().warnings],
     )
+
+
+def searched_elsewhere(
+    look: Look, asked: str, search_s: float, **span: int
+) -> tuple[list[find.Looked], list[str]]:
+    """What the raw logs of the other nodes hold of an event, and who did not say so. ``span``: since_ns, until_ns."""
+    if look.nodes is None:
+        return [], []
+    request = {"op": "search", "id": asked, "search_s": search_s, **span}
+    answers = look.nodes.ask_all(LOOK, request, search_s + ASK_S)
+    return [find.of_told(told) for told in answers.parts.values()], look.unheard(answers)
 
 
 def without_body(letter: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from headwater.config.report import Report, Sample
+from headwater.ops import reconcile
 from headwater.ops.reconcile import Ledger
-from headwater.ops.standing import Delivered
+from headwater.ops.standing import Delivered, Streams
 
 HELP = {
     "headwater_up": "1 for each process that reports.",
@@ -19,9 +20,10 @@ HELP = {
     "headwater_ready": "1 when the node takes events.",
     "headwater_restarts_total": "How often a process was started again in this start of the node.",
     "headwater_happenings_total": "Log lines by what happened, those left out counted too.",
-    "headwater_events": "Events by where they are now; pending is what is still on its way to the destination.",
+    "headwater_events": "Events by where they are now; pending is what is still on its way to the destination. "
+    "In a cluster each node counts its own partitions, and nobody `pending`.",
     "headwater_accepted_events_total": "Events that were acknowledged, or refused with a valid key.",
-    "headwater_ledger_holds": "1 while every accepted event is accounted for.",
+    "headwater_ledger_holds": "1 while every accepted event is accounted for; not in a cluster: `headwater reconcile`.",
     "headwater_destination_paused": "1 while a destination is paused; status says why and what mends it.",
     "headwater_destination_lag_seconds": "Age of the oldest row that waits for a destination.",
     "headwater_destination_catching_up_events": "Events that a destination off the chain has still to get from raw.",
@@ -46,6 +48,10 @@ HELP = {
     "headwater_collect_pending_bytes": "Bytes that wait for the disk.",
     "headwater_collect_requests_total": "Requests by route and status.",
     "headwater_collect_refused_total": "Refused requests and events by reason.",
+    "headwater_lane_behind_events": "Events of this node's raw log that an owner has not gone past.",
+    "headwater_lane_behind_seconds": "For how long at least the oldest of them has waited.",
+    "headwater_advisories_total": "Advisories by reason: slow_consumer when an owner falls behind.",
+    "headwater_advisories_left_out_total": "Advisories that the webhook did not get, by why.",
     "headwater_process_cuts_total": "Cuts processed and committed.",
     "headwater_process_fast_lines_total": "Events read by the fast reader.",
     "headwater_unmapped_values_total": "Values that found no column and stand in _unmapped; status has examples.",
@@ -53,6 +59,13 @@ HELP = {
     "headwater_process_learned_columns": "Columns learned so far.",
     "headwater_process_dedupe_ids": "Message ids remembered.",
     "headwater_process_dedupe_window_seconds": "How far back ids are remembered; shorter than set when memory is full.",
+    "headwater_peer_refused_total": "Connections between nodes that were refused, by reason; side: by this node, or "
+    "by the other one.",
+    "headwater_peer_unknown_frames_total": "Frames of newer nodes that were passed over, by kind.",
+    "headwater_cluster_bad_messages_total": "Messages of members that could not be understood, and were passed over.",
+    "headwater_cluster_store_errors_total": "Calls of the coordination store that failed, and records in it that "
+    "cannot be read, by code.",
+    "headwater_lane_silent_total": "Questions of a processor or deliverer that the lane process did not answer.",
 }
 
 TOLD = {
@@ -164,6 +177,29 @@ def from_ledgers(ledgers: Iterable[Ledger]) -> Iterable[Sample]:
             for kind in ("delivered", "pending", "dead", "duplicate", "filtered", "erased", "damaged"):
                 labels = {**stream, "destination": name, "kind": kind}
                 yield Sample("headwater_events", labels, getattr(held, kind))
+
+
+def from_part(
+    accepted: Mapping[str, int], processed: Streams, destinations: Mapping[str, Delivered]
+) -> Iterable[Sample]:
+    """What one of many nodes has of the ledger: it accepted for all, and counts for its own partitions. So over all
+    nodes it adds up to the ledger without ``pending``, which no node can know alone."""
+    for stream, count in sorted(accepted.items()):
+        yield Sample("headwater_accepted_events_total", {"stream": stream}, count)
+    for name, one in sorted(destinations.items()):
+        for stream in sorted({*processed, *one.streams}):
+            numbers = reconcile.in_destination(0, processed.get(stream, {}), one.streams.get(stream, {}))
+            for kind in ("delivered", "dead", "duplicate", "filtered", "erased", "damaged"):
+                labels = {"stream": stream, "destination": name, "kind": kind}
+                yield Sample("headwater_events", labels, numbers[kind])
+
+
+def from_lag(lags: Iterable[Mapping[str, Any]]) -> Iterable[Sample]:
+    """How far the owners are behind this node's log, as its lane says."""
+    for one in lags:
+        labels = {"owner": one["owner_name"]}
+        yield Sample("headwater_lane_behind_events", labels, one["events"])
+        yield Sample("headwater_lane_behind_seconds", labels, one["age_s"])
 
 
 def render(samples: Iterable[Sample]) -> str:

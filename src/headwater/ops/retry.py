@@ -24,9 +24,11 @@ from headwater.event.position import Receipt
 from headwater.event.record import ADDRESS_HASH, ADDRESS_NONE, ADDRESS_V6, DEAD
 from headwater.kit import ask
 from headwater.kit.errors import Busy, HeadwaterError, Rejected, Unavailable
+from headwater.ops import everywhere
+from headwater.ops.everywhere import OtherNodes
 from headwater.ops.find import RawLog, Request, Requests
 from headwater.ops.known import AskSql
-from headwater.ops.look import Look
+from headwater.ops.look import ASK_S, LOOK, Look
 from headwater.ops.retried import Letter as Key
 
 LETTERS_MAX = 100
@@ -101,6 +103,30 @@ class Outgoing:
     """As the collect worker takes it (collect/again.py, Letter)."""
 
 
+@dataclass(frozen=True, slots=True)
+class EveryRequest:
+    """Requests in the raw logs of all nodes: each stands with the node that accepted it."""
+
+    own: Requests
+    nodes: OtherNodes
+
+    def of(self, writer: int, log: int, seq: int) -> Request | None:
+        """As Requests.of. Unavailable: its node does not answer."""
+        home = everywhere.home_text(writer)
+        if home == self.nodes.me:
+            return self.own.of(writer, log, seq)
+        asked = {"op": "request", "writer": writer, "log": log, "seq": seq}
+        _, data = self.nodes.ask(home, LOOK, asked, ASK_S)
+        return msgspec.json.decode(data, type=Request | None)
+
+
+def is_meant(one: Asked, letter: Mapping[str, Any]) -> bool:
+    """Whether a letter is the one that is asked for."""
+    writer, log, seq = one.origin.split("-")[:3] if one.origin.count("-") >= 2 else ("", "", "")
+    here = (letter["writer"], letter["log"], str(letter["seq"])) == (writer, log, seq)
+    return here and (one.destination is None or letter.get("destination") == one.destination)
+
+
 class Retrier:
     """Retries letters, one request at a time."""
 
@@ -108,6 +134,48 @@ class Retrier:
         self.look = look
         self.sql = sql
         self.lock = asyncio.Lock()
+
+    async def retry_everywhere(self, asking: Asking) -> list[Result]:
+        """Each letter at the node that holds it, which remembers what was retried; one result for each."""
+        nodes = self.look.nodes
+        if nodes is None or not 0 < len(asking.letters) <= LETTERS_MAX:
+            return await self.retry(asking)
+        holders, silent = await asyncio.to_thread(self.holders, asking.letters)
+        groups: dict[str, list[int]] = {}
+        results = [Result(one.origin) for one in asking.letters]
+        for number, holder in enumerate(holders):
+            if holder is None:
+                but = f" at the nodes that answer; {', '.join(silent)} did not" if silent else ""
+                results[number].now("not_found", f"there is no such dead letter{but}")
+            else:
+                groups.setdefault(holder, []).append(number)
+        for holder, numbers in groups.items():
+            part = msgspec.structs.replace(asking, letters=[asking.letters[number] for number in numbers])
+            told = await self.retry_at(holder, part)
+            for number, result in zip(numbers, told, strict=True):
+                results[number] = result
+        return results
+
+    def holders(self, letters: Sequence[Asked]) -> tuple[list[str | None], list[str]]:
+        """The node that holds each letter; and who did not answer."""
+        found, silent = self.look.dead_find([], [], [one.origin for one in letters])
+        return [next((x["node"] for x in found if is_meant(one, x)), None) for one in letters], silent
+
+    async def retry_at(self, holder: str, asking: Asking) -> list[Result]:
+        """The letters of one node. What it does not answer is uncertain: it may have sent them."""
+        nodes = self.look.nodes
+        if nodes is None or holder == nodes.me:
+            return await self.retry(asking)
+        request = {"op": "retry", "asking": msgspec.to_builtins(asking)}
+        wait_s = min(asking.wait_s, WAIT_S_MAX) + APPEND_S
+        try:
+            _, data = await asyncio.to_thread(nodes.ask, holder, LOOK, request, wait_s)
+        except Unavailable as error:
+            results = [Result(one.origin) for one in asking.letters]
+            for result in results:
+                result.now("uncertain", f"{nodes.name(holder)}, which holds it, gave no answer: {error}")
+            return results
+        return msgspec.json.decode(data, type=list[Result])
 
     async def retry(self, asking: Asking) -> list[Result]:
         """One result for each letter, in their order. Busy: another request is under way."""
@@ -131,8 +199,7 @@ class Retrier:
         self, asking: Asking, results: Sequence[Result]
     ) -> tuple[list[Outgoing], dict[str, list[Result]]]:
         """The letters that can go out, and those of destinations; the others have their result."""
-        raw = RawLog(self.look.disk, f"{self.look.data}/raw", self.look.secret)
-        requests = Requests(raw)
+        requests = self.requests()
         outgoing: list[Outgoing] = []
         refused: dict[str, list[Result]] = {}
         size = 0
@@ -145,7 +212,7 @@ class Retrier:
                 refused.setdefault(letter["destination"], []).append(result)
             elif "retried_at" in letter and not asking.again:
                 retried_before(letter, result)
-            elif (out := outgoing_of(letter, one, result, requests)) is not None:
+            elif (out := self.outgoing(letter, one, result, requests)) is not None:
                 size += len(out.body)
                 if size > BODIES_BYTES_MAX and outgoing:
                     result.now("busy", "too many bytes in one request; it was not sent")
@@ -153,11 +220,25 @@ class Retrier:
                     outgoing.append(out)
         return outgoing, refused
 
+    def requests(self) -> Requests | EveryRequest:
+        """Where the requests of events stand."""
+        own = Requests(RawLog(self.look.disk, f"{self.look.data}/raw", self.look.secret))
+        return own if self.look.nodes is None else EveryRequest(own, self.look.nodes)
+
+    def outgoing(
+        self, letter: dict[str, Any], one: Asked, result: Result, requests: Requests | EveryRequest
+    ) -> Outgoing | None:
+        """A letter as it goes out; None where it cannot, and its result says why."""
+        try:
+            return outgoing_of(letter, one, result, requests)
+        except Unavailable as error:
+            result.now("busy", f"not sent: the node that has its request does not answer: {error}")
+            return None
+
     def letter_of(self, one: Asked) -> dict[str, Any] | None:
         """The letter that is meant."""
         found = self.look.dead.find([], [], [one.origin])
-        fitting = [x for x in found if one.destination is None or x.get("destination") == one.destination]
-        return fitting[0] if fitting else None
+        return next((letter for letter in found if is_meant(one, letter)), None)
 
     # -- letters of destinations
 
@@ -255,7 +336,7 @@ class Retrier:
         rows = {name: await self.rows(name, results) for name in arrived}
         for result in results:
             seqs = set(range(seq_of(result) - result.events, seq_of(result)))
-            letters = await asyncio.to_thread(self.look.dead.find, [], places_of(result))
+            letters, _ = await asyncio.to_thread(self.look.dead_find, [], places_of(result))
             dead = {letter["seq"]: letter["reason"] for letter in letters if "destination" not in letter}
             held = {name: seqs & found for name, found in rows.items() if found is not None}
             settle(result, seqs, dead, held, waiting, late=late)
@@ -319,7 +400,9 @@ def retried_before(letter: Mapping[str, Any], result: Result) -> None:
         )
 
 
-def outgoing_of(letter: dict[str, Any], one: Asked, result: Result, requests: Requests) -> Outgoing | None:
+def outgoing_of(
+    letter: dict[str, Any], one: Asked, result: Result, requests: Requests | EveryRequest
+) -> Outgoing | None:
     """A letter as it goes out; None where another letter holds its bytes."""
     place = (letter["writer"], letter["log"], letter["seq"])
     request = requests.of(int(place[0], 16), int(place[1], 16), place[2])

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from headwater.kit import ask
 from headwater.kit.ask import short_path
 from headwater.kit.errors import Unavailable
-from headwater.ops import app
+from headwater.ops import app, cluster
 from headwater.ops.guard import Guard
-from headwater.ops.look import Look
+from headwater.ops.look import LOOK, Look
+from headwater.ops.peers import Peers
 from headwater.ops.settings import OpsSettings, host_and_port
 
 BACKLOG = 128
@@ -43,10 +45,15 @@ class OpsServer:
         self.admin_token = admin_token
         self.servers: list[Server] = []
         self.tasks: list[asyncio.Task[None]] = []
+        self.peers: ask.Server | None = None
 
     async def start(self) -> None:
         """Listen; returns when both answer. OSError as the machine gives it."""
-        application = app.make(self.look, self.settings, clustered=self.clustered)
+        paths = (*app.PATHS, *cluster.PATHS) if self.clustered else app.PATHS
+        routes = app.Routes(self.look, self.settings, paths)
+        application = app.make(self.look, self.settings, clustered=self.clustered, routes=routes)
+        if self.clustered:
+            self.peers = await ask.serve(f"{self.look.data}/run/{LOOK}.sock", Peers(self.look, routes).answer)
         host, _ = host_and_port("ops.listen", self.settings.listen)
         hosts = [host, *self.settings.hosts]
         outside = Guard(application, hosts, self.settings.token, trusted=False, admin_token=self.admin_token)
@@ -87,6 +94,8 @@ class OpsServer:
 
     async def stop(self) -> None:
         """Stop listening; answers under way get a moment."""
+        if self.peers is not None:
+            await self.peers.close(STOP_WAIT_S)
         for server in self.servers:
             server.should_exit = True
         if self.tasks:

@@ -5,10 +5,13 @@ On one node there is nobody else: ``ALONE``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from headwater.event.position import Vector, WriterId
+from headwater.event.position import Position, Vector, WriterId
+
+Stretch = tuple[Position, Position]
+"""From where on, and up to where."""
 
 
 class Sources(Protocol):
@@ -26,8 +29,8 @@ class Sources(Protocol):
         """The mirror is not needed any more."""
         ...
 
-    def reachable(self, writers: Iterable[WriterId]) -> bool:
-        """Whether the homes of all these writers can be read now."""
+    def reachable(self, needed: Mapping[WriterId, Stretch]) -> bool:
+        """Whether these stretches of writers' logs can be read now, from their homes or from copies."""
         ...
 
     def standby(self) -> list[str]:
@@ -51,7 +54,7 @@ class Alone:
     def close(self, name: str) -> None:
         pass
 
-    def reachable(self, writers: Iterable[WriterId]) -> bool:
+    def reachable(self, needed: Mapping[WriterId, Stretch]) -> bool:
         return True
 
     def standby(self) -> list[str]:

@@ -517,7 +517,9 @@ class ProcessWorker:
 
     def _reachable(self, vectors: Iterable[Vector], end: Vector) -> bool:
         """Whether all that lies between these vectors and their join can be read."""
-        return self.sources.reachable({w for v in vectors for w, at in end.items() if v[w] != at})
+        vectors = list(vectors)
+        first = {w: min(v[w] for v in vectors) for w in end}
+        return self.sources.reachable({w: (first[w], at) for w, at in end.items() if first[w] != at})
 
     def _group_again(self) -> None:
         """Groups that wait for events which nobody gives go on by themselves; those that can join, do."""

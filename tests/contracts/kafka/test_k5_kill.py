@@ -14,6 +14,7 @@ from headwater.kit.rng import SystemRng
 from tests.contracts.kafka.child import Child
 from tests.contracts.kafka.group import producer, stored, until
 from tests.rigs.kafka import Kafka
+from tests.thorough import often
 
 pytestmark = [pytest.mark.real("java", "kafka"), pytest.mark.slow]
 OPTIONS = {"heartbeat_s": 0.3, "session_timeout_s": 2.0, "batch_events_max": 50, "batch_age_s": 0.02}
@@ -48,11 +49,12 @@ async def next_life(child: Child) -> list[tuple[int, int]]:
 
 
 @pytest.mark.timeout(240)
-async def test_k5_killed_twenty_times_a_warehouse_with_its_position_has_each_event_once(kafka: Kafka) -> None:
+async def test_k5_killed_often_a_warehouse_with_its_position_has_each_event_once(kafka: Kafka) -> None:
+    """Twenty times in `make thorough`: each life costs a join of the group."""
     topic = kafka.topic(partitions=2)
     with Child(kafka.servers, topic, name="node-1", exact=True, **OPTIONS) as child:
         async with load(kafka, topic) as sent:
-            for _ in range(20):
+            for _ in range(often(6, 20)):
                 before = len(child.seen())
                 await until(lambda before=before: len(child.seen()) > before, "events after a start")
                 await asyncio.sleep(SystemRng().below(300) / 1000)
@@ -69,7 +71,7 @@ async def test_k5_killed_every_offset_is_seen_and_repeats_are_those_since_the_la
     repeats = 0
     with Child(kafka.servers, topic, name="node-1", commit_interval_s=0.5, **OPTIONS) as child:
         async with load(kafka, topic) as sent:
-            for _ in range(5):
+            for _ in range(often(2, 5)):
                 await next_life(child)
                 await asyncio.sleep(0.6 + SystemRng().below(400) / 1000)
                 child.kill()

@@ -33,6 +33,7 @@ class Picky(Notes):
 
 
 async def test_k6_bad_events_go_to_the_dead_letter_topic_and_all_others_go_on_in_order(kafka: Kafka) -> None:
+    """R6."""
     topic = kafka.topic()
     dead = kafka.topic("dead")
     sink = Picky(b"3", b"77")

@@ -50,6 +50,7 @@ def moved(one: Shares, other: Shares) -> set[int]:
 
 @given(clusters(), SIZES)
 def test_everybody_gets_the_quota(members: dict[str, Member], partitions: int) -> None:
+    """H5."""
     check(assign(fresh(partitions), members), members)
 
 
@@ -80,6 +81,7 @@ def test_a_leave_moves_only_what_the_leaver_had(
 def test_a_join_moves_the_quota_of_the_joiner_to_it_and_nothing_else(
     members: dict[str, Member], partitions: int, data: st.DataObject
 ) -> None:
+    """H5."""
     joiner = data.draw(st.sampled_from(sorted(members)))
     equal = {node: member(1, one.zone) for node, one in members.items()}
     before = assign(fresh(partitions), {node: one for node, one in equal.items() if node != joiner})
@@ -94,6 +96,7 @@ def test_a_join_moves_the_quota_of_the_joiner_to_it_and_nothing_else(
 def test_joins_and_leaves_in_any_order_with_any_weights_keep_the_quotas(
     members: dict[str, Member], partitions: int, data: st.DataObject
 ) -> None:
+    """H5."""
     shares, present = fresh(partitions), dict(members)
     for _ in range(data.draw(st.integers(1, 6))):
         node = data.draw(st.sampled_from(sorted(members)))
@@ -110,6 +113,7 @@ def test_joins_and_leaves_in_any_order_with_any_weights_keep_the_quotas(
 def test_what_drains_or_weighs_nothing_owns_nothing(
     members: dict[str, Member], partitions: int, data: st.DataObject
 ) -> None:
+    """H8."""
     before = assign(fresh(partitions), members)
     node = data.draw(st.sampled_from(sorted(members)))
     for idle in (member(3, state="draining"), member(0)):

@@ -91,6 +91,7 @@ async def test_a_record_that_the_store_forgot_is_written_again() -> None:
 
 
 async def test_the_lease_counts_from_before_the_call_and_goes_to_one() -> None:
+    """M2, M3."""
     world = World()
     for at in (world.a, world.b):
         at.meeting.ask_lease(Holder(at.node, 1))
@@ -128,6 +129,7 @@ async def test_a_new_incarnation_gets_a_lease_of_its_own(drops: bool) -> None:
 
 
 async def test_while_the_store_is_down_nothing_is_said_and_all_of_it_is_done_afterwards() -> None:
+    """M5."""
     world = World()
     world.board.down = True
     world.a.meeting.publish(record(A))
@@ -143,6 +145,7 @@ async def test_while_the_store_is_down_nothing_is_said_and_all_of_it_is_done_aft
 
 
 async def test_what_is_no_record_and_no_table_is_counted_and_passed_over() -> None:
+    """S3."""
     world = World()
     await world.a.store.put_node(A, b"nonsense", 10.0)
     await world.a.store.put_node(B, table.encode(record(A)), 10.0)

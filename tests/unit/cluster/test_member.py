@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from headwater.cluster.actions import Keep, Kept, Send
 from headwater.cluster.member import Member, counted, read_kept, table_path
-from headwater.cluster.messages import Heartbeat, Message, WantTable
+from headwater.cluster.messages import Heartbeat, Message, WantTable, encode
 from headwater.cluster.settings import ClusterSettings, advertised
 from headwater.cluster.table import NO_TABLE, NodeRecord
 from headwater.kit.clock import SystemClock
@@ -89,6 +90,7 @@ async def test_heartbeats_do_not_wait_for_the_disk_and_what_rests_on_it_does(tmp
 
 
 async def test_a_node_alone_is_a_cluster_of_one_and_says_so(tmp_path: Path) -> None:
+    """M7."""
     async with member_on(tmp_path, SystemDisk()) as (member, _):
         member.core.started_ns -= 10**10
         member.tick()
@@ -118,6 +120,20 @@ async def test_a_node_drains_and_comes_back_by_its_name_or_id(tmp_path: Path) ->
         assert member.core.draining
         assert member.order({"op": "drain", "node": A, "back": True})["draining"] is False
         assert not member.core.draining
+
+
+async def test_s3_a_message_that_cannot_be_understood_is_counted_and_the_next_one_heard(
+    tmp_path: Path,
+) -> None:
+    async with member_on(tmp_path, SystemDisk()) as (member, _):
+        heard: list[Message] = []
+        member.links.heard = lambda node, message: heard.append(message)
+        said = WantTable(than=NO_TABLE.order)
+        for data in (b"poison", msgspec.msgpack.encode({"type": "of a newer node"}), encode(said)):
+            member.links.take(B, memoryview(data))
+        assert heard == [said]
+        counted = {name: value for name, _, value in member.links.counters}
+        assert counted == {"headwater_cluster_bad_messages_total": 2}
 
 
 def test_what_cannot_be_read_is_as_if_it_were_not_there(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_nobody_speaks_for_another() -> None:
 
 
 def test_a_copied_data_folder_is_refused_while_the_first_one_lives() -> None:
+    """M4, J6."""
     membership = node(kept=table(A, B))
     membership.received(B, beat(B, incarnation=100), SECOND)
     (bye,) = sent(membership.received(B, beat(B, incarnation=900, address="copy:1"), 2 * SECOND), Bye)
@@ -122,6 +123,7 @@ def test_a_copied_data_folder_is_refused_while_the_first_one_lives() -> None:
 
 
 def test_of_one_address_the_newer_incarnation_wins_and_the_older_is_told() -> None:
+    """M4."""
     membership = node(kept=table(A, B))
     membership.received(B, beat(B, incarnation=100), 1)
     membership.received(B, beat(B, incarnation=101), 2)
@@ -168,6 +170,7 @@ def test_an_evicted_node_goes_on_as_another_incarnation() -> None:
 
 
 def test_a_node_that_stood_still_believes_nothing_that_it_knew() -> None:
+    """INV-OWN-2; M2, H2."""
     membership = node(kept=table(A, B))
     membership.received(B, beat(B, table(A, B)), 1)
     membership.lease(100 * SECOND)
@@ -178,6 +181,7 @@ def test_a_node_that_stood_still_believes_nothing_that_it_knew() -> None:
 
 
 def test_time_asleep_is_nobodys_silence() -> None:
+    """M2."""
     membership = node(kept=table(A, B))
     ticked(membership, 0, H)
     membership.received(B, beat(B, table(A, B)), H)
@@ -203,6 +207,7 @@ def test_answers_that_nobody_asked_for_are_not_kept() -> None:
 
 
 def test_a_lease_alone_lets_nobody_decide() -> None:
+    """M3."""
     membership = node(kept=table(A, B, C))
     membership.store_said(None, {}, 0)
     membership.lease(1000 * SECOND)
@@ -247,6 +252,7 @@ def test_an_epoch_that_nobody_can_have_reached_is_not_believed() -> None:
 
 
 def test_a_node_of_an_older_version_is_refused_with_the_reason() -> None:
+    """KR2."""
     membership = node(kept=msgspec.structs.replace(table(A), enabled_version=2))
     membership.store_said(None, {}, 0)
     membership.lease(1000 * SECOND)
@@ -257,6 +263,7 @@ def test_a_node_of_an_older_version_is_refused_with_the_reason() -> None:
 
 
 def test_the_version_rises_only_when_all_members_have_it() -> None:
+    """KR2."""
     membership = node()
     membership.me = msgspec.structs.replace(membership.me, protocol=2)
     membership.store_said(None, {}, 0)

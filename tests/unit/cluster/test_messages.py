@@ -55,6 +55,7 @@ def test_a_wrong_message_is_refused_with_the_name_of_the_field(raw: dict, named:
 
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused(data: bytes) -> None:
+    """S3."""
     with pytest.raises(Rejected):
         messages.decode(data)
 

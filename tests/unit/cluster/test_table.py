@@ -29,6 +29,7 @@ def made(**changes: Any) -> Table:
 
 
 def test_a_table_comes_back_from_its_bytes() -> None:
+    """M1."""
     assert table.decode(table.encode(made()), Table) == made()
     assert table.decode(table.encode(NO_TABLE), Table) == NO_TABLE
 
@@ -71,6 +72,7 @@ def test_inv_clu_1_tables_are_totally_ordered() -> None:
     ],
 )
 def test_a_wrong_table_is_refused_with_the_name_of_the_field(field: str, value: object) -> None:
+    """M1."""
     raw = msgspec.msgpack.decode(table.encode(made()))
     raw["members" if field in ("incarnation", "weight", "state") else field] = value
     with pytest.raises(Rejected, match=field):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import h11
 import msgspec
 
+from headwater.collect.copied import Promise
 from headwater.collect.door import Door, Waiter
 from headwater.collect.keys import KeyTable
 from headwater.collect.protocol import Connection
@@ -53,7 +54,7 @@ class MemoryLog:
     def __init__(self, door: Door) -> None:
         self.door = door
         self.records: list[Record] = []
-        self.waiting: list[Waiter] = []
+        self.waiting: list[Waiter | Promise] = []
         self.seq = 0
         self.pending_bytes, self.pending_bytes_half = 0, 1 << 20
         self.busy: HeadwaterError | None = None
@@ -73,7 +74,7 @@ class MemoryLog:
         refused: Sequence[int] = (),
         slot: int = NO_SLOT,
         flags: int = 0,
-        waiter: Waiter | None = None,
+        waiter: Waiter | Promise | None = None,
     ) -> int:
         assert type(body) is bytes and len(address) == 16
         assert int.from_bytes(head[:4], "little") == len(head) - 4

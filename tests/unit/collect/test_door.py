@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from headwater.collect.settings import KeySettings
+from headwater.config.control import HELD_TOO_FEW, NOT_HELD, Held
 from headwater.event.position import Receipt
 from headwater.event.record import ADDRESS_NONE, DEAD, SINGLE
 from headwater.event.record import MEMORY as MEMORY_FLAG
@@ -545,6 +546,24 @@ def test_ping_says_when_the_node_drains(bench: Bench) -> None:
     answer = bench.ask(get("/ping"))
     assert (answer.status, answer.headers["connection"]) == (503, "close")
     assert bench.ask(post()).status == 200  # still served
+
+
+def test_ready_fails_also_while_events_are_refused(bench: Bench) -> None:
+    """A balancer that asks it goes elsewhere at once, and sees why; /ping stays, so connections may."""
+    assert bench.ask(get("/ready")).json == {"ok": True}
+    bench.door.hold(Held(HELD_TOO_FEW, 1, 2))
+    answer = bench.ask(get("/ready"))
+    assert (answer.status, answer.json["error"]) == (
+        503,
+        "not_enough_nodes",
+    ) and "retry-after" in answer.headers
+    assert bench.ask(get("/ping")).status == 200
+    bench.door.hold(NOT_HELD)
+    bench.log.busy = Busy("no room in the log", code="log_full")
+    assert bench.ask(get("/ready")).json["error"] == "log_full"
+    bench.log.busy = None
+    bench.door.leaving = True
+    assert bench.ask(get("/ready")).json["error"] == "draining"
 
 
 def test_stopped_door_takes_nothing(bench: Bench) -> None:

@@ -35,6 +35,17 @@ def test_every_metric_and_happening_stands_in_the_page():
     for told in metrics.TOLD.values():
         assert all(name in metrics.HELP and f"`{name}`" in page for name in told.values())
     assert "`role_ended` | warning | `role`, `exit_code`, `again_in_s`" in page
+    assert "| `kafka_dead_letter` |" in page
+
+
+def test_every_counter_that_the_code_counts_has_its_meaning_in_the_page():
+    counted = {
+        name
+        for path in (ROOT / "src").rglob("*.py")
+        for name in re.findall(r"counters\.(?:add|set)\(\s*\"(\w+)\"", path.read_text())
+    }
+    assert len(counted) >= 5
+    assert counted <= metrics.HELP.keys()
 
 
 def test_the_unit_leaves_more_time_than_the_defaults_take():

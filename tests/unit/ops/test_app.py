@@ -38,6 +38,9 @@ class NoLetters:
     def find(self, message_ids, places, origins=()):
         return []
 
+    def page(self, wanted, at):
+        return [], None
+
 
 class Node:
     """A data folder of a running node, without processes."""

@@ -97,6 +97,7 @@ ORDERS = [("/cluster/drain", {"node": "b"}), ("/cluster/evict", {"node": "b"}), 
 
 @pytest.mark.parametrize(("path", "body"), ORDERS)
 async def test_orders_need_the_admin_token_and_no_other(tmp_path, path, body):
+    """T2."""
     node = Node(tmp_path, clustered=True, token=TOKEN, admin_token=ADMIN)
     node.say("member-0", status=page())
     asked = []

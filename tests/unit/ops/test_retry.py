@@ -65,6 +65,7 @@ class Node:
         look = SimpleNamespace(
             disk=SystemDisk(), clock=SystemClock(), secret=Secret(1), dead=self.letters, data=self.data,
             parts=lambda: SimpleNamespace(roles=["collect-0", "collect-1", "process-0"]), where=self.where,
+            dead_find=lambda *asked: (self.letters.find(*asked), []), nodes=None,
         )  # fmt: skip
         self.retrier = Retrier(cast(Any, look), self.sql)
 

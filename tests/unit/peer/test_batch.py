@@ -32,6 +32,7 @@ def test_a_count_that_lies_takes_no_memory():
 
 
 def test_a_batch_is_full_at_512_events_or_256_kib():
+    """C8."""
     many, large = Batch(), Batch()
     assert [many.add(b"x") for _ in range(512)].index(True) == 511
     assert [large.add(bytes(1024)) for _ in range(256)].index(True) == 255
@@ -40,6 +41,7 @@ def test_a_batch_is_full_at_512_events_or_256_kib():
 
 
 def test_an_event_that_no_frame_can_hold_is_refused_and_the_largest_one_is_not():
+    """C8."""
     waiting = Batch()
     with pytest.raises(Rejected) as caught:
         waiting.add(bytes(batch.EVENT_BYTES_MAX + 1))

@@ -66,6 +66,8 @@ def test_many_senders_on_one_connection_mix_no_frames(run):
 
 
 def test_a_peer_that_does_not_read_holds_its_sender_with_bounded_memory(run):
+    """C7."""
+
     async def main():
         release = asyncio.Event()
 
@@ -196,6 +198,8 @@ def test_an_authenticated_peer_that_sends_no_frames_is_refused(run):
 
 
 def test_an_unknown_kind_is_received_and_counted_as_ignored(run):
+    """C9, S3."""
+
     async def main():
         there = identity("a")
 

@@ -99,6 +99,7 @@ async def test_what_never_fits_is_refused_and_the_end_wakes_all():
 
 
 def test_more_than_was_granted_is_refused_and_counts_for_nothing():
+    """C7."""
     granting = Granting(10, 100)
     granting.receive(10, 10)
     for events, size in ((1, 0), (0, 91), (-1, 0)):

@@ -24,6 +24,7 @@ def encoded(messages):
 
 
 def test_the_bytes_of_a_frame_are_as_written_down():
+    """C9."""
     assert frames.encode(Kind.DATA, {"a": 1}, b"bo", b"dy") == bytes.fromhex(
         "0000000e01040000000481a16101626f6479"
     )
@@ -86,6 +87,7 @@ def test_the_largest_frame_passes_and_a_larger_one_is_not_sent():
     ],
 )
 def test_what_is_no_frame_is_refused_before_anything_is_kept_for_it(data, code):
+    """C9."""
     assembler = Assembler()
     with pytest.raises(Rejected) as caught:
         assemble(assembler, data)
@@ -94,6 +96,7 @@ def test_what_is_no_frame_is_refused_before_anything_is_kept_for_it(data, code):
 
 
 def test_a_kind_that_nobody_knows_is_handed_on():
+    """C9."""
     assert assemble(Assembler(), frames.encode(251, {"new": True}, b"?")) == [(251, {"new": True}, b"?")]
     assert frames.kind_name(251) == "kind 251"
     assert frames.kind_name(4) == "DATA"
@@ -101,6 +104,7 @@ def test_a_kind_that_nobody_knows_is_handed_on():
 
 @given(st.binary(max_size=5000), st.integers(1, 5000))
 def test_random_bytes_never_crash_and_never_take_much(data, piece):
+    """C9."""
     assembler = Assembler(4096, 4096)
     try:
         assemble(assembler, data, piece)
@@ -111,6 +115,7 @@ def test_random_bytes_never_crash_and_never_take_much(data, piece):
 
 @given(MESSAGES, st.data())
 def test_frames_with_changed_bytes_never_crash(messages, drawn):
+    """C9."""
     data = bytearray(encoded(messages))
     for _ in range(drawn.draw(st.integers(1, 4))):
         if data:
@@ -136,6 +141,7 @@ def test_frames_with_changed_bytes_never_crash(messages, drawn):
     ],
 )
 def test_a_header_that_lies_is_refused_and_takes_nothing(header):
+    """C9."""
     tracemalloc.start()
     try:
         with pytest.raises(Rejected) as caught:

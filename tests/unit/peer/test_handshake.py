@@ -38,6 +38,7 @@ async def refused_dial(address, whom, **more):
     ],
 )
 async def test_who_does_not_belong_here_is_refused_with_the_reason_on_both_sides(reason, fields):
+    """C9, J6."""
     here, there = identity("a"), changed(identity("b"), **fields)
     served: list = []
     async with listening(here, served.append) as listener:
@@ -49,6 +50,7 @@ async def test_who_does_not_belong_here_is_refused_with_the_reason_on_both_sides
 
 
 async def test_protocols_that_overlap_agree_on_the_newest_of_both():
+    """KR2."""
     async with (
         listening(changed(identity("a"), protocol=(1, 3))) as listener,
         dialled(listener.address, changed(identity("b"), protocol=(2, 7))) as peer,
@@ -348,6 +350,7 @@ async def test_nodes_do_not_count_as_strangers(monkeypatch):
 
 
 async def test_strangers_together_make_a_node_keep_less_than_4_mib():
+    """C9."""
     async with listening(identity("a")) as listener, contextlib.AsyncExitStack() as strangers:
         host, port = listener.address.split(":")
         tracemalloc.start()
@@ -375,6 +378,8 @@ HELLOS = st.builds(frames.encode, st.just(Kind.HELLO), st.dictionaries(st.sample
 
 @given(st.binary(max_size=300) | HELLOS)
 def test_random_first_words_are_refused_and_never_crash(said):
+    """C9."""
+
     async def main():
         link, transport = fake_link(trusted=False)
         feed(link, said)

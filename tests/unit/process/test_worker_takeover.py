@@ -89,6 +89,7 @@ def names(paths: Iterator[str]) -> list[bool]:
 def test_events_that_the_standby_has_seen_are_known_and_later_ones_are_run_again(
     owner: Node, other: Node
 ) -> None:
+    """H7, INV-OWN-1: the base is older than where the dead owner stood."""
     worker = owner.processor()
     owner.accept(*(event(n) for n in range(20)))
     drain(worker)
@@ -105,6 +106,7 @@ def test_events_that_the_standby_has_seen_are_known_and_later_ones_are_run_again
 def test_ids_that_were_saved_ahead_of_the_fold_make_no_duplicates_after_a_takeover(
     owner: Node, other: Node
 ) -> None:
+    """H7."""
     worker = owner.processor()
     owner.accept(event(1))
     drain(worker)
@@ -162,6 +164,7 @@ def test_a_partition_that_comes_back_at_a_lower_vector_takes_no_ids_from_above_i
 
 
 def test_a_standby_folder_that_is_spoilt_is_told_and_hinders_nobody(owner: Node, other: Node) -> None:
+    """H7, INV-OWN-1."""
     worker = owner.processor()
     owner.accept(*(event(n) for n in range(5)))
     drain(worker)

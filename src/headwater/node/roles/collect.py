@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from headwater.cluster.settings import ClusterSettings
 from headwater.collect.again import Again
+from headwater.collect.copied import Copied
 from headwater.collect.keys import KeyTable
 from headwater.collect.worker import CollectWorker
 from headwater.kit import ask
+from headwater.kit.bell import Bell, Ringer
+from headwater.kit.disk import Cell
 from headwater.kit.errors import Unavailable
 from headwater.kit.threads import Thread
+from headwater.lane import copies_told
 from headwater.log.write import BlockWriter
 from headwater.node import salt
 from headwater.node.context import Context
@@ -70,6 +76,10 @@ class CollectRole:
             allowed=room.take,
             ahead=SEGMENTS_AHEAD,
         )
+        self.ringer: Ringer | None = None
+        self.bell: Bell | None = None
+        self.cells: list[Cell] = []
+        self.copied = self.copies(context.settings.cluster)
         self.keys = self.keys_of(context.settings, None)
         self.worker = CollectWorker(
             context.settings.collect,
@@ -80,6 +90,26 @@ class CollectRole:
             clock=context.clock,
             publish=self.tell,
             salt=salt.salt_bytes(context.disk, context.data),
+            copied=self.copied,
+        )
+
+    def copies(self, cluster: ClusterSettings | None) -> Copied | None:
+        """What the lane process tells of this log's copies; None on a node that is alone."""
+        if cluster is None:
+            return None
+        context, run = self.context, self.context.path("run")
+        context.disk.mkdir(copies_told.folder(run))
+        seq = context.disk.cell(copies_told.cell(run, context.log_id), write=True)
+        others = context.disk.cell(copies_told.others(run), write=True)
+        self.cells = [seq, others]
+        self.ringer = Ringer(copies_told.home_bell(run))
+        return Copied(
+            seq,
+            others,
+            self.ringer.ring,
+            context.clock.boot_ns,
+            copies=cluster.copies,
+            timeout_s=cluster.copies_timeout_s,
         )
 
     def keys_of(self, settings: Settings, before: KeyTable | None) -> KeyTable:
@@ -98,6 +128,9 @@ class CollectRole:
         while segments.preparing and not segments.ready:  # nobody is turned away because the door was quicker
             await self.context.clock.sleep(0.01)
         await self.worker.start()
+        if self.copied is not None:
+            path = copies_told.collect_bell(self.context.path("run"), self.context.number)
+            self.bell = Bell(path, asyncio.get_running_loop(), self.copied.look)
         again = Again(
             self.context.settings.collect, self.worker.door, self.worker.group, self.context.clock.boot_ns
         )
@@ -121,6 +154,12 @@ class CollectRole:
     async def stop(self) -> None:
         self.committing.close()
         self.preparing.close()
+        if self.bell is not None:
+            self.bell.close()
+        if self.ringer is not None:
+            self.ringer.close()
+        for cell in self.cells:
+            cell.close()
 
     def reasons(self) -> list[str]:
         segments = self.blocks.segments

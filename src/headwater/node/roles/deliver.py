@@ -26,6 +26,7 @@ from headwater.log import moment
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
+from headwater.node.nodes import Nodes
 from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.replaying import NodeRaw
 from headwater.node.settings import Settings
@@ -96,14 +97,23 @@ class DeliverRole:
 
     def destination(self, mirrors: Mirrors) -> Destination:
         """What is delivered to: here, or on the one node that holds its file."""
-        context = self.context
-        if not self.ownership.alone and isinstance(self.settings, DuckDbSettings):
-            holder = mirrors.holder(self.settings.node)
-            if holder != context.node.folder_id:
-                return RemoteDestination(
-                    lambda request, body: mirrors.call(holder, f"deliver-{context.instance}", request, body)
-                )
+        context, settings = self.context, self.settings
+        if isinstance(settings, DuckDbSettings) and not self.holds(settings, mirrors):
+            # Who holds it is asked at each call: a node that is named may not have been heard of yet.
+            return RemoteDestination(
+                lambda request, body: mirrors.call(
+                    mirrors.holder(settings.node), f"deliver-{context.instance}", request, body
+                ),
+                settings.node or Nodes(context, self.ownership).name(mirrors.holder("")),
+            )
         return registry.make(self.settings, registry.Place(context.data, self.folder, context.clock))
+
+    def holds(self, settings: DuckDbSettings, mirrors: Mirrors) -> bool:
+        """Whether the file is here. Unavailable: that is not known yet."""
+        cluster, me = self.context.settings.cluster, self.context.node.folder_id
+        if cluster is None or settings.node in (cluster.node_name, me):
+            return True
+        return not settings.node and mirrors.holder("") == me
 
     async def start(self) -> None:
         memory.settle(KEEP_FREED_BYTES)
@@ -219,7 +229,7 @@ def ready_opener(context: Context, processor: int) -> Callable[[Position], Ready
 
 def reaching(mirrors: Mirrors, origin: Vector, until: Vector) -> Vector:
     """``until``, without what only nodes have that cannot be asked now: the others go on, those events wait."""
-    lost = {w for w, at in until.items() if origin[w] != at and not mirrors.reachable([w])}
+    lost = {w for w, at in until.items() if origin[w] != at and not mirrors.reachable({w: (origin[w], at)})}
     if not lost:
         return until
     return Vector({w: origin[w] if w in lost else at for w, at in until.items()}, until.clock)

@@ -2,9 +2,9 @@
 logs for its own processors and deliverers (docs/decisions/0007-cluster.md).
 
 What a connection is for is said by its first frame. On the unix socket ``run/lane.sock``: ``open``, ``status``,
-``trim`` and ``close`` of streams (lane/mirror), ``call`` and ``everywhere`` (node/everywhere). Each second it says to
-every home what is still needed of its log, and reports what it heard itself under ``needs``, so that the supervisor
-gives back nothing that anybody may ask for (node/needs).
+``trim`` and ``close`` of streams (lane/mirror), ``call``, ``everywhere`` and ``ask_all`` (node/everywhere). Each
+second it says to every home what is still needed of its log, and reports what it heard itself under ``needs``, so
+that the supervisor gives back nothing that anybody may ask for (node/needs).
 """
 
 from __future__ import annotations
@@ -14,26 +14,34 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from headwater.cluster.settings import ClusterSettings, secret_of
 from headwater.cluster.table import View
 from headwater.cluster.view import ViewReader, view_path
 from headwater.config.report import read_reports
-from headwater.event.position import Vector
+from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import Broken, Misconfigured, Rejected, Unavailable
 from headwater.kit.tasks import Group
 from headwater.lane import calls, progress
 from headwater.lane.calls import Caller
+from headwater.lane.copies import Copies
+from headwater.lane.copies_held import Held
+from headwater.lane.copies_read import Directory
 from headwater.lane.home import Home, RawLog
+from headwater.lane.lag import Lag, Lags, RawEnds
 from headwater.lane.mirror import Mirrors, Place
 from headwater.lane.wire import Moment, Progress
 from headwater.log.cut import home_of
 from headwater.node import needs, rawkeeper
+from headwater.node.advisories import Advisor
 from headwater.node.context import Context
 from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
 from headwater.node.settings import Settings, secret_reader
 from headwater.node.standby.both import Both
+from headwater.ops import everywhere, standing
 from headwater.peer import connection as peers
 from headwater.peer.connection import Connection, Frame, Kind, Listener
 from headwater.peer.identity import Identity, Tls
@@ -61,18 +69,37 @@ class LaneRole:
         self.views = ViewReader(context.disk, view_path(context.data))
         self.view: View | None = None
         self.looked_ns = self.said_ns = 0
-        self.heard = progress.Heard()
+        self.heard = progress.Heard(context.clock.boot_ns)
         self.said: Progress | None = None
+        self.processed: standing.Vectors = {}
+        """Of own partitions, as the processors said last."""
         self.both = Both(context, self.trouble, ViewReader(context.disk, view_path(context.data)), self.dial)
-        raw = RawLog(context.disk, context.path("raw"), context.secret, context.node.partitions)
-        self.home = Home(raw, self.now, context.clock, self.trouble)
+        self.raw = RawLog(context.disk, context.path("raw"), context.secret, context.node.partitions)
+        self.held = Held(
+            context.disk,
+            context.path("copies"),
+            context.secret,
+            context.clock,
+            self.trouble,
+            bytes_max=self.cluster.copies_bytes_max,
+            reserve_bytes=context.settings.reserve_bytes,
+        )
+        self.directory = Directory(
+            self.me, self.held, context.node.partitions, self.away, self.dial, context.clock
+        )
+        self.copies: Copies | None = None
+        self.home = Home(self.raw, self.now, context.clock, self.trouble, self.directory.stream)
         self.firsts: dict[int, First] = {
             Kind.OPEN: self.home.serve,
             Kind.PROGRESS: self.heard.serve,
             Kind.STATE: self.both.serve,
             Kind.CALL: self.serve_calls,
+            Kind.COPY: self.held.serve,
         }
-        self.here = Here(context)
+        self.lags = Lags()
+        self.ends = RawEnds(context.disk, context.path("raw"))
+        self.advisor = Advisor(context, self.cluster, self.me, self.name_of)
+        self.here = Here(context, self.lag_rows, self.directory.told)
         self.caller = Caller(self.dial)
         self.everywhere = Everywhere(self.caller, lambda: self.view, self.me)
         self.group = Group("lane", self.trouble)
@@ -82,6 +109,7 @@ class LaneRole:
             self.dial,
             self.group.start,
             self.cluster.mirror_bytes_max,
+            self.directory.source,
         )
         self.entered = asyncio.Event()
         self.running: asyncio.Task[None] | None = None
@@ -94,10 +122,23 @@ class LaneRole:
     async def start(self) -> None:
         self.running = asyncio.get_running_loop().create_task(self.run())
         await self.entered.wait()
+        self.copies = Copies(
+            self.raw,
+            self.context.path("run"),
+            self.now,
+            self.context.clock,
+            self.dial,
+            self.group.start,
+            self.trouble,
+            count=self.cluster.copies - 1,
+        )
         self.look()
         self.listener = await peers.listen(self.cluster.lane, self.identity, self.serve)
         self.asked = await ask.serve(self.context.path("run", "lane.sock"), self.answer)
         self.group.start("standby", self.both.run())
+        if self.advisor.webhook is not None:
+            self.group.start("advisories", self.advisor.webhook.run())
+        self.group.start("copies elsewhere", self.ask_for_copies())
 
     async def run(self) -> None:
         """The tasks of this role, until cancelled."""
@@ -115,6 +156,17 @@ class LaneRole:
         self.context.happenings.emit(LaneTrouble(task=f"{owner}: {name}", reason=str(error)))
 
     # -- other nodes
+
+    def away(self, node: str) -> bool:
+        """Whether a node is not heard of; not while nothing is known."""
+        return self.view is not None and node not in self.view.alive
+
+    async def ask_for_copies(self) -> None:
+        """Ask the others, each second, of which homes that are away they have copies."""
+        while True:
+            answers = await self.everywhere.ask(everywhere.COPIES)
+            self.directory.learn(answers["parts"])
+            await self.context.clock.sleep(SAY_S)
 
     async def dial(self, node: str) -> Connection:
         """A connection with the lane of a node."""
@@ -150,6 +202,11 @@ class LaneRole:
             return await self.caller.call(node, socket, request.get("request", {}), request.get("body", b""))
         if operation == "everywhere":
             return await self.everywhere.ask(str(request.get("part"))), b""
+        if operation == "ask_all":
+            asked = request.get("request", {})
+            return await self.everywhere.ask_all(str(request.get("socket")), asked, calls.wait_of(asked))
+        if operation == "reachable":
+            return {"reachable": self.directory.reachable(stretches(request))}, b""
         if operation == "open":
             return {"path": await self.open(name, request)}, b""
         if operation == "status":
@@ -163,7 +220,7 @@ class LaneRole:
         raise Rejected(
             f"not an operation of the lane: {operation!r}",
             code="lane_request",
-            help="expected open, status, trim, close, call or everywhere",
+            help="expected open, status, trim, close, reachable, call, everywhere or ask_all",
         )
 
     async def open(self, name: str, request: Mapping[str, Any]) -> str:
@@ -191,9 +248,12 @@ class LaneRole:
         if now_ns - self.looked_ns >= LOOK_S * 1e9:
             self.looked_ns = now_ns
             self.look()
+            self.look_behind(now_ns)
         if now_ns - self.said_ns >= SAY_S * 1e9:
             self.said_ns = now_ns
             self.said = self.needed()
+            self.lags.note(now_ns, await asyncio.to_thread(self.ends.look))
+            self.keep_copies()
             for name in [name for name, pid in self.readers.items() if pid and not is_running(pid)]:
                 await self.close(name)
 
@@ -206,12 +266,27 @@ class LaneRole:
         if self.view is None:
             return
         nodes = {*self.view.table.members, *self.view.alive} - {self.me}
-        self.mirrors.know(nodes)
+        self.mirrors.know(nodes | self.directory.homes())
         for node in sorted(nodes - self.saying.keys()):
             work = progress.say_forever(node, self.dial, self.context.clock, lambda: self.said)
             self.saying[node] = self.group.start(f"progress to {node}", work)
         for node in self.saying.keys() - nodes:
             self.saying.pop(node).cancel()
+
+    def safe(self) -> Vector:
+        """Below what nobody will ask for again, of any home; EMPTY while that is not known."""
+        by_node = dict(self.heard.by_node)
+        if self.said is not None:
+            by_node[self.me] = self.said
+        return needs.safe(self.view, by_node)[0]
+
+    def keep_copies(self) -> None:
+        """Have holders for the own log, if any key wants copies; give back what nobody needs of others' copies."""
+        if self.view is None or self.copies is None:
+            return
+        safe = self.safe()
+        self.copies.look(self.view, safe, wanted=wants_copies(self.context.settings))
+        self.held.retire(safe, self.view.table.members.keys() | self.view.alive.keys())
 
     def needed(self) -> Progress | None:
         """What this node says of its partitions; None before there is a table."""
@@ -224,14 +299,78 @@ class LaneRole:
         expendable = rawkeeper.expendable(settings, reports)
         kept = [name for name in settings.destinations if name not in expendable]
         standby = self.both.needed()
-        return needs.said(
+        said = needs.said(
             view.table.epoch,
             needs.own(reports, owned, settings.destinations, standby),
             needs.own(reports, owned, kept, standby),
         )
+        self.processed = {p: at for p, at in standing.processed(reports).vectors.items() if p in set(owned)}
+        at = standing.least(self.processed).encode().hex() if len(self.processed) == len(owned) > 0 else ""
+        return msgspec.structs.replace(said, at=at, share=self.mirrors.full())
+
+    def look_behind(self, now_ns: int) -> None:
+        """Which owners are slow, and which are prompt again."""
+        owners = {node for node in self.view.table.owner if node} if self.view is not None else set()
+        for node in self.lags.keep(owners):
+            self.advisor.tell(node, "resumed", Lag(0, 0.0, 0.0, slow=False))
+        own = {self.me: self.said} if self.said is not None else {}
+        for node, said in {**self.heard.by_node, **own}.items():
+            if node in owners and said.at:
+                heard_ns = self.heard.heard_ns.get(node, now_ns)
+                self.lags.hear(node, Vector.decode(bytes.fromhex(said.at)), said.share, heard_ns)
+        for node, action, lag in self.lags.look(now_ns):
+            self.advisor.tell(node, action, lag)
+
+    def lag_rows(self) -> list[dict[str, Any]]:
+        """How far each owner is behind this node's log."""
+        now_ns = self.context.clock.boot_ns()
+        rows = []
+        for node in sorted(self.lags.owners):
+            lag = self.lags.of(node, now_ns)
+            rows.append(
+                {
+                    "home": self.me,
+                    "home_name": self.cluster.node_name,
+                    "owner": node,
+                    "owner_name": self.name_of(node),
+                    "partitions": len(self.view.table.owned_by(node)) if self.view is not None else 0,
+                    "events": lag.events,
+                    "age_s": round(lag.age_s, 1),
+                    "mirror_share": round(lag.share, 3),
+                    "slow": lag.slow,
+                }
+            )
+        return rows
+
+    def name_of(self, node: str) -> str:
+        """As people know a node."""
+        record = self.view.alive.get(node) if self.view is not None else None
+        return record.name if record is not None else node
+
+    def standby_rows(self) -> dict[str, dict[str, Any]]:
+        """By node that is a standby of own partitions: how many, for how many it has told where its state stands, and
+        how much older that is than what is processed here."""
+        view = self.view
+        if view is None:
+            return {}
+        held = self.both.needed()
+        rows: dict[str, dict[str, Any]] = {}
+        for partition in view.table.owned_by(self.me):
+            if not (node := view.table.standby[partition]):
+                continue
+            row = rows.setdefault(
+                node, {"name": self.name_of(node), "partitions": 0, "told": 0, "behind_s": 0.0}
+            )
+            row["partitions"] += 1
+            if (at := held.get(partition)) is not None:
+                row["told"] += 1
+                here = self.processed.get(partition, at)
+                age_s = 0.0 if here <= at else max(0.0, (here.clock - at.clock) / 1e9)
+                row["behind_s"] = max(row["behind_s"], round(age_s, 1))
+        return rows
 
     async def reload(self, settings: Settings) -> None:
-        pass  # destinations are read with each look; nothing else of it reloads
+        pass  # destinations and keys are read with each look; nothing else of it reloads
 
     async def drain(self) -> None:
         """Nothing of its own: what others need it for, they finish before."""
@@ -246,6 +385,8 @@ class LaneRole:
             self.running.cancel()
             await asyncio.wait((self.running,))
         await self.both.close()
+        if self.copies is not None:
+            self.copies.close()
 
     def reasons(self) -> list[str]:
         return []
@@ -260,6 +401,12 @@ class LaneRole:
             "streams": self.mirrors.told(),
             "needs": needs.told(by_node),
             "standby": self.both.told(),
+            "standbys": self.standby_rows(),
+            "lag": self.lag_rows(),
+            "copies": {
+                "bytes": self.held.bytes,
+                **(self.copies.told() if self.copies is not None else {}),
+            },
         }
 
 
@@ -270,6 +417,22 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def wants_copies(settings: Settings) -> bool:
+    """Whether any key is acknowledged on several nodes."""
+    return any(key.ack == "replicated" for key in settings.keys)
+
+
+def stretches(request: Mapping[str, Any]) -> dict[WriterId, tuple[Position, Position]]:
+    """What is asked to be reachable. Rejected: not understood."""
+    try:
+        return {
+            WriterId(int(writer, 16)): (Position(*one[:2]), Position(*one[2:]))
+            for writer, one in request["needed"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Rejected("needed: expected {writer: [log, seq, log, seq]}", code="lane_request") from error
 
 
 def vector(request: Mapping[str, Any], name: str) -> Vector:

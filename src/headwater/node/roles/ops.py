@@ -13,6 +13,7 @@ from headwater.kit.errors import HeadwaterError
 from headwater.node import rotation
 from headwater.node.context import Context
 from headwater.node.dead_letters import NodeDeadLetters
+from headwater.node.nodes import Nodes
 from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.settings import Settings, secret_reader
 from headwater.ops.look import Look, Parts
@@ -37,6 +38,7 @@ class OpsRole:
             context.secret,
             others=Mirrors(context, ownership).everywhere,
             owners=None if ownership.alone else ownership.owners,
+            nodes=Nodes(context, ownership),
         )
         cluster = context.settings.cluster
         self.server = OpsServer(
@@ -75,7 +77,7 @@ def parts_of(settings: Settings, data: str, disk: Disk) -> Parts:
             *(f"collect-{n}" for n in range(settings.collect.workers)),
             *(f"process-{n}" for n in range(settings.process.workers)),
             *(f"deliver-{name}" for name in settings.destinations),
-            *(["member-0"] if settings.cluster is not None else []),
+            *(["member-0", "lane-0"] if settings.cluster is not None else []),
         ],
         destinations=list(settings.destinations),
         keys=[

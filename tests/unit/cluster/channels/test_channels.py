@@ -103,6 +103,7 @@ async def send_all(out, count, keys=50, first=0):
 
 
 async def test_each_event_reaches_the_owner_of_its_key_once_and_in_order(bench):
+    """C3, R2: accepted = delivered + pending."""
     await bench.consumer("a")
     await bench.consumer("b")
     bench.table("ab")
@@ -134,6 +135,7 @@ async def test_c2_keyless_events_are_shared_out_and_a_broadcast_reaches_each_onc
 
 
 async def test_c2_without_a_key_where_one_is_asked_for_is_rejected_with_an_advisory(bench):
+    """R2."""
     async with bench.outbound(keyless="reject") as out:
         with pytest.raises(Rejected) as caught:
             await out.send(None, b"homeless")
@@ -153,6 +155,7 @@ async def test_c8_an_event_that_no_frame_holds_is_rejected_and_never_dropped(ben
 
 
 async def test_c6_nothing_is_processed_by_who_does_not_own_it_and_all_of_it_by_who_does(bench):
+    """R2: who refused is told; C5: `acked` is sent again."""
     await bench.consumer("a")
     await bench.consumer("b")
     bench.table("ab")
@@ -175,6 +178,7 @@ async def test_c6_nothing_is_processed_by_who_does_not_own_it_and_all_of_it_by_w
 
 
 async def test_h1_events_of_a_node_that_died_go_to_the_next_owner_in_order(bench):
+    """C5: what was not acknowledged is sent again; R5: by the newest table."""
     await bench.consumer("a")
     await bench.consumer("b")
     bench.table("ab")
@@ -217,6 +221,7 @@ async def test_h4_a_connection_that_breaks_costs_nothing_and_repeats_nothing(ben
 
 
 async def test_c4_a_pause_moves_nothing_and_holds_the_producer_within_its_bounds(bench):
+    """C7: credit and bounds; R4: in order."""
     await bench.consumer("a", credit_events=400, credit_bytes=100_000)
     bench.table("a")
     bench.channels["a"].pause()
@@ -237,6 +242,7 @@ async def test_c4_a_pause_moves_nothing_and_holds_the_producer_within_its_bounds
 
 
 async def test_events_of_a_slot_without_an_owner_wait_for_one_with_an_advisory(bench):
+    """R2, R5."""
     await bench.consumer("a")
     async with bench.outbound() as out:
         await send_all(out, 100)
@@ -320,3 +326,19 @@ async def test_leaving_a_channel_leaves_no_task_and_no_connection(bench):
             await until(lambda: not bench.listeners["a"].tasks)
     assert not bench.listeners["a"].tasks
     assert asyncio.all_tasks() <= before
+
+
+async def test_r4_over_five_slow_and_quick_turns_the_order_of_each_key_holds(bench):
+    """C3, C4."""
+    await bench.consumer("a", credit_events=400)
+    bench.table("a")
+    async with bench.outbound(pending_events_max=10_000) as out:
+        for turn in range(5):
+            bench.channels["a"].pause()
+            await send_all(out, 900, first=1800 * turn)
+            assert out.pending_events >= 500
+            bench.channels["a"].resume()
+            await send_all(out, 900, first=1800 * turn + 900)
+        assert await out.drain(10) == 0
+    assert len(bench.processed["a"]) == 9000
+    assert in_order(bench.processed["a"])
