@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 
 from tests.chaos.faults import signalled
 from tests.chaos.wires import Link, Wires
@@ -28,11 +27,7 @@ ROLES = ("collect", "process", "deliver", "lane", "member", "ops")
 SHORT_S, TAKEN_OVER_S = (0.2, 2.0), (8.0, 14.0)
 """How long a fault stays: too short for anybody to be evicted, and so long that partitions have moved."""
 STOP_S = 40
-
-
-def answers(node: ClusterNode, port: int, path: str) -> bool:
-    """Whether a node runs and a page of it says 200."""
-    return node.alive() and node.status_of(port, path) == 200
+BACK_S = 60
 
 
 class Fleet:
@@ -51,7 +46,11 @@ class Fleet:
         for node in self.nodes:
             node.begin()
         for node in self.nodes:
-            wait_for(partial(answers, node, node.ops, "/ready"), 60, self.log)
+            self.answers(node, node.ops, "/ready")
+
+    def answers(self, node: ClusterNode, port: int, path: str) -> None:
+        """Until it does, with 200."""
+        wait_for(lambda: node.alive() and node.status_of(port, path) == 200, BACK_S, self.log)
 
     def log(self) -> str:
         """What the nodes said last, for failures."""
@@ -86,7 +85,7 @@ class Fleet:
             if node not in self.running():
                 node.begin()
         for node in self.nodes:
-            wait_for(partial(answers, node, node.collect, "/ping"), 60, self.log)
+            self.answers(node, node.collect, "/ping")
 
 
 def ids(nodes: Sequence[ClusterNode]) -> dict[str, str]:
@@ -184,7 +183,7 @@ def rolling(fleet: Fleet) -> Iterator[None]:
         code = node.process.wait(STOP_S)
         assert code == 0, f"{node.name} ended with {code} after SIGTERM: {node.log()}"
         node.begin()
-        wait_for(partial(answers, node, node.collect, "/ping"), 40, fleet.log)
+        fleet.answers(node, node.collect, "/ping")
     yield
 
 

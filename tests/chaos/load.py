@@ -63,13 +63,8 @@ class Load:
                 name, value = f"r{self.round}-{number}-{count}", float(rng.randrange(10**6))
                 self.sent[name] = value
                 visitor = f"a{number}-{count % VISITORS}"
-                event = {
-                    "type": "track",
-                    "event": f"R{self.round}",
-                    "messageId": name,
-                    "anonymousId": visitor,
-                }
-                batch.append({**event, "properties": {"value": value}})
+                batch.append({"type": "track", "event": f"R{self.round}", "messageId": name,
+                              "anonymousId": visitor, "properties": {"value": value}})  # fmt: skip
             for _ in range(rng.choice((1, 2))):  # now and then a client gives up after one try
                 connection, accepted = self.send(connection, batch, self.nodes[number % len(self.nodes)])
                 if accepted:

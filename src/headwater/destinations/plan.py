@@ -123,8 +123,8 @@ def last_stretch(links: Sequence[Link]) -> Sequence[Link]:
 def extend(
     number: int, first: int, partitions: frozenset[int], links: Sequence[Link], rows_full: int
 ) -> Load:
-    """As many links from ``first`` on as follow without a gap for all of ``partitions``, until the load is full. Links
-    of other partitions lie between them where a processor has several groups, and are stepped over."""
+    """As many links from ``first`` on as follow without a gap for all of ``partitions``, until the load is full.
+    Links of other partitions lie between them where a processor has several groups, and are stepped over."""
     end, rows, last = first + 1, links[first].rows, links[first]
     for link in links[end:]:
         if link.partitions & partitions:
