@@ -7,8 +7,8 @@ BIN := .venv/bin
 ARGS ?=
 # What `make simulate` runs; tests.simulation.test_membership:any_faults is the members of a cluster.
 SCENARIO ?= tests.simulation.test_log:any_weather
-# Test processes at once (pytest-xdist); 0 is one after the other. Real parts never run two at a time.
-TEST_WORKERS ?= 0
+# Test processes at once (pytest-xdist); 0 is one after the other. Real parts never run two at a time: one process has them.
+TEST_WORKERS ?= 2
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -27,7 +27,7 @@ setup: ## .venv with everything for tests and gates
 parts: setup ## the real parts that tests use (browser, proxy, other people's trackers)
 	@$(BIN)/python -m scripts.parts
 
-test: setup parts check ## the gates, then every test
+test: setup parts check ## the gates, then every test but the long ones (make thorough)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --durations=10 --durations-min=1 $(ARGS)
 
 thorough: setup parts ## tests with real servers and nodes, as often and as long as the promises say (half an hour)

@@ -9,6 +9,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 from tests import parts
 from tests.rigs import postgres as postgres_rig
+from tests.thorough import THOROUGH
 
 TESTS = Path(__file__).resolve().parent
 # Tests of these kinds start real processes: under xdist one worker runs them all, one after the other.
@@ -24,7 +25,15 @@ settings.register_profile(
 settings.load_profile("headwater")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+LEFT_OUT: list[int] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    thorough = [item for item in items if item.get_closest_marker("thorough")]
+    if thorough and not THOROUGH:
+        items[:] = [item for item in items if item not in set(thorough)]
+        config.hook.pytest_deselected(items=thorough)
+        LEFT_OUT.append(len(thorough))
     for item in items:
         if not item.path.is_relative_to(TESTS):
             continue
@@ -33,6 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.journey)
         if kind in REAL_KINDS:
             item.add_marker(pytest.mark.xdist_group("real"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if LEFT_OUT:
+        terminalreporter.write_line(f"{sum(LEFT_OUT)} long tests were left out: `make thorough` runs them")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

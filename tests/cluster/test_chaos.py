@@ -9,7 +9,7 @@ import pytest
 from tests.chaos import many
 from tests.chaos.run import Report
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.thorough, pytest.mark.slow, pytest.mark.timeout(240)]
 SEED = 20261121
 
 

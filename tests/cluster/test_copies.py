@@ -121,6 +121,7 @@ def test_what_was_acknowledged_replicated_arrives_once_when_its_node_is_gone_for
         assert took_s <= 15, f"{took_s:.1f} s"
 
 
+@pytest.mark.thorough
 def test_another_holder_takes_over_when_one_is_killed(tmp_path: Path) -> None:
     with cluster_of(tmp_path, 3) as nodes:
         started(nodes)
@@ -134,6 +135,7 @@ def test_another_holder_takes_over_when_one_is_killed(tmp_path: Path) -> None:
         wait_for(lambda: holders(a) not in ([], [first]), 5, a.log)
 
 
+@pytest.mark.thorough
 def test_a_holder_that_stands_still_is_said_and_other_keys_go_on(tmp_path: Path) -> None:
     with cluster_of(tmp_path, 2, more="  copies_timeout_s: 1") as nodes:
         started(nodes)

@@ -63,7 +63,9 @@ def stored(redis: Single, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield nodes
 
 
-@pytest.fixture(params=["static", pytest.param("stored", marks=pytest.mark.real("redis"))])
+@pytest.fixture(
+    params=["static", pytest.param("stored", marks=[pytest.mark.real("redis"), pytest.mark.thorough])]
+)
 def trio(request: pytest.FixtureRequest) -> list[ClusterNode]:
     """Three nodes that see each other, however they found each other; what an earlier test ended runs again."""
     return together(request.getfixturevalue(request.param))
@@ -152,6 +154,7 @@ def test_j2_p1_below_the_minimum_nothing_is_accepted_until_it_is_met(tmp_path: P
         )
 
 
+@pytest.mark.thorough
 def test_p1_a_node_that_spools_accepts_into_its_own_log(tmp_path: Path) -> None:
     more = "  minimum_nodes: 3\n  below_minimum: spool"
     with cluster_of(tmp_path, 3, more=more) as (a, *_):
@@ -225,6 +228,7 @@ def test_f2_a_node_that_is_stopped_leaves_and_is_not_evicted(trio: list[ClusterN
     assert len(a.events("evicted")) == before
 
 
+@pytest.mark.thorough
 def test_f3_a_node_that_stood_still_briefly_stays(static: list[ClusterNode]) -> None:
     """F4: the member is a process of its own, so only this can stall it."""
     a, _, c = together(static)
@@ -257,6 +261,7 @@ def test_f3_a_node_that_stood_still_for_long_joins_again_in_the_same_process(tri
 
 
 @pytest.mark.real("redis")
+@pytest.mark.thorough
 def test_f5_while_the_store_is_down_the_cluster_goes_on(redis: Single, stored: list[ClusterNode]) -> None:
     """M5."""
     nodes = together(stored)
@@ -328,6 +333,7 @@ def test_a_dead_node_is_evicted_at_once_when_an_operator_says_so(static: list[Cl
 
 
 @pytest.mark.real("redis")
+@pytest.mark.thorough
 def test_t2_after_a_reset_everything_stands_in_the_store_again(
     redis: Single, stored: list[ClusterNode]
 ) -> None:

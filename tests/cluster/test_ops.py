@@ -201,6 +201,7 @@ def test_metrics_of_all_nodes_add_up_to_the_ledger(nodes: SimpleNamespace, recei
     wait_for(lambda: delivered() == nodes.asked.reconcile()[0]["delivered"], 10)
 
 
+@pytest.mark.thorough
 def test_a_slow_owner_is_told_of_once_moves_nothing_and_keeps_the_order(
     nodes: SimpleNamespace, heard: tuple[str, list[dict[str, Any]]]
 ) -> None:

@@ -25,7 +25,7 @@ from tests.journeys.shell import program
 from tests.parts import free_port, require_part
 from tests.rigs.redis import Single
 
-pytestmark = [pytest.mark.slow, pytest.mark.journey, pytest.mark.timeout(360)]
+pytestmark = [pytest.mark.thorough, pytest.mark.slow, pytest.mark.journey, pytest.mark.timeout(360)]
 
 DELAY_S = 2.0
 MORE = f"""  minimum_nodes: 2

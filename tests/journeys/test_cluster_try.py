@@ -144,6 +144,7 @@ def test_cluster_goes_on_when_a_node_is_killed_and_ctrl_c_ends_it_in_order(tmp_p
         assert tried.end() == 0, tried.said()
 
 
+@pytest.mark.thorough
 def test_without_redis_and_haproxy_it_says_so_and_runs_on_a_list(tmp_path: Path) -> None:
     port = base_port()
     start = [sys.executable, "-c", ALONE, *words(port, "--restart")]
@@ -159,6 +160,7 @@ def test_without_redis_and_haproxy_it_says_so_and_runs_on_a_list(tmp_path: Path)
         assert tried.end() == 0, tried.said()
 
 
+@pytest.mark.thorough
 def test_nothing_is_left_when_the_terminal_itself_is_killed(tmp_path: Path) -> None:
     start = [sys.executable, "-m", "headwater", *words(base_port())]
     with program(start, tmp_path / "said.log", cwd=tmp_path) as process:

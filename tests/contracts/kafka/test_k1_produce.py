@@ -67,6 +67,7 @@ async def test_k1_what_can_never_be_sent_is_refused_and_nothing_of_it_goes(kafka
     assert [message.value() for message in content(kafka.servers, topic)[0]] == [b"last"]
 
 
+@pytest.mark.thorough
 async def test_k1_a_broker_killed_and_restarted_under_load_loses_doubles_and_mixes_up_nothing(
     own_kafka: Kafka,
 ) -> None:

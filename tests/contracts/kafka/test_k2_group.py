@@ -18,6 +18,7 @@ from tests.thorough import often
 pytestmark = [pytest.mark.real("java", "kafka"), pytest.mark.slow]
 
 
+@pytest.mark.thorough
 async def test_k2_a_planned_move_takes_only_what_moves_and_stops_nothing_else(kafka: Kafka) -> None:
     topic = kafka.topic(partitions=6)
     first, second = Notes(), Notes()
@@ -70,6 +71,7 @@ async def test_k2_a_restart_within_the_session_moves_nothing(kafka: Kafka) -> No
             assert staying.told("assign") + staying.told("revoke") == calls
 
 
+@pytest.mark.thorough
 async def test_k2_the_partitions_of_a_killed_member_move_within_fifteen_seconds(kafka: Kafka) -> None:
     """With the default session [10 s] in `make thorough`; here one of 3 s, and 5 s for all else as there."""
     topic = kafka.topic(partitions=4)
@@ -85,6 +87,7 @@ async def test_k2_the_partitions_of_a_killed_member_move_within_fifteen_seconds(
     assert loop.time() - killed <= session_s + 5 + 1  # the member's own end is in it
 
 
+@pytest.mark.thorough
 async def test_k2_two_processes_of_one_name_are_never_both_members(kafka: Kafka) -> None:
     topic = kafka.topic(partitions=2)
     errors: list[BaseException] = []

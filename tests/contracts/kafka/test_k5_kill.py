@@ -16,7 +16,7 @@ from tests.contracts.kafka.group import producer, stored, until
 from tests.rigs.kafka import Kafka
 from tests.thorough import often
 
-pytestmark = [pytest.mark.real("java", "kafka"), pytest.mark.slow]
+pytestmark = [pytest.mark.real("java", "kafka"), pytest.mark.slow, pytest.mark.thorough]
 OPTIONS = {"heartbeat_s": 0.3, "session_timeout_s": 2.0, "batch_events_max": 50, "batch_age_s": 0.02}
 
 

@@ -93,6 +93,7 @@ async def test_k6_a_dead_letter_among_events_that_are_held_is_passed_only_with_t
         await until(lambda: stored(kafka.servers, topic) == 11)
 
 
+@pytest.mark.thorough
 async def test_k6_a_sink_that_says_it_is_down_waits_alone_and_the_group_keeps_the_member(
     kafka: Kafka,
 ) -> None:

@@ -94,6 +94,7 @@ async def test_k7_out_of_range_with_stop_stops(kafka: Kafka) -> None:
             await asyncio.wait_for(running.ending.wait(), 20)
 
 
+@pytest.mark.thorough
 async def test_k8_the_rate_is_kept_over_all_partitions_within_ten_percent(kafka: Kafka) -> None:
     """Over 10 s in `make thorough`; over 10 s of virtual time in the unit tests, too."""
     topic, sink, rate = kafka.topic(partitions=3), Notes(), 2_000

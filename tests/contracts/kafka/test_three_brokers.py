@@ -12,7 +12,12 @@ from headwater.lane.kafka.settings import KafkaSettings, ProduceSettings
 from tests.contracts.kafka.group import Notes, content, member, until
 from tests.rigs.kafka import Kafka
 
-pytestmark = [pytest.mark.real("java", "kafka"), pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.real("java", "kafka"),
+    pytest.mark.slow,
+    pytest.mark.thorough,
+    pytest.mark.timeout(240),
+]
 
 
 async def test_k1_a_leader_that_freezes_and_one_that_dies_cost_time_and_nothing_else(
