@@ -420,7 +420,9 @@ def test_quota_is_429_with_retry_after(road: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", None)], ids=str
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", None)],
+    ids=["gzip", "deflate", "zstd"],
 )
 def test_compressed_body_is_the_same_event(
     road: Running, encoding: str, pack: Callable[[bytes], bytes] | None
