@@ -333,7 +333,8 @@ def test_a_node_of_a_cluster_has_a_lane_that_ends_after_those_who_read_through_i
     listen = f'listen: "tcp://127.0.0.1:{free_port()}", lane: "tcp://127.0.0.1:{free_port()}"'
     stubs.write(f'cluster: {{secret: "sixteen-and-more", {listen}}}\n')
     stubs.start()
-    until(lambda: [note for note in stubs.notes("starts") if note[0] == "lane-0"])
+    named = {"lane-0", "ops-0", "process-0", "deliver-warehouse"}
+    until(lambda: named <= {note[0] for note in stubs.notes("starts")})
     stubs.signal(signal.SIGTERM)
     assert stubs.wait() == 0
     ends = [note[0] for note in stubs.notes("ends")]
