@@ -21,7 +21,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headwater.cli import banner
 from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import Rng
 from headwater.node import first, listening
@@ -282,6 +281,8 @@ def shown(path: str) -> str:
 
 def start_words(trial: Trial, name: str) -> str:
     """How a person starts a node again."""
+    from headwater.cli import banner  # reads YAML, which `--help` must not wait for
+
     return f"{banner.program()} run --config {shown(trial.config(name))} --data {shown(trial.data(name))}"
 
 
@@ -291,6 +292,8 @@ def start_words(trial: Trial, name: str) -> str:
 def welcome(trial: Trial, version: str, pids: Mapping[str, int]) -> list[str]:
     """What is printed once everything runs."""
     import click
+
+    from headwater.cli import banner  # reads YAML, which `--help` must not wait for
 
     with open(f"{trial.folder}/web.secret", encoding="utf-8") as file:
         secret = file.read().strip()
