@@ -159,7 +159,7 @@ def test_what_the_home_has_given_back_is_the_same_gap_in_the_mirror(
         origin = data.draw(st.sampled_from(vectors))
         home.retire(data.draw(st.sampled_from(vectors)))
         owner = OwnerNode(path / "owner", range(PARTITIONS), origin)
-        stream = home.stream(owner.mirror.opening(), data.draw(st.sampled_from([1, 1 << 20])))
+        stream = home.stream(owner.mirror.opening(), 1 << 20)
         while frames := stream.turn():
             owner.take(frames)
             stream.credit = 1 << 30
