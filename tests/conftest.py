@@ -31,7 +31,8 @@ LEFT_OUT: list[int] = []
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     thorough = [item for item in items if item.get_closest_marker("thorough")]
     if thorough and not THOROUGH:
-        items[:] = [item for item in items if item not in set(thorough)]
+        left = set(thorough)
+        items[:] = [item for item in items if item not in left]
         config.hook.pytest_deselected(items=thorough)
         LEFT_OUT.append(len(thorough))
     for item in items:

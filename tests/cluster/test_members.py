@@ -216,7 +216,7 @@ def test_f1_a_killed_node_is_evicted_within_7_s_with_the_reason(trio: list[Clust
         assert [owned(node)[name] for name in names] == [32, 32]
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough  # not reliable yet: `draining` may be missing in the activity (docs/plan.md)
 def test_f2_a_node_that_is_stopped_leaves_and_is_not_evicted(trio: list[ClusterNode]) -> None:
     a, b, c = trio
     before = len(a.events("evicted"))

@@ -129,7 +129,7 @@ def test_explain_finds_what_another_node_accepted(nodes: SimpleNamespace, receip
     assert over_http["copies"][0]["position"] == copy["position"]
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough  # not reliable yet: the letter may be missing in the list (docs/plan.md)
 def test_dead_letters_are_those_of_all_nodes_and_are_retried_where_they_lie(
     nodes: SimpleNamespace, receipt: str, tmp_path: Path
 ) -> None:

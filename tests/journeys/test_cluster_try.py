@@ -104,7 +104,7 @@ def base_port() -> int:
 
 
 @pytest.mark.real("redis", "haproxy")
-@pytest.mark.thorough
+@pytest.mark.thorough  # not reliable yet: rows were not there 30 s after a kill (docs/plan.md)
 def test_cluster_goes_on_when_a_node_is_killed_and_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
     port = base_port()
     start = [sys.executable, "-m", "headwater", *words(port)]

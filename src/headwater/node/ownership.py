@@ -62,8 +62,9 @@ class Ownership:
     def owners(self) -> dict[str, frozenset[int]]:
         """Node id → the partitions that it owns."""
         view = self.view
-        members = view.table.members if view is not None else {}
-        return {node: frozenset(view.table.owned_by(node)) for node in members} if view is not None else {}
+        if view is None:
+            return {}
+        return {node: frozenset(view.table.owned_by(node)) for node in view.table.members}
 
     def pipeline(self, destination: str) -> str:
         """The name under which a destination keeps its positions. Unavailable: the cluster has not said its name."""

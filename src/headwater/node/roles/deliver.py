@@ -254,13 +254,17 @@ def private_opener(context: Context, mirrors: Mirrors) -> OpenPrivate:
             *(context.path("state", str(number)) for number in ready_folders(context)),
             *mirrors.standby(),
         ]
-        edge = origin.clock // MINUTE_NS - window_minutes - 1
-        known = idruns.below(id_folders, partitions, origin, edge)
-        # what the runs of ids do not tell is read from the logs, so the mirror begins where they end
-        begin = origin if known is None else origin.meet(known.upto)
-        mirror = mirrors.open(stream, partitions, begin, until)
-        if mirror is None and not mirrors.ownership.alone:
-            raise Unavailable("the lane does not answer: other nodes' events cannot be read", code="no_lane")
+        mirror = None
+        if not mirrors.ownership.alone:
+            # what the runs of ids do not tell is read from the logs, so the mirror begins where they end
+            edge = origin.clock // MINUTE_NS - window_minutes - 1
+            known = idruns.below(id_folders, partitions, origin, edge)
+            begin = origin if known is None else origin.meet(known.upto)
+            mirror = mirrors.open(stream, partitions, begin, until)
+            if mirror is None:
+                raise Unavailable(
+                    "the lane does not answer: other nodes' events cannot be read", code="no_lane"
+                )
         schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
         shaper = Shaper(
             process.enrichment(context, settings), schema, server_keys=process.server_keys(settings)
