@@ -28,6 +28,7 @@ settings.load_profile("headwater")
 LEFT_OUT: list[int] = []
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     thorough = [item for item in items if item.get_closest_marker("thorough")]
     if thorough and not THOROUGH:

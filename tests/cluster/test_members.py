@@ -33,6 +33,8 @@ from tests.rigs.redis import Single
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 H = 2.0
+SHARES_S = 30.0
+"""Until partitions are shared out evenly: an eighth moves at once, and state goes before it."""
 START_S = 60.0
 """Of three nodes of five processes each on a machine that may be busy; what a test promises is measured apart."""
 
@@ -107,7 +109,7 @@ def owned(node: ClusterNode) -> dict[str, int]:
 def test_j3_nodes_that_start_at_once_have_one_view(trio: list[ClusterNode]) -> None:
     tables = {(told["epoch"], told["leader"], told["cluster_id"]) for told in (n.status() for n in trio)}
     assert len(tables) == 1
-    assert sorted(owned(trio[0]).values()) == [21, 21, 22]
+    wait_for(lambda: sorted(owned(trio[0]).values()) == [21, 21, 22], SHARES_S, about(trio))
     assert len({one["id"] for one in trio[0].status()["nodes"]}) == 3
 
 
@@ -213,12 +215,14 @@ def test_f1_a_killed_node_is_evicted_within_7_s_with_the_reason(trio: list[Clust
     for node in others:
         last = node.events("evicted")[-1]
         assert (last["id"], last["name"], last["reason"]) == (known, leader.name, "heartbeat timeout")
-        assert [owned(node)[name] for name in names] == [32, 32]
+        wait_for(lambda node=node: [owned(node)[name] for name in names] == [32, 32], SHARES_S, about(others))  # type: ignore[misc]
 
 
-@pytest.mark.thorough  # not reliable yet: `draining` may be missing in the activity (docs/plan.md)
 def test_f2_a_node_that_is_stopped_leaves_and_is_not_evicted(trio: list[ClusterNode]) -> None:
     a, b, c = trio
+    wait_for(
+        lambda: sorted(owned(a).values()) == [21, 21, 22], SHARES_S, about(trio)
+    )  # it has what to hand over
     before = len(a.events("evicted"))
     assert c.process is not None
     c.signal(signal.SIGTERM)

@@ -23,6 +23,10 @@ CHROMIUM_ARGS = [
 ]
 
 
+LAUNCH_MS = 90_000
+"""The first start of a browser on a cold, busy machine takes more than Playwright's 30 s."""
+
+
 @contextmanager
 def maker(base: Path) -> Iterator[Callable[..., Running]]:
     """Makes nodes that are not started yet, below ``base``."""
@@ -70,6 +74,6 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=str(path), args=CHROMIUM_ARGS)
+        running = playwright.chromium.launch(executable_path=str(path), args=CHROMIUM_ARGS, timeout=LAUNCH_MS)
         yield running
         running.close()

@@ -4,28 +4,15 @@ The servers are fakes (fake_collector.py, fake_ops.py); the whole road with the 
 """
 
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.journeys.fake_collector import FakeCollector, Reply
 from tests.journeys.fake_ops import FakeOps
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian package `chromium`)"),
-    pytest.mark.slow,
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield running
-        running.close()
+pytestmark = [pytest.mark.slow, pytest.mark.real("chromium")]
 
 
 @pytest.fixture
@@ -43,8 +30,8 @@ def ops(collector: FakeCollector) -> Iterator[FakeOps]:
 
 
 @pytest.fixture
-def page(browser: Browser, ops: FakeOps) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1360, "height": 900})
+def page(chromium: Browser, ops: FakeOps) -> Iterator[Page]:
+    context = chromium.new_context(viewport={"width": 1360, "height": 900})
     page = context.new_page()
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
@@ -141,9 +128,9 @@ def test_collector_that_is_away_is_said_and_the_event_arrives_later(
 
 
 def test_privacy_signal_is_explained_and_can_be_overridden(
-    browser: Browser, ops: FakeOps, collector: FakeCollector
+    chromium: Browser, ops: FakeOps, collector: FakeCollector
 ) -> None:
-    context = browser.new_context()
+    context = chromium.new_context()
     context.add_init_script(
         "Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', {get: () => true})"
     )

@@ -45,10 +45,7 @@ def test_inv_dest_events_land_in_both_and_kill_9_of_the_deliverer_under_load_is_
         kills += 1
     time.sleep(0.5)
     load.rest()
-    wait_for(
-        lambda: told_of(node) == {"warehouse", "pg"}, 30, node.log
-    )  # it says where it stands once it is up
-    ledgers = node.wait_settled()
+    ledgers = node.wait_settled()  # also of a deliverer that is only just starting again
     assert kills == KILLS and len(load.acknowledged) > 100
     assert all(ledger["holds"] for ledger in ledgers), ledgers
     columns = "message_id, value, received_at::text, _hw_seq"
@@ -80,11 +77,6 @@ def replayed(node: Running) -> bool:
     """Whether every replay is done."""
     done = node.command("replay", "list", "--destination", "pg", "--json")
     return done.returncode == 0 and {one["state"] for one in json.loads(done.stdout)} == {"done"}
-
-
-def told_of(node: Running) -> set[str]:
-    """The destinations that stand in the ledger."""
-    return {name for ledger in node.reconcile() for name in ledger["destinations"]}
 
 
 def assert_said(node: Running, schema: str) -> None:

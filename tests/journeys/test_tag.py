@@ -6,22 +6,17 @@ is needed. A fake, because the promises are about replies that a healthy collect
 
 import itertools
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.journeys.fake_collector import FakeCollector, Reply
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian package `chromium`)"),
-    pytest.mark.slow,
-]
+pytestmark = [pytest.mark.slow, pytest.mark.real("chromium")]
 KEY = "web-key"
 SNIPPET = """
 (function (w, names) {
@@ -36,30 +31,13 @@ SNIPPET = """
 })(window, ['load', 'track', 'page', 'screen', 'identify', 'group', 'alias', 'reset', 'ready', 'consent', 'flush',
   'on'])
 """
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-]
 
 Collectors = tuple[FakeCollector, FakeCollector]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield running
-        running.close()
-
-
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    made = browser.new_context(locale="de-DE", timezone_id="Europe/Berlin")
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    made = chromium.new_context(locale="de-DE", timezone_id="Europe/Berlin")
     made.set_default_timeout(15_000)
     yield made
     made.close()

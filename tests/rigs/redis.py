@@ -216,15 +216,18 @@ class Cluster:
     def __init__(self, folder: Path, *, password: str = "redis-secret-82") -> None:
         self.folder = folder
         self.password = password
-        with free_ports(6) as self.ports:
-            pass
+        with free_ports(12) as ports:
+            self.ports, bus = ports[:6], ports[6:]
         options = [
             "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf",
             "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
             "--cluster-require-full-coverage", "no", "--cluster-announce-ip", "127.0.0.1",
             "--requirepass", password, "--masterauth", password,
         ]  # fmt: skip
-        self.servers = {port: redis_server(folder / str(port), port, *options) for port in self.ports}
+        self.servers = {
+            port: redis_server(folder / str(port), port, *options, "--cluster-port", str(among_themselves))
+            for port, among_themselves in zip(self.ports, bus, strict=True)
+        }
         self.made = False
 
     @property

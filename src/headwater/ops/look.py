@@ -131,15 +131,16 @@ class Look:
         )
 
     def ledgers(self, silent: set[str] | None = None) -> list[Ledger]:
-        """The conservation ledger. The order of reading is part of it: destinations, processors, logs. Adds to
-        ``silent`` the names of nodes that do not answer."""
+        """The conservation ledger, with every destination of the configuration: for one whose process has not said yet
+        where it stands, everything is pending. The order of reading is part of it: destinations, processors, logs.
+        Adds to ``silent`` the names of nodes that do not answer."""
         silent = set() if silent is None else silent
         destinations = standing.delivered(self.all_reports(silent))
         processed = standing.processed(self.all_reports(silent))
         accepted = self.accepted(silent)
         if self.owners is not None:
             silent |= everywhere.homes_away(processed, accepted)
-        wanted = {name: one for name, one in destinations.items() if name in self.parts().destinations}
+        wanted = {name: destinations.get(name, Delivered(name)) for name in self.parts().destinations}
         return reconcile.without_some(
             reconcile.reconcile(accepted, processed, wanted, self.node.partitions if self.owners else 0),
             sorted(silent),

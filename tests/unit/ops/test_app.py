@@ -431,6 +431,14 @@ async def test_explain_finds_nothing_in_an_empty_node_and_says_what_it_asked(nod
     assert (await node.post("/api/explain/known", {"places": [["x"]]}))[0] == 400
 
 
+async def test_all_is_pending_for_a_destination_that_has_not_said_yet_where_it_stands(node):
+    """As after the end of its process: it must not be missing in the ledger, as though it were up to date."""
+    node.say("process-0", vectors=[], counters={"web": {"in": 1, "out": 1}})
+    node.say("deliver-w")
+    (told,) = json.loads((await node.get("/api/reconcile"))[2])
+    assert told["destinations"]["w"]["delivered"] == told["delivered"] == 0
+
+
 async def test_reconcile_deep_asks_every_destination_and_tells_who_did_not_answer(node):
     node.say("process-0", vectors=[], counters={"web": {"in": 1, "out": 1}})
     stand = {"state": "delivering", "vectors": {}, "streams": {"web": {"out": 1, "rows": 1}}}
