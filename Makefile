@@ -7,7 +7,7 @@ BIN := .venv/bin
 ARGS ?=
 # What `make simulate` runs; tests.simulation.test_membership:any_faults is the members of a cluster.
 SCENARIO ?= tests.simulation.test_log:any_weather
-# Test processes at once (pytest-xdist); 0 is one after the other. Real parts never run two at a time: one process has them.
+# Test processes at once (pytest-xdist); 0 is one after the other. A file of tests with real parts stays in one process.
 TEST_WORKERS ?= 2
 
 help: ## this list
@@ -28,7 +28,7 @@ parts: setup ## the real parts that tests use (browser, proxy, other people's tr
 	@$(BIN)/python -m scripts.parts
 
 test: setup parts check ## the gates, then every test but the long ones (make thorough)
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --durations=10 --durations-min=1 $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadscope --durations=10 --durations-min=1 $(ARGS)
 
 thorough: setup parts ## tests with real servers and nodes, as often and as long as the promises say (half an hour)
 	@HEADWATER_THOROUGH=1 $(BIN)/python -m pytest --durations=10 tests/contracts tests/cluster tests/journeys $(ARGS)

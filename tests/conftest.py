@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests import parts
 from tests.rigs import postgres as postgres_rig
 from tests.thorough import THOROUGH
 
 TESTS = Path(__file__).resolve().parent
-# Tests of these kinds start real processes: under xdist one worker runs them all, one after the other.
+# Tests of these kinds start real processes: of a file of them, one worker runs all, one after the other.
 REAL_KINDS = frozenset({"cluster", "contracts", "journeys"})
+DEFAULT_PORTS = frozenset({"test_demo.py", "test_main_road.py"})
+"""Files that start a node with the ports of the defaults: one worker runs them all."""
 
 # No deadline: a unit of work takes as long as a shared machine lets it. Examples that failed are kept.
 settings.register_profile(
@@ -28,7 +32,23 @@ settings.load_profile("headwater")
 LEFT_OUT: list[int] = []
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """How pytest-xdist shares tests out. (Its own groups, `--dist loadgroup`, do nothing with pytest 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """What one worker runs: of real kinds a file, so that what its tests share is made once; else a test."""
+        path = nodeid.partition("::")[0]
+        _, kind, *_, name = path.split("/")
+        if name in DEFAULT_PORTS:
+            return "default ports"
+        return path if kind in REAL_KINDS else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     thorough = [item for item in items if item.get_closest_marker("thorough")]
     if thorough and not THOROUGH:
@@ -42,8 +62,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kind = item.path.relative_to(TESTS).parts[0]
         if kind == "journeys":
             item.add_marker(pytest.mark.journey)
-        if kind in REAL_KINDS:
-            item.add_marker(pytest.mark.xdist_group("real"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

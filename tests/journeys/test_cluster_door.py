@@ -285,6 +285,27 @@ def test_rolling_restart_of_three_nodes_loses_and_doubles_nothing_and_no_client_
     in_order(rows)
 
 
+@pytest.mark.real("redis")
+def test_what_a_node_accepted_last_is_delivered_though_it_is_stopped_and_stays_away(
+    three: list[ClusterNode],
+) -> None:
+    """Others own what it owned, and have read its log to the end, before it goes."""
+    a, b, c = three
+    names = {f"last-{n}" for n in range(300)}
+    for name in sorted(names):
+        answer = send(c, {"event": "Last", "messageId": name, "anonymousId": name, "properties": {"n": 1}})
+        assert answer.status == 200
+    c.signal(signal.SIGTERM)
+    assert c.process is not None and c.process.wait(40) == 0, c.log()
+    try:
+        wait_for(lambda: unique(row["message_id"] for row in rows_of(a, "Last")) == names, 10, b.log)
+    finally:
+        c.begin()
+        wait_view(three, 40)
+        wait_for(lambda: ready(c), 40, c.log)
+    wait_settled(a)
+
+
 def restart(node: ClusterNode, nodes: list[ClusterNode]) -> tuple[float, float]:
     """SIGTERM, all that a drain promises, start, and everybody sees everybody; how long its end and its start took."""
     assert node.process is not None

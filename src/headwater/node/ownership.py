@@ -164,10 +164,14 @@ class Mirrors:
         return answer is not None and bool(answer["reachable"])
 
     def released(self, epoch: int) -> bool:
-        """Whether every other node that answers delivers by this table or a newer one: what it gave up, stands."""
+        """Whether every other node that answers delivers by this table or a newer one, or no more: what it gave up,
+        stands."""
         answers = self.everywhere(REPORTS)
         told = [
-            one for reports in answers.parts.values() for one in reports if one["role"].startswith("deliver-")
+            one
+            for reports in answers.parts.values()
+            for one in reports
+            if one["role"].startswith("deliver-") and one["state"] != "stopped"
         ]
         return all(one["detail"].get("epoch", 0) >= epoch for one in told)
 

@@ -4,7 +4,8 @@ It does no work on events. It recovers what a dead process left (INV-LOG-4), han
 and the raw log's room, answers SIGHUP by a reload and SIGTERM or Ctrl-C by a drain (protocol.md §12)::
 
     draining: /ping and /ready say 503 → shutdown_delay, everything served → collectors stop, their logs get ends
-    → processors run to the end of raw → deliverers to the end of ready → member leaves → ops stops → exit 0
+    → in a cluster, others take over what it owns → processors run to the end of raw → deliverers to the end of ready
+    → the lane stays until others have read this node's log → member leaves → ops stops → exit 0
 
 A second Ctrl-C stops at once. Where time runs out, or the machine does, recovery at the next start is the same code.
 """
@@ -14,19 +15,33 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
+from headwater.cluster.view import ViewReader, view_path
 from headwater.config.control import ControlPage
 from headwater.config.report import Publisher, Report, read_report, read_reports
 from headwater.config.running import config_path, node_path, write_private
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
-from headwater.kit.errors import HeadwaterError, Rejected
+from headwater.kit.errors import Broken, HeadwaterError, Rejected
 from headwater.kit.happenings import Happenings
 from headwater.kit.rng import Rng
 from headwater.kit.signals import Signals
 from headwater.log import compress
 from headwater.log.recover import StreamsOf, no_streams, raw_streams, recover_all
-from headwater.node import former, held, hold, logids, nodetime, reload, retention, rotation, salt, snapshot
+from headwater.node import (
+    former,
+    held,
+    hold,
+    leaving,
+    logids,
+    nodetime,
+    reload,
+    retention,
+    rotation,
+    salt,
+    snapshot,
+)
 from headwater.node.child import MODULE, Child, Spec
 from headwater.node.configuration import Configuration
 from headwater.node.folder import FORMAT_COMPRESSED
@@ -53,6 +68,7 @@ TICK_S = 0.25
 KEEP_INTERVAL_S, KEEP_SHARE = 0.5, 0.02
 """How often files are looked through, and which part of the time that may take: 32 ms for 2,400 segments."""
 FORMER_INTERVAL_S = 2.0
+HAND_OVER_POLL_S = 0.1
 CLOSE_MARGIN_S = 2.0
 """What a process gets beyond the time that a setting gives its work."""
 FAST_STOP_S = 2.0
@@ -421,15 +437,28 @@ class Supervisor:
         await self.stop_children(collectors, settings.shutdown_timeout + CLOSE_MARGIN_S)
         await asyncio.to_thread(self.recover_raw)  # the processors still write their ready logs
         until_ns = self.clock.boot_ns() + int(settings.drain_timeout_s * 1e9)
+        await self.hand_over(until_ns)
         for role in ("process", "deliver"):
-            left_s = max(0.0, (until_ns - self.clock.boot_ns()) / 1e9)
-            await self.stop_children(self.of_role(role), left_s + CLOSE_MARGIN_S)
+            await self.stop_children(self.of_role(role), self.left_s(until_ns) + CLOSE_MARGIN_S)
         await asyncio.to_thread(self.recover_ready)
         await self.stop_children(self.of_role("upkeep"), CLOSE_MARGIN_S)
+        await self.stop_children(self.of_role("lane"), self.left_s(until_ns) + CLOSE_MARGIN_S)
         await self.stop_children(self.of_role("member"), settings.shutdown_timeout + CLOSE_MARGIN_S)
-        await self.stop_children(self.of_role("lane"), CLOSE_MARGIN_S)
         await self.stop_children(self.of_role("ops"), CLOSE_MARGIN_S)
         self.state = "stopped"
+
+    def left_s(self, until_ns: int) -> float:
+        """Seconds until then, or 0."""
+        return max(0.0, (until_ns - self.clock.boot_ns()) / 1e9)
+
+    async def hand_over(self, until_ns: int) -> None:
+        """While everything runs, until others own what this node has; at most until then."""
+        if self.settings.cluster is None:
+            return
+        views = ViewReader(self.disk, view_path(self.data))
+        with suppress(Broken):  # then nobody knows what others have
+            while not leaving.handed_over(views.read()) and self.clock.boot_ns() < until_ns:
+                await self.clock.sleep(HAND_OVER_POLL_S)
 
     def of_role(self, role: str) -> list[Spec]:
         """The processes of a role."""

@@ -34,7 +34,7 @@ from headwater.lane.lag import Lag, Lags, RawEnds
 from headwater.lane.mirror import Mirrors, Place
 from headwater.lane.wire import Moment, Progress
 from headwater.log.cut import home_of
-from headwater.node import needs, rawkeeper
+from headwater.node import leaving, needs, rawkeeper
 from headwater.node.advisories import Advisor
 from headwater.node.context import Context
 from headwater.node.everywhere import Everywhere, Here
@@ -370,7 +370,12 @@ class LaneRole:
         pass  # destinations and keys are read with each look; nothing else of it reloads
 
     async def drain(self) -> None:
-        """Nothing of its own: what others need it for, they finish before."""
+        """Until the owners have processed this node's log to its end, or the supervisor cuts it."""
+        while not leaving.read_to_the_end(
+            self.view, self.heard.by_node, await asyncio.to_thread(self.ends.look)
+        ):
+            await self.context.clock.sleep(LOOK_S)
+            await self.tick()
 
     async def stop(self) -> None:
         if self.asked is not None:
