@@ -88,6 +88,15 @@ def test_an_event_waits_for_its_own_partition_and_a_batch_for_all(bench: Deliver
     assert only(many).json["ack"] == "delivered"
 
 
+def test_an_event_does_not_wait_for_partitions_of_others(bench: Delivering) -> None:
+    one, many = bench.client(), bench.client()
+    one.send(event(visitor="someone"))
+    many.send(batch())
+    bench.log.commit()
+    bench.deliver(3, partitions=[partition_of("someone")])
+    assert only(one).status == 200 and not many.answers()
+
+
 def test_an_event_without_any_id_may_be_in_any_partition(bench: Delivering) -> None:
     client = bench.client()
     client.send(post(body=b'{"type":"track","event":"x"}', key=WAREHOUSE))
