@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 DELIVERED = "wk_delivered_0123456789"
 KEYS = f'  - {{id: orders, secret: "{DELIVERED}", ack: delivered}}'
+LATE = "wk_late_0123456789"
 TIMEOUT_S = 2.0
 
 
@@ -113,6 +115,16 @@ def test_who_waits_while_the_node_stops_is_told_and_the_row_comes_after_the_next
     node.start()
     assert node.command("destination", "resume", "warehouse").returncode == 0
     wait_for(lambda: rows(node, "message_id = 'last'") == 1, 15, node.log)
+
+
+def test_the_level_of_a_key_reloads(node: Running) -> None:
+    node.configure(keys=f'{KEYS}\n  - {{id: late, secret: "{LATE}", ack: disk}}')
+    node.signal(signal.SIGHUP)
+    wait_for(lambda: node.post("/events", {"event": "E"}, key=LATE)[0] == 200, 10, node.log)
+    node.configure(keys=f'{KEYS}\n  - {{id: late, secret: "{LATE}", ack: delivered}}')
+    node.signal(signal.SIGHUP)
+    wait_for(lambda: node.post("/events", {"event": "E"}, key=LATE)[1]["ack"] == "delivered", 10, node.log)
+    node.configure(keys=KEYS)
 
 
 def test_the_level_is_shown_with_its_destination(node: Running) -> None:

@@ -8,7 +8,7 @@ whoever reads them does so only for the destinations in ``waited_for``, once for
 sent again, they are duplicates by their message ids. So does who still waits when the door closes.
 
 At most ``waiting_max`` requests of a worker wait so; one more is answered 503 `too_many_waiting` at once, and nothing
-of it is kept. About 400 bytes each, beside their connections.
+of it is kept. Each takes about half a kilobyte with its answer, also when its client has gone, until its time is over.
 """
 
 from __future__ import annotations
