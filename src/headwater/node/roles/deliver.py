@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from headwater.config.report import read_reports
@@ -11,7 +10,14 @@ from headwater.destinations import registry
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.pause import Pause
-from headwater.destinations.port import Destination, OpenPrivate, PrivateRun, ProcessedAt
+from headwater.destinations.port import (
+    ChainReader,
+    Destination,
+    OpenChain,
+    OpenPrivate,
+    PrivateRun,
+    ProcessedAt,
+)
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.remote import RemoteDestination
@@ -30,6 +36,7 @@ from headwater.node.nodes import Nodes
 from headwater.node.ownership import Mirrors, Ownership
 from headwater.node.replaying import NodeRaw
 from headwater.node.settings import Settings
+from headwater.node.standby import backed
 from headwater.ops import standing
 from headwater.process.columns import standard_schema
 
@@ -221,10 +228,18 @@ def ready_folders(context: Context) -> list[int]:
     return sorted({*known, *range(context.settings.process.workers)})
 
 
-def ready_opener(context: Context, processor: int) -> Callable[[Position], ReadyReader]:
-    """Opens a processor's commits behind a position."""
-    folder = context.path("ready", str(processor))
-    return lambda at: ReadyReader(context.disk, folder, WriterId(processor), at, secret=context.secret)
+def ready_opener(context: Context, processor: int) -> OpenChain:
+    """Opens a processor's commits behind a position; in a cluster, those that its standbys have too."""
+    folder, workers = context.path("ready", str(processor)), context.settings.process.workers
+
+    def opened(at: Position) -> ChainReader:
+        reader = ReadyReader(context.disk, folder, WriterId(processor), at, secret=context.secret)
+        if context.settings.cluster is None or processor >= workers:
+            return reader
+        cells = backed.cells_of(context.disk, context.path("run"), processor)
+        return backed.BackedReader(reader, cells, context.clock)
+
+    return opened
 
 
 def reaching(mirrors: Mirrors, origin: Vector, until: Vector) -> Vector:

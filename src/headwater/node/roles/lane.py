@@ -41,6 +41,7 @@ from headwater.node.context import Context
 from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
 from headwater.node.settings import Settings, named_destinations, secret_reader
+from headwater.node.standby import backed
 from headwater.node.standby.both import Both
 from headwater.ops import everywhere, standing
 from headwater.peer import connection as peers
@@ -78,6 +79,7 @@ class LaneRole:
         self.processed: standing.Vectors = {}
         """Of own partitions, as the processors said last."""
         self.both = Both(context, self.trouble, ViewReader(context.disk, view_path(context.data)), self.dial)
+        self.backing = backed.Teller(context.disk, context.path("run"), context.settings.process.workers)
         self.raw = RawLog(context.disk, context.path("raw"), context.secret, context.node.partitions)
         self.held = Held(
             context.disk,
@@ -248,6 +250,7 @@ class LaneRole:
     async def tick(self) -> None:
         if self.running is not None and self.running.done():
             self.running.result()
+        self.backing.tell(backed.taken_by_all(self.view, self.both.server.taken, self.backing.workers))
         now_ns = self.context.clock.boot_ns()
         if now_ns - self.looked_ns >= LOOK_S * 1e9:
             self.looked_ns = now_ns
@@ -403,6 +406,8 @@ class LaneRole:
             self.running.cancel()
             await asyncio.wait((self.running,))
         await self.both.close()
+        self.backing.tell([backed.EVERYTHING] * self.backing.workers)
+        self.backing.close()
         if self.copies is not None:
             self.copies.close()
 

@@ -16,6 +16,8 @@ from            header              body
 standby         ``{follow: 1}``     ``Follow``: the first frame; which partitions, and what it holds already
 owner           ``{n, last}``       a piece of an entry, at most ``PIECE_BYTES``; ``last`` ends the entry
 owner           ``{whole: 1}``       ``Whole``, whenever it has become another
+owner           ``{mark: n, at}``   all up to this place in the ready log of processor n has been told
+standby         ``{taken: n, at}``  its answer: all up to there is taken in, on disk within a second
 standby         ``{synced: 1}``     ``Synced``: what it would go on from now, after any crash
 ==============  ==================  ==================================================================
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from headwater.cluster.table import View
@@ -20,7 +21,7 @@ from headwater.kit.errors import Broken, HeadwaterError
 from headwater.kit.threads import Submit, answer
 from headwater.node.standby import entries, retire
 from headwater.node.standby.entries import Assembler, Entry, Follow, Known, Synced, Whole
-from headwater.node.standby.serve import Peer, minutes
+from headwater.node.standby.serve import Peer, marked_of, minutes
 from headwater.node.standby.sink import Sink
 from headwater.peer.frames import Kind
 from headwater.process.takeover import standby_folder, standby_names, standby_of
@@ -131,15 +132,20 @@ class StandbyKeeper:
                         await self.save(connection, feed, node)
                         self.whole[node] = feed.whole(entries.decode_as(frame.body, Whole))
                         continue
+                    if "mark" in frame.header:
+                        marked, at = marked_of(frame.header, "mark")
+                        await connection.send(Kind.STATE, {"taken": marked, "at": list(at)})
+                        continue
                     number, last = numbered(frame.header)
                     entry = feed.assembled(number, frame.body, last)
                     if entry is not None:
                         await answer(self.submit, feed.taking(number, entry))
                         self.trouble.pop(node, None)
-        except asyncio.CancelledError:
-            self.submit(feed.end)
+        except (Broken, OSError):
+            feed.broken = True
             raise
         finally:
+            self.submit(feed.end)
             self.whole.pop(node, None)
             self.submit(feed.close)
 
@@ -194,6 +200,8 @@ class Feed:
         self.window_minutes = window_minutes
         self.sinks: dict[int, Sink] = {}
         self.assemblers: dict[int, Assembler] = {}
+        self.broken = False
+        """What came did not go on where the folders stand."""
 
     def begin(self) -> dict[int, Known]:
         """What is there already."""
@@ -224,8 +232,10 @@ class Feed:
         return any(saved)
 
     def end(self) -> None:
-        """Nothing more will come; who takes over reads what came until now."""
-        self.save()
+        """Nothing more will come; who takes over reads what came until now, unless that was nonsense."""
+        if not self.broken:
+            with suppress(HeadwaterError, OSError):
+                self.save()
 
     def synced(self) -> Mapping[int, Vector]:
         """Per partition followed the state that is on disk."""

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
+
 from headwater.event.position import Position, Vector
 from headwater.kit import tasks
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk
-from headwater.kit.errors import HeadwaterError, Unavailable
+from headwater.kit.errors import Broken, HeadwaterError, Unavailable
 from headwater.kit.threads import Submit, answer
 from headwater.log.block import Secret
 from headwater.node.standby import entries
@@ -21,7 +23,7 @@ from headwater.node.standby.entries import Follow, Synced, Whole
 from headwater.node.standby.source import Source
 from headwater.peer.frames import Frame, Kind
 
-POLL_S = 0.25
+POLL_S = 0.1
 PULL_BYTES = 1024 * 1024
 PARTITIONS_MAX = 1 << 16
 
@@ -72,6 +74,8 @@ class StandbyServer:
         self.workers = workers
         self.window_minutes = minutes(window_s)
         self.told: dict[str, dict[int, Vector]] = {}
+        self.taken: dict[str, dict[int, Position]] = {}
+        """Per standby that is connected and processor: up to where in its ready log it has taken everything in."""
         self.trouble: dict[int, str] = {}
         """Per processor, why its files cannot be told; for status."""
 
@@ -90,9 +94,11 @@ class StandbyServer:
             async with tasks.Group(f"standby {node}", self.report) as group:
                 hearing = group.start("synced", self.hear(connection, node))
                 said = Whole([], [])
+                marked: dict[int, Position] = {}
                 while not hearing.done():
                     if await self.tell(connection, sources):
                         continue
+                    await self.mark(connection, sources, marked)
                     whole = self.whole(sources)
                     if whole != said:
                         said = whole
@@ -101,6 +107,7 @@ class StandbyServer:
         except Unavailable:
             pass  # the connection broke; the standby comes back
         finally:
+            self.taken.pop(node, None)
             for source in sources.values():
                 self.submit(source.close)
 
@@ -133,6 +140,15 @@ class StandbyServer:
                     await connection.send(Kind.STATE, {"n": number, "last": last}, piece)
         return any_told
 
+    async def mark(
+        self, connection: Peer, sources: Mapping[int, Source], marked: dict[int, Position]
+    ) -> None:
+        """Say up to where in the ready logs everything has been told, where that is further than ``marked``."""
+        for number, source in sources.items():
+            if source.at is not None and source.at != marked.get(number):
+                marked[number] = source.at
+                await connection.send(Kind.STATE, {"mark": number, "at": list(source.at)})
+
     def whole(self, sources: Mapping[int, Source]) -> Whole:
         """Of all processors whose files can be read."""
         found = [source.whole() for number, source in sources.items() if number not in self.trouble]
@@ -155,6 +171,18 @@ class StandbyServer:
         while (frame := await connection.receive()) is not None:
             if frame.kind == Kind.STATE and "synced" in frame.header:
                 self.told[node] |= entries.vectors(entries.decode_as(frame.body, Synced).standing)
+            elif frame.kind == Kind.STATE and "taken" in frame.header:
+                number, at = marked_of(frame.header, "taken")
+                self.taken.setdefault(node, {})[number] = at
+
+
+def marked_of(header: Mapping[str, object], name: str) -> tuple[int, Position]:
+    """The processor and the position of a mark. Broken: it is none."""
+    try:
+        number, at = msgspec.convert((header[name], header["at"]), tuple[int, tuple[int, int]])
+    except (KeyError, msgspec.ValidationError) as error:
+        raise Broken(f"not a mark: {dict(header)!r}", code="standby_format") from error
+    return number, Position(*at)
 
 
 def minutes(window_s: float) -> int:
