@@ -94,8 +94,12 @@ class PrivateRun:
         if self.ended:
             return None
         if not self.ids_done:
+            complete = self.complete()  # before it is looked at
             self.follower.look(self.at)
-            self._remember_some()
+            if self.ids is None and not complete and not self._all_begin():
+                self.clock.block(MIRROR_WAIT_S)
+            else:
+                self._remember_some()
             return None
         complete = self.complete()  # before it is read: what came since then is seen by the next call
         found = self.follower.take(self.at, lambda _: self.until.clock, self.bytes_max)
@@ -159,6 +163,14 @@ class PrivateRun:
             self.seen.expire(minute)
 
     # -- the ids below
+
+    def _all_begin(self) -> bool:
+        """Whether of each writer the first block of the stretch is here: which ids are needed is told by the oldest."""
+        return all(
+            writer in self.follower.readers and first_block_ns(self.follower.readers[writer])
+            for writer, end in self.until.items()
+            if end != self.at[writer]
+        )
 
     def _remember_some(self) -> None:
         """One piece of the ids below the stretch."""

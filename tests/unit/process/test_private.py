@@ -222,3 +222,25 @@ def test_a_run_of_ids_that_goes_while_they_are_looked_for_is_no_trouble(
     monkeypatch.setattr(idruns, "paths", lambda folder: [f"{folder}/ids/gone.run", *plain(folder)])
     one = private(node, first.target, second.target, id_folders=state_folders(node))
     assert [row["message_id"] for row in rows_of(run(one))] == ["m2"]
+
+
+def test_ids_below_are_sought_when_it_is_known_where_the_stretch_begins(node: Node) -> None:
+    """Other nodes' events come later than the run begins: by then a copy must not be taken for the first."""
+    worker = node.processor()
+    node.accept(*(event(n) for n in range(10)))
+    drain(worker)
+    origin = worker.groups[0].vector
+    node.accept(*(event(n) for n in range(5, 15)))
+    drain(worker)
+    until = worker.groups[0].vector
+    crash(worker)
+    there = Path(node.data) / "raw"
+    there.rename(there.with_name("not-here-yet"))
+    there.mkdir()
+    one = private(node, origin, until)
+    one.complete = lambda: there.with_name("not-here-yet").exists() is False
+    for _ in range(3):
+        assert one.advance() is None and not one.ids_done
+    there.rmdir()
+    there.with_name("not-here-yet").rename(there)
+    assert [row["message_id"] for row in rows_of(run(one))] == [f"m{n}" for n in range(10, 15)]
