@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -39,12 +39,15 @@ from headwater.node.advisories import Advisor
 from headwater.node.context import Context
 from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
-from headwater.node.settings import Settings, secret_reader
+from headwater.node.settings import Settings, kafka_of, secret_reader
 from headwater.node.standby.both import Both
 from headwater.ops import everywhere, standing
 from headwater.peer import connection as peers
 from headwater.peer.connection import Connection, Frame, Kind, Listener
 from headwater.peer.identity import Identity, Tls
+
+if TYPE_CHECKING:
+    from headwater.lane.kafka.lane import KafkaLane
 
 LOOK_S = 0.25
 SAY_S = 1.0
@@ -104,13 +107,14 @@ class LaneRole:
         self.caller = Caller(self.dial)
         self.everywhere = Everywhere(self.caller, lambda: self.view, self.me)
         self.group = Group("lane", self.trouble)
+        self.kafka = self.kafka_lane() if self.cluster.kafka is not None else None
         self.mirrors = Mirrors(
             Place(context.disk, context.path("mirror"), context.secret, context.clock),
             self.me,
             self.dial,
             self.group.start,
             self.cluster.mirror_bytes_max,
-            self.directory.source,
+            self.directory.source if self.kafka is None else self.kafka.source,
         )
         self.entered = asyncio.Event()
         self.running: asyncio.Task[None] | None = None
@@ -137,6 +141,8 @@ class LaneRole:
         self.listener = await peers.listen(self.cluster.lane, self.identity, self.serve)
         self.asked = await ask.serve(self.context.path("run", "lane.sock"), self.answer)
         self.group.start("standby", self.both.run())
+        for name, work in self.kafka.works().items() if self.kafka is not None else ():
+            self.group.start(name, work())
         if self.advisor.webhook is not None:
             self.group.start("advisories", self.advisor.webhook.run())
         self.group.start("copies elsewhere", self.ask_for_copies())
@@ -155,6 +161,50 @@ class LaneRole:
     def trouble(self, owner: str, name: str, error: BaseException) -> None:
         """Say what ended a task or a connection."""
         self.context.happenings.emit(LaneTrouble(task=f"{owner}: {name}", reason=str(error)))
+
+    def kafka_lane(self) -> KafkaLane:
+        """The lane through Kafka."""
+        from headwater.lane.kafka.home import KafkaHome
+        from headwater.lane.kafka.lane import KafkaLane
+        from headwater.lane.kafka.record import key_of
+        from headwater.lane.kafka.spool import Spool
+
+        context, cluster, settings = self.context, self.cluster, self.cluster.kafka
+        assert settings is not None
+        spool = Spool(
+            context.disk,
+            context.path("kafka"),
+            cluster.kafka_topic,
+            secret=context.secret,
+            clock=context.clock,
+            report=self.trouble,
+            bytes_max=settings.spool_bytes_max,
+            reserve_bytes=context.settings.reserve_bytes,
+        )
+        home = KafkaHome(
+            self.raw,
+            self.now,
+            context.clock,
+            context.happenings.emit,
+            home=int(self.me, 16),
+            topic=cluster.kafka_topic,
+            key=key_of(self.identity.secret, cluster.name),
+            path=context.path("kafka", "cursor"),
+        )
+        return KafkaLane(
+            home,
+            spool,
+            kafka_of(settings),
+            me=self.me,
+            group=f"{cluster.kafka_topic}-{self.me}",
+            partitions=settings.partitions,
+            replication=settings.replication,
+            away=self.away,
+            direct=self.directory.source,
+            clock=context.clock,
+            rng=context.rng,
+            happenings=context.happenings,
+        )
 
     # -- other nodes
 
@@ -207,7 +257,10 @@ class LaneRole:
             asked = request.get("request", {})
             return await self.everywhere.ask_all(str(request.get("socket")), asked, calls.wait_of(asked))
         if operation == "reachable":
-            return {"reachable": self.directory.reachable(stretches(request))}, b""
+            needed = stretches(request)
+            if self.kafka is not None:
+                needed = self.kafka.lacking(needed)
+            return {"reachable": self.directory.reachable(needed)}, b""
         if operation == "open":
             return {"path": await self.open(name, request)}, b""
         if operation == "status":
@@ -257,6 +310,10 @@ class LaneRole:
             if self.view is not None:
                 known = self.view.table.members.keys() | self.view.alive.keys()
                 self.held.retire(self.safe(), known)
+                if self.kafka is not None:
+                    self.kafka.spool.retire(self.safe(), known)
+            if self.kafka is not None:
+                await self.kafka.tick()
             for name in [name for name, pid in self.readers.items() if pid and not is_running(pid)]:
                 await self.close(name)
 
@@ -269,7 +326,8 @@ class LaneRole:
         if self.view is None:
             return
         nodes = {*self.view.table.members, *self.view.alive} - {self.me}
-        self.mirrors.know(nodes | self.directory.homes())
+        spooled = self.kafka.spool.homes.keys() if self.kafka is not None else set()
+        self.mirrors.know(nodes | self.directory.homes() | spooled)
         if self.copies is not None:
             self.copies.look(self.view, self.safe(), wanted=wants_copies(self.context.settings))
         for node in sorted(nodes - self.saying.keys()):
@@ -405,6 +463,7 @@ class LaneRole:
             "standby": self.both.told(),
             "standbys": self.standby_rows(),
             "lag": self.lag_rows(),
+            "kafka": self.kafka.told() if self.kafka is not None else None,
             "copies": {
                 "bytes": self.held.bytes,
                 **(self.copies.told() if self.copies is not None else {}),
