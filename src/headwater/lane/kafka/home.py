@@ -124,11 +124,19 @@ class KafkaHome:
         """For how long Kafka has not taken what there is."""
         return 0.0 if self.since_ns is None else (self.clock.boot_ns() - self.since_ns) / 1e9
 
+    @property
+    def says(self) -> str:
+        """Why events wait here; empty where they do not."""
+        if self.waiting_s <= WAITS_S:
+            return ""
+        why = self.trouble or "no broker acknowledges anything"
+        return f"Kafka takes no events since {self.waiting_s:.0f} s, they wait in the raw log: {why}"
+
     def look(self) -> None:
         """Tell it once when Kafka takes nothing."""
-        if self.waiting_s > WAITS_S and not self.told:
+        if self.says and not self.told:
             self.told = True
-            self.emit(KafkaLaneWaits(topic=self.topic, reason=self.trouble or "no broker has acknowledged"))
+            self.emit(KafkaLaneWaits(topic=self.topic, reason=self.says))
 
 
 async def again_and_again(

@@ -239,13 +239,18 @@ class KafkaLane:
         await asyncio.to_thread(self.spool.note)
         self.spool.make_room()
 
+    @property
+    def says(self) -> str:
+        """What hinders it, in words; empty where nothing does."""
+        return self.home.says or (f"Kafka cannot be read: {self.trouble}" if self.trouble else "")
+
     def told(self) -> dict[str, Any]:
         """For the report of the process."""
         return {
             "topic": self.home.topic,
             "servers": self.kafka.servers,
             "waiting_s": round(self.home.waiting_s, 1),
-            "trouble": self.home.trouble or self.trouble,
+            "says": self.says,
             "reads": len(self.consumer.partitions) if self.consumer is not None else 0,
             "spool_bytes": self.spool.bytes,
             "refused": self.refused,
