@@ -30,7 +30,8 @@ def three(folder: Path) -> Iterator[tuple[list[ClusterNode], Kafka]]:
         with cluster_of(folder, 3, more=more, sections=SECTIONS) as nodes:
             begin(nodes)
             wait_view(nodes, START_S)
-            wait_for(lambda: all(send(node, "warm") for node in nodes), START_S, nodes[0].log)
+            for node in nodes:
+                wait_for(lambda node=node: send(node, "warm"), START_S, node.log)  # type: ignore[misc]
             yield nodes, kafka
 
 

@@ -62,9 +62,9 @@ class Stream:
         asked: wire.Open,
         now: Now,
         cut_bytes: int = CUT_BYTES,
-        body_bytes: int = wire.BODY_BYTES_MAX,
+        body_bytes: int = 0,
     ) -> None:
-        """``now``: the T of a cut, asked before the watermarks are read; ``body_bytes``: of one frame, at most."""
+        """``now``: the T of a cut, asked before the watermarks are read; ``body_bytes``: as of a Packer."""
         self.raw = raw
         self.cut_bytes = cut_bytes
         self.body_bytes = body_bytes

@@ -233,9 +233,10 @@ def data(frame: Frame) -> Data:
 class Packer:
     """Puts blocks into DATA frames, each full but the last."""
 
-    def __init__(self, stream: str, body_bytes: int = BODY_BYTES_MAX) -> None:
+    def __init__(self, stream: str, body_bytes: int = 0) -> None:
+        """``body_bytes``: of one frame, at most; 0: as much as may be."""
         self.stream = stream
-        self.body_bytes = body_bytes
+        self.body_bytes = body_bytes or BODY_BYTES_MAX
         self.frames: list[Outgoing] = []
         self.blocks: list[BlockHead] = []
         self.parts: list[memoryview] = []

@@ -72,6 +72,8 @@ class KafkaHome:
         self.since_ns: int | None = None
         """Since when Kafka has not taken what there is."""
         self.told = False
+        self.works_ns: int | None = None
+        """Since when Kafka has taken all there was."""
 
     def noted(self) -> Vector:
         """The cursor of before; the beginning where it cannot be read."""
@@ -107,6 +109,8 @@ class KafkaHome:
     def taken(self, stands: Mapping[WriterId, object]) -> None:
         """Kafka has all up to here."""
         self.cursor = Vector({**self.cursor.entries, **stands})  # type: ignore[dict-item]
+        if self.works_ns is None or self.says:
+            self.works_ns = self.clock.boot_ns()
         self.since_ns, self.trouble = None, ""
         if self.told:
             self.told = False
@@ -123,6 +127,11 @@ class KafkaHome:
     def waiting_s(self) -> float:
         """For how long Kafka has not taken what there is."""
         return 0.0 if self.since_ns is None else (self.clock.boot_ns() - self.since_ns) / 1e9
+
+    @property
+    def works_s(self) -> float:
+        """For how long Kafka has taken all there was."""
+        return 0.0 if self.works_ns is None or self.says else (self.clock.boot_ns() - self.works_ns) / 1e9
 
     @property
     def says(self) -> str:

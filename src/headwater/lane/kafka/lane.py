@@ -34,7 +34,7 @@ from headwater.lane.kafka.produce import KafkaProducer
 from headwater.lane.kafka.record import Record
 from headwater.lane.kafka.settings import ConsumeSettings, KafkaSettings, ProduceSettings
 from headwater.lane.kafka.sink import Advance, Answer, Event, Sink
-from headwater.lane.kafka.spool import Brief, Spool, Stands, loopback
+from headwater.lane.kafka.spool import Brief, Spool, SpoolHome, Stands, loopback
 from headwater.lane.mirror import Source, node_of
 from headwater.lane.wire import Connection
 
@@ -43,6 +43,8 @@ BATCH_AGE_S = 0.05
 BATCH_BYTES = 2 * 1024 * 1024
 NOTE_S = 1.0
 CLOSE_S = 0.2
+SPEAKS_S = 10.0
+"""A home of which nothing comes for so long, while Kafka works, does not speak through it."""
 REFUSED_SAID_S = 30.0
 
 
@@ -143,7 +145,7 @@ class KafkaLane:
         self.refused = 0
         self.refused_ns = -int(REFUSED_SAID_S * 1e9)
         self.by: dict[str, str] = {}
-        """By which way mirrors follow each home: `kafka`, or `direct`."""
+        """By which way a mirror followed each home last: `kafka`, `direct` or `copies`."""
 
     def works(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """What runs until cancelled."""
@@ -208,17 +210,28 @@ class KafkaLane:
     # -- mirrors
 
     async def source(self, home: str, stands: Stands) -> tuple[str, Connection]:
-        """Whom a mirror of a home follows now, for a while. Unavailable: nobody, yet."""
+        """Whom a mirror of a home follows now, for a while. Unavailable: nobody, now.
+
+        The spool, where it has what comes next and the home speaks through Kafka, or has spoken. A home that is there
+        and does not, while Kafka works for us, is followed itself: its own way to Kafka is cut, or it is not told to
+        use it. While Kafka does not work at all, mirrors wait for it.
+        """
         spooled = self.spool.homes.get(home)
-        if spooled is None or not any(spooled.whole):
-            if not self.away(home):
-                raise Unavailable(f"nothing of node {home} has come through Kafka yet", code="kafka_waits")
-        elif spooled.covers(stands) and (not self.away(home) or spooled.has_more(stands)):
+        if spooled is not None and not any(spooled.whole):
+            spooled = None  # its first cut is still coming
+        covered = spooled is not None and spooled.covers(stands)
+        if spooled is not None and covered and (self.speaks(spooled) or spooled.has_more(stands)):
             self.by[home] = "kafka"
             return home, loopback(self.spool, spooled, self.home.raw.partitions, self.me, self.clock)
-        self.by[home] = "direct"
+        if not self.away(home) and (covered or spooled is None) and self.home.works_s < SPEAKS_S:
+            raise Unavailable(f"nothing of node {home} comes through Kafka", code="kafka_waits")
         node, connection = await self.direct(home, stands)
+        self.by[home] = "direct" if node == home else "copies"
         return node, Brief(connection, self.clock)
+
+    def speaks(self, home: SpoolHome) -> bool:
+        """Whether something of a home, which is there, has just come; each says something every second."""
+        return not self.away(home.node) and self.clock.boot_ns() - home.heard_ns < SPEAKS_S * 1e9
 
     def lacking(
         self, needed: Mapping[WriterId, tuple[Position, Position]]

@@ -71,6 +71,8 @@ class SpoolHome(HeldHome):
     def __init__(self, shelf: Shelf, node: str, submit: Submit, moment: Moment) -> None:
         super().__init__(shelf, node, submit)
         self.session = self.number = -1
+        self.heard_ns = 0
+        """When something of it came last, boot time."""
         self.whole = moment
         """The T of the newest complete cut that is durable here."""
         self.taken = moment
@@ -105,6 +107,7 @@ class SpoolHome(HeldHome):
             self.begun, self.pieces = before
             raise
         self.session, self.number = record.session, record.number
+        self.heard_ns = self.shelf.clock.boot_ns()
 
     def apply(self, frame: Frame) -> None:
         """One frame of the home."""

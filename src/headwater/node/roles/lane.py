@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ from headwater.node.advisories import Advisor
 from headwater.node.context import Context
 from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
-from headwater.node.settings import Settings, kafka_of, secret_reader
+from headwater.node.settings import Settings, secret_reader
 from headwater.node.standby.both import Both
 from headwater.ops import everywhere, standing
 from headwater.peer import connection as peers
@@ -107,7 +108,7 @@ class LaneRole:
         self.caller = Caller(self.dial)
         self.everywhere = Everywhere(self.caller, lambda: self.view, self.me)
         self.group = Group("lane", self.trouble)
-        self.kafka = self.kafka_lane() if self.cluster.kafka is not None else None
+        self.kafka = self.kafka_lane()
         self.mirrors = Mirrors(
             Place(context.disk, context.path("mirror"), context.secret, context.clock),
             self.me,
@@ -162,48 +163,23 @@ class LaneRole:
         """Say what ended a task or a connection."""
         self.context.happenings.emit(LaneTrouble(task=f"{owner}: {name}", reason=str(error)))
 
-    def kafka_lane(self) -> KafkaLane:
-        """The lane through Kafka."""
-        from headwater.lane.kafka.home import KafkaHome
-        from headwater.lane.kafka.lane import KafkaLane
-        from headwater.lane.kafka.record import key_of
-        from headwater.lane.kafka.spool import Spool
+    def kafka_lane(self) -> KafkaLane | None:
+        """The lane through Kafka, where the settings want it; else nothing of it is kept."""
+        if self.cluster.kafka is None:
+            shutil.rmtree(self.context.path("kafka"), ignore_errors=True)
+            return None
+        from headwater.node import kafka  # the driver is there where it is used
 
-        context, cluster, settings = self.context, self.cluster, self.cluster.kafka
-        assert settings is not None
-        spool = Spool(
-            context.disk,
-            context.path("kafka"),
-            cluster.kafka_topic,
-            secret=context.secret,
-            clock=context.clock,
-            report=self.trouble,
-            bytes_max=settings.spool_bytes_max,
-            reserve_bytes=context.settings.reserve_bytes,
-        )
-        home = KafkaHome(
+        return kafka.lane(
+            self.context,
+            self.cluster,
             self.raw,
-            self.now,
-            context.clock,
-            context.happenings.emit,
-            home=int(self.me, 16),
-            topic=cluster.kafka_topic,
-            key=key_of(self.identity.secret, cluster.name),
-            path=context.path("kafka", "cursor"),
-        )
-        return KafkaLane(
-            home,
-            spool,
-            kafka_of(settings),
             me=self.me,
-            group=f"{cluster.kafka_topic}-{self.me}",
-            partitions=settings.partitions,
-            replication=settings.replication,
+            secret=self.identity.secret,
+            now=self.now,
             away=self.away,
             direct=self.directory.source,
-            clock=context.clock,
-            rng=context.rng,
-            happenings=context.happenings,
+            report=self.trouble,
         )
 
     # -- other nodes
