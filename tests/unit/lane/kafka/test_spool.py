@@ -146,7 +146,7 @@ def test_a_mirror_of_the_spool_has_what_the_home_wrote(
     assert len(own(home)) == 12
 
 
-def test_what_comes_again_is_dropped_by_its_position(
+def test_inv_lane_1_what_comes_again_is_dropped_by_its_position(
     topic: Topic, reading: Reading, home: HomeNode, tmp_path: Path
 ) -> None:
     write(home, 5)
@@ -164,7 +164,7 @@ def test_what_comes_again_is_dropped_by_its_position(
 
 
 @pytest.mark.parametrize("missing", range(12))
-def test_a_record_that_is_missing_is_a_gap_that_is_known_and_what_follows_is_there(
+def test_inv_lane_1_a_record_that_is_missing_is_a_gap_that_is_known_and_what_follows_is_there(
     topic: Topic, reading: Reading, home: HomeNode, missing: int
 ) -> None:
     write(home, 12, body_bytes=900)
@@ -201,7 +201,7 @@ def test_a_log_that_is_missing_between_two_is_a_gap(topic: Topic, reading: Readi
     assert not reading.home.covers(lambda writer: Position(1, 2))
 
 
-def test_a_gap_of_one_writer_stops_the_stream_before_a_later_cut_of_another(
+def test_inv_ord_1_a_gap_of_one_writer_stops_the_stream_before_a_later_cut_of_another(
     topic: Topic, reading: Reading, home: HomeNode
 ) -> None:
     write(home, 2)
