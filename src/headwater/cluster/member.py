@@ -10,6 +10,7 @@ but heartbeats: a slow disk must not make this node look dead.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -80,9 +81,21 @@ def rules_of(settings: ClusterSettings, partitions: int, configured: int) -> Rul
 
 
 def counted(peers: list[str], own: set[str], port: int) -> int:
-    """How many nodes a static list makes, this one included; ``own`` are the addresses of this machine."""
+    """How many nodes a static list makes, this one included; ``own`` are the addresses and names of this machine. The
+    list is the same on every node, so it names this one too; counted twice, it would want a greater majority."""
     places = {address.dialled(peer, address.MEMBER_PORT) for peer in peers}
-    return len({place for place in places if not (place[0] in own and place[1] == port)}) + 1
+    return len({place for place in places if not (place[1] == port and is_own(place[0], own))}) + 1
+
+
+def is_own(host: str, own: set[str]) -> bool:
+    """Whether a host of a list is this machine: by its address, or as its name is resolved now."""
+    if host in own:
+        return True
+    try:
+        found = {str(one[4][0]) for one in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return False
+    return not found.isdisjoint(own - {"localhost"})
 
 
 class Member:
@@ -388,7 +401,7 @@ class Member:
         return list(status.held(self.core, self.clock.boot_ns()))
 
 
-def own_hosts() -> set[str]:
-    """The addresses of this machine, as they may stand in a list of peers."""
+def own_hosts(settings: ClusterSettings) -> set[str]:
+    """The addresses of this machine, as they may stand in a list of peers; also the one that others dial."""
     found = {one for interface in address.machine_interfaces() for one in interface.addresses}
-    return found | {"localhost"}
+    return found | {"localhost", socket.gethostname(), *([settings.advertise] if settings.advertise else [])}

@@ -8,6 +8,7 @@ after the moment is the border then too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from headwater.event.position import Position, WriterId
@@ -65,6 +66,18 @@ def at(
                 found = block.after
     finally:
         reader.close()
+
+
+def all_at(
+    disk: Disk, raw: str, moment_ns: int, ends: Mapping[WriterId, Position], *, secret: Secret
+) -> dict[WriterId, Position]:
+    """``at`` for each of these writers whose log is in the folder ``raw``."""
+    folders = {writer: f"{raw}/{writer:016x}" for writer in ends}
+    return {
+        writer: at(disk, folder, writer, moment_ns, ends[writer], secret=secret)
+        for writer, folder in folders.items()
+        if disk.exists(folder)
+    }
 
 
 def last_before(disk: Disk, held: list[Segment], moment_ns: int, secret: Secret) -> Segment:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headwater.kit import ask
 from headwater.kit.errors import HeadwaterError
 from headwater.node.context import Context
-from headwater.node.ownership import Ownership
 from headwater.ops.everywhere import Answers
+
+if TYPE_CHECKING:
+    from headwater.node.ownership import Ownership
 
 BEYOND_S = 5.0
 """What the lane may take beyond the time of the other node."""

@@ -12,17 +12,20 @@ from collections.abc import Mapping, Sequence
 from headwater.cluster.table import View
 from headwater.cluster.view import ViewReader, view_path
 from headwater.config.report import read_reports
-from headwater.event.position import EMPTY, Vector, WriterId
+from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import HeadwaterError, Unavailable
-from headwater.lane.calls import wait_of
+from headwater.lane.calls import LOOK, wait_of
+from headwater.log import moment
 from headwater.log.cut import home_of
 from headwater.node.context import Context
+from headwater.node.nodes import answers_of
 from headwater.ops import standing
 from headwater.ops.everywhere import REPORTS, Answers
 from headwater.process.sources import Stretch
 
 LANE_WAIT_S = 5.0
+SINCE_WAIT_S = 10.0
 STOOD_WAIT_NS = 8_000_000_000
 STOOD_POLL_S = 0.05
 TRIM_INTERVAL_NS = 1_000_000_000
@@ -197,6 +200,21 @@ class Mirrors:
             if not silent or context.clock.boot_ns() > until_ns:
                 return found
             context.clock.block(STOOD_POLL_S)
+
+    def since(self, at_ns: int, limit: Vector) -> Vector:
+        """See Sources: own logs say it themselves, those of other nodes by their ops processes."""
+        context = self.context
+        ends = {f"{writer:016x}": list(at) for writer, at in limit.items()}
+        found = dict(limit.items())
+        found |= moment.all_at(context.disk, context.path("raw"), at_ns, found, secret=context.secret)
+        asked = {"op": "ask_all", "socket": LOOK, "request": {"op": "stood", "at_ns": at_ns, "ends": ends}}
+        try:
+            told, data = ask.ask(context.path("run", "lane.sock"), asked, SINCE_WAIT_S)
+        except HeadwaterError:
+            return Vector(found, at_ns)
+        for part in answers_of(told, data).parts.values():
+            found |= {WriterId(int(writer, 16)): Position(*at) for writer, at in part.items()}
+        return Vector(found, at_ns)
 
     def given(
         self, partitions: Sequence[int], stood: Mapping[int, Vector]

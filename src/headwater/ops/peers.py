@@ -10,6 +10,7 @@ op                request                                 answer
 ``page``          wanted, at                              some dead letters as ``find``; from where to go on
 ``search``        id, since_ns, until_ns, search_s        what the raw log holds of an event (find.Looked)
 ``request``       writer, log, seq                        the request of an event (find.Request), or null
+``stood``         at_ns, ends                             where the raw logs stood at that node time, by writer
 ``retry``         asking (retry.Asking)                   what came of each dead letter
 ``adopt``         destination, from                       as POST /api/destinations/NAME/adopt
 ================  ======================================  ====================================================
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headwater.event.position import Receipt
+from headwater.event.position import Position, Receipt, WriterId
 from headwater.kit.errors import Rejected
+from headwater.log import moment
 from headwater.ops import find
 from headwater.ops import where as journey
 from headwater.ops.find import Request
@@ -53,6 +55,7 @@ class Peers:
             "page": in_thread(self.page),
             "search": in_thread(self.search),
             "request": in_thread(self.request_of),
+            "stood": in_thread(self.stood),
             "retry": self.retry,
             "adopt": self.adopt,
         }
@@ -95,6 +98,14 @@ class Peers:
 
     def request_of(self, request: Mapping[str, Any]) -> Request | None:
         return find.Requests(self.raw).of(int(request["writer"]), int(request["log"]), int(request["seq"]))
+
+    def stood(self, request: Mapping[str, Any]) -> dict[str, list[int]]:
+        """At most at ``ends``; of the writers of this node."""
+        ends = {WriterId(int(writer, 16)): Position(*map(int, at)) for writer, at in request["ends"].items()}
+        found = moment.all_at(
+            self.look.disk, self.raw.path, int(request["at_ns"]), ends, secret=self.look.secret
+        )
+        return {f"{writer:016x}": list(at) for writer, at in found.items()}
 
     async def retry(self, request: Mapping[str, Any]) -> Any:
         from headwater.ops.retry import Asking

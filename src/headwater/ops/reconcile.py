@@ -96,6 +96,9 @@ def with_mark(ledgers: list[Ledger], processed: Processed) -> list[Ledger]:
         f"{processed.restarted} partitions were taken over when their owner and their standby were both away: "
         "duplicates and dead letters of them before that are not counted, and stay `pending`"
     )
+    if processed.unread_homes:
+        why += f"; the older events of {', '.join(sorted(processed.unread_homes))} could not be read for it: a copy "
+        why += "that a client sends again counts as new"
     return [msgspec.structs.replace(one, problems=[*one.problems, why]) for one in ledgers]
 
 

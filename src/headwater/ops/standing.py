@@ -28,6 +28,8 @@ class Processed:
     streams: Streams = field(default_factory=dict)
     restarted: int = 0
     """Partitions that were taken over without any state: what was dropped of them before is not counted."""
+    unread_homes: frozenset[str] = frozenset()
+    """Of those, the homes whose older events could not be read: a copy of one of them counts as new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,9 @@ def processed(reports: Mapping[str, Report]) -> Processed:
             for name, count in counters.items():
                 total[name] = total.get(name, 0) + count
     restarted = streams.pop(RESTARTED, {}).get("in", 0)
-    return Processed(vectors, streams, restarted)
+    seeding = [report.detail.get("seeding", {}) for report in reports.values()]
+    unread = frozenset(home for told in seeding for home in told.get("unread_homes", ()))
+    return Processed(vectors, streams, restarted, unread)
 
 
 def delivered(reports: Mapping[str, Report]) -> dict[str, Delivered]:

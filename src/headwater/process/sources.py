@@ -33,6 +33,11 @@ class Sources(Protocol):
         """Whether these stretches of writers' logs can be read now, from their homes or from copies."""
         ...
 
+    def since(self, at_ns: int, limit: Vector) -> Vector:
+        """Where each of these writers' logs stood at that node time, at most at ``limit``; at ``limit`` where its home
+        does not say."""
+        ...
+
     def given(
         self, partitions: Sequence[int], stood: Mapping[int, Vector]
     ) -> Mapping[int, Mapping[str, int]]:
@@ -62,6 +67,9 @@ class Alone:
 
     def reachable(self, needed: Mapping[WriterId, Stretch]) -> bool:
         return True
+
+    def since(self, at_ns: int, limit: Vector) -> Vector:
+        return Vector({}, at_ns)
 
     def given(
         self, partitions: Sequence[int], stood: Mapping[int, Vector]

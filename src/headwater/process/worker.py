@@ -21,15 +21,18 @@ from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken, Busy, Misconfigured
 from headwater.log import retain
 from headwater.log.block import Secret
-from headwater.log.cut import Cut
+from headwater.log.cut import Cut, home_of
 from headwater.log.follow import Follower
 from headwater.log.ready import ReadyReader, ReadyWriter
 from headwater.process import idruns, takeover, unmapped
 from headwater.process.dedupe import MINUTE_NS, Seen, encode_ids
+from headwater.process.groups import Group
+from headwater.process.idruns import About
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
 from headwater.process.sources import ALONE, Sources
 from headwater.process.state import (
+    NO_IDS,
     Fold,
     Part,
     StateStore,
@@ -50,8 +53,6 @@ IPC_ROOM_BYTES = 1024
 """Around the schema and the batch of a stream: lengths, padding, its end."""
 FOLD_READ_BYTES = 64 * 1024 * 1024
 EXPIRE_MINUTES = 5
-MIRROR_INTERVAL_NS = 500_000_000
-"""How often a mirror is asked for while there is none."""
 JOIN_INTERVAL_NS = 1_000_000_000
 
 Report = Callable[[dict[str, Any]], None]
@@ -62,68 +63,6 @@ class NodeTime(Protocol):
 
     def start(self) -> int: ...
     def offset_ns(self) -> int: ...
-
-
-class Group:
-    """Partitions that stand at one vector, and what they read."""
-
-    def __init__(
-        self,
-        name: str,
-        partitions: list[int],
-        vector: Vector,
-        until: Vector | None,
-        runner: Runner,
-        sources: Sources,
-        follow: Callable[[Vector | None, str | None], Follower],
-    ) -> None:
-        self.name = name
-        self.partitions = partitions
-        self.runner = runner
-        self.vector = vector
-        self.until = until
-        self.sources = sources
-        self.follow = follow
-        self.follower: Follower | None = None
-        self.tried_ns = 0
-        self.minute = 0
-        """When the newest event was received that it has taken; now, when it has taken all."""
-
-    def take(self, now_ns: int, node_time_ns: Callable[[int], int], bytes_max: int) -> Cut | None:
-        """The next cut; None where nothing more is there."""
-        if self.follower is None or (
-            self.follower.mirror is None and now_ns - self.tried_ns > MIRROR_INTERVAL_NS
-        ):
-            self.open(now_ns)
-        assert self.follower is not None
-        try:
-            return self.follower.take(self.vector, node_time_ns, bytes_max)
-        except FileNotFoundError:
-            if self.follower.mirror is None or self.follower.disk.exists(self.follower.mirror):
-                raise
-            self.close()  # who kept the mirror began again: so do we, from where we stand
-            return None
-
-    def open(self, now_ns: int) -> None:
-        """Read from the vector on: our own logs, and a mirror of the others where one can be had."""
-        self.tried_ns = now_ns
-        mirror = self.sources.open(self.name, self.partitions, self.vector, self.until)
-        if self.follower is None or mirror is not None:
-            self.close_files()
-            self.follower = self.follow(self.until, mirror)
-
-    def close_files(self) -> None:
-        """Release the files."""
-        if self.follower is not None:
-            self.follower.close()
-            self.follower = None
-
-    def close(self) -> None:
-        """Release the files, and the mirror."""
-        had = self.follower is not None and self.follower.mirror is not None
-        self.close_files()
-        if had:
-            self.sources.close(self.name)
 
 
 class ProcessWorker:
@@ -175,6 +114,12 @@ class ProcessWorker:
         """Where destinations stand with partitions that came from another node: a commit must end there."""
         self.restarted: list[int] = []
         """Partitions that came without any state: they go on from where destinations stand, and count from nothing."""
+        self.unseeded: dict[int, Vector] = {}
+        """Those of them of which the ids below that are not read yet: they stand nowhere until then."""
+        self.seeds: list[Group] = []
+        """They, by where they begin; each runs up to there for its ids alone."""
+        self.seed_gaps: list[WriterId] = []
+        """Writers whose older events could not be read for it: copies of those are not known."""
         self.groups_made = 0
         self.joined_ns = 0
         self.committed = Position(0, 0)
@@ -209,6 +154,7 @@ class ProcessWorker:
         self.fold = own.with_partitions(chosen, self.owned)
         self.fold.former = former
         self._group()
+        self._begin_seeds()
         self._save()
         self._count_attempt()
         self._publish()
@@ -224,21 +170,16 @@ class ProcessWorker:
         return self.sources.stood(coming) if coming else {}
 
     def _aim(self, chosen: Fold, stood: Mapping[int, Vector]) -> None:
-        """Partitions without any state begin where destinations stand, with what these were given; others run up to
+        """Partitions without any state will begin where destinations stand, when their ids are read; others run up to
         there first."""
-        self.restarted, self.goals = [], {}
+        self.unseeded, self.goals, self.seed_gaps = {}, {}, []
         for partition, at in stood.items():
             here = chosen.vectors.get(partition, EMPTY)
             if here == EMPTY != at:
-                self.restarted.append(partition)
-                chosen.vectors[partition] = at
-                chosen.counters.setdefault(RESTARTED, {})[partition] = [1] + [0] * (len(COUNTERS) - 1)
+                self.unseeded[partition] = at
             elif here <= at != here:
                 self.goals[partition] = at
-        given = self.sources.given(self.restarted, stood) if self.restarted else {}
-        for partition, streams in given.items():  # what was let out is known there; what was dropped is not
-            for stream, out in streams.items():
-                chosen.counters.setdefault(stream, {})[partition] = counted(out)
+        self.restarted = sorted(self.unseeded)
 
     def _remember_rest(self, rest: Mapping[int, Sequence[Part]], base: Mapping[int, Vector]) -> None:
         """The ids of commits behind a fold, as far as the state at ``base`` has seen them."""
@@ -281,13 +222,67 @@ class ProcessWorker:
         """One turn; False when there was nothing to do."""
         if self.wanted is not self.owned:
             self._begin_again()
+        seeded = bool(self.seeds) and self._seed(self.seeds[0])
         joining = bool(self.groups) and self.groups[0].until is not None
         turns = [self._advance(group) for group in (self.groups[:1] if joining else list(self.groups))]
-        did = any(turns)
+        did = seeded or any(turns)
         self._rest()
         if (joining and not did) or (len(self.groups) > 1 and not joining):
             self._group_again()
         return did
+
+    def _seed(self, group: Group) -> bool:
+        """A piece of the ids below where partitions without state begin (protocol.md §7); False where it has to come
+        yet. They are on disk before the fold that says where the partitions stand."""
+        assert group.until is not None
+        found = self._next_cut(group)
+        if found is not None:
+            ids = group.runner.ids(found.blocks) or NO_IDS
+            self.seen.remember(ids)
+            self.store.take_over(ids, About(tuple(group.partitions), found.origin, found.target))
+            group.vector = found.target
+            self.sources.trim(group.name, group.vector)
+            return True
+        if group.vector.entries != group.until.entries:
+            if self.clock.boot_ns() - self.joined_ns < JOIN_INTERVAL_NS:
+                return False
+            self.joined_ns = self.clock.boot_ns()
+            if self._reachable([group.vector], group.until):
+                return False
+            self.seed_gaps += [w for w, at in group.until.items() if group.vector[w] != at]
+        self._seeded(group)
+        return True
+
+    def _seeded(self, group: Group) -> None:
+        """They go on from where destinations stand, with what these were given; what was dropped is not known."""
+        group.close()
+        self.seeds.remove(group)
+        begin = {p: self.unseeded.pop(p) for p in group.partitions}
+        self.fold.vectors |= begin
+        for partition in begin:
+            self.fold.counters.setdefault(RESTARTED, {})[partition] = [1] + [0] * (len(COUNTERS) - 1)
+        for partition, streams in self.sources.given(group.partitions, begin).items():
+            for stream, out in streams.items():
+                self.fold.counters.setdefault(stream, {})[partition] = counted(out)
+        for one in self.groups:
+            one.close()
+        self._group()
+        self._save()
+        self._count_attempt()
+
+    def _begin_seeds(self) -> None:
+        """Read the ids of the window before those where destinations stand, as far as homes have them."""
+        by_vector: dict[Vector, list[int]] = {}
+        for partition, at in self.unseeded.items():
+            by_vector.setdefault(at, []).append(partition)
+        self.seeds = []
+        for at, partitions in by_vector.items():
+            since = self.sources.since(at.clock - (self.seen.window_minutes + 1) * MINUTE_NS, at)
+            gaps = {w: at[w] for w in at if not self.sources.reachable({w: (since[w], at[w])})}
+            self.seed_gaps += gaps
+            self.seeds.append(
+                self._made(sorted(partitions), Vector({**dict(since.items()), **gaps}, since.clock), at)
+            )
 
     def _advance(self, group: Group) -> bool:
         """One cut of a group, or its joining with the others."""
@@ -305,7 +300,7 @@ class ProcessWorker:
     def _begin_again(self) -> None:
         """With other partitions: as at a start."""
         self._save()
-        for group in self.groups:
+        for group in (*self.groups, *self.seeds):
             group.close()
         self.owned = self.wanted
         self.seen = self._nothing_seen()
@@ -437,6 +432,10 @@ class ProcessWorker:
                 "trouble": self.trouble,
                 "unreadable": self.unreadable,
                 "restarted": self.restarted,
+                "seeding": {
+                    "partitions": sorted(self.unseeded),
+                    "unread_homes": sorted({f"{home_of(w):016x}" for w in self.seed_gaps}),
+                },
             }
         )
 
@@ -502,7 +501,7 @@ class ProcessWorker:
         can give us now, each goes on by itself."""
         by_vector: dict[Vector, list[int]] = {}
         aimed: dict[tuple[Vector, Vector], list[int]] = {}
-        for partition in self.owned:
+        for partition in (p for p in self.owned if p not in self.unseeded):
             at = self.fold.vectors.get(partition, EMPTY)
             goal = self.goals.get(partition, at)
             if at != goal and at <= goal and self._reachable([at], goal):

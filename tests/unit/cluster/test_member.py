@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from headwater.cluster.actions import Keep, Kept, Send
-from headwater.cluster.member import Member, counted, read_kept, table_path
+from headwater.cluster.member import Member, counted, own_hosts, read_kept, table_path
 from headwater.cluster.messages import Heartbeat, Message, WantTable, encode
 from headwater.cluster.settings import ClusterSettings, advertised
 from headwater.cluster.table import NO_TABLE, NodeRecord
@@ -151,10 +151,19 @@ def test_what_cannot_be_read_is_as_if_it_were_not_there(tmp_path: Path) -> None:
         (["10.0.0.2:7510", "10.0.0.3:7510"], 3),
         (["10.0.0.2", "10.0.0.2:7510"], 2),
         (["127.0.0.1:7510", "127.0.0.1:7610"], 2),
+        (["localhost:7510", "10.0.0.2:7510", "10.0.0.3:7510"], 3),
+        (["no-such-name.invalid:7510", "localhost:7510"], 2),
     ],
 )
 def test_a_list_of_peers_counts_this_node_once(peers: list[str], nodes: int) -> None:
     assert counted(peers, {"127.0.0.1"}, 7510) == nodes
+
+
+def test_the_address_that_others_dial_is_this_machine_whoever_passes_it_on() -> None:
+    settings = ClusterSettings(secret="sixteen-and-more", advertise="node-a.example.com")
+    assert (
+        counted(["node-a.example.com:7511", "10.0.0.2:7511", "10.0.0.3:7511"], own_hosts(settings), 7511) == 3
+    )
 
 
 def test_others_are_told_an_address_that_they_can_dial() -> None:

@@ -84,6 +84,11 @@ def test_partitions_that_came_without_state_are_told_and_are_no_mismatch() -> No
         OWNERS,
     )
     assert found.holds and found.pending == 1 and "1 partitions were taken over" in found.problems[0]
+    assert "could not be read" not in found.problems[0]
+    seeding = {"partitions": [], "unread_homes": [THERE]}
+    told = msgspec.structs.replace(told, detail={**told.detail, "counters": counters, "seeding": seeding})
+    found = ledger([told, deliverer([1], 4)], OWNERS)
+    assert f"the older events of {THERE} could not be read" in found.problems[0]
 
 
 def letter(seq: int, **more: Any) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from headwater.event.commit import RESTARTED
-from headwater.event.position import Position, Vector
+from headwater.event.position import Position, Vector, WriterId
 from headwater.kit.disk import SystemDisk
+from headwater.log.cut import home_of
 from headwater.node.standby import entries
 from headwater.node.standby.sink import Sink
 from headwater.node.standby.source import Source
@@ -238,6 +239,59 @@ def test_a_partition_of_which_nothing_is_known_begins_where_destinations_stand(
     assert worker.restarted == sorted(EVERYTHING)
     drain(worker)
     assert other.ids() == [f"m{n}" for n in range(20, 25)] and other.commits()[0].origin == second
+
+
+def without_state(owner: Node, other: Node) -> Vector:
+    """Of the owner's fifteen events nothing is known but the raw log and where destinations stand."""
+    _, second = two_commits(owner, other)
+    shutil.rmtree(standby_folder(other.data, OWNER, 0))
+    return second
+
+
+def test_copies_of_what_a_lost_owner_had_seen_are_known_from_the_raw_log(owner: Node, other: Node) -> None:
+    """H7, protocol.md §7: ``seen`` is seeded from the raw logs where no state is left."""
+    second = without_state(owner, other)
+    other.accept(*(event(n) for n in range(3, 25)), worker=1)
+    worker = takes_over_at(other, second)
+    assert other.reports[0]["vectors"] == []  # they stand nowhere before their ids are read
+    drain(worker)
+    assert other.ids() == [f"m{n}" for n in range(15, 25)] and other.commits()[0].origin == second
+    assert counted(other)[2] == 12
+    other.accept(event(1), event(24), worker=1)
+    crash(worker)
+    drain(other.processor())  # what was read is state
+    assert other.ids() == [f"m{n}" for n in range(15, 25)]
+
+
+def test_a_crash_while_ids_are_read_changes_nothing(owner: Node, other: Node) -> None:
+    second = without_state(owner, other)
+    other.accept(*(event(n) for n in range(10, 20)), worker=1)
+    worker = takes_over_at(other, second)
+    assert worker.step() and worker.unseeded
+    worker.store._append_pending()
+    crash(worker)
+    drain(takes_over_at(other, second))
+    assert other.ids() == [f"m{n}" for n in range(15, 20)] and counted(other)[2] == 5
+
+
+def test_ids_of_a_home_that_is_gone_hold_up_nobody_and_are_told(owner: Node, other: Node) -> None:
+    second = without_state(owner, other)
+    shutil.rmtree(f"{other.data}/raw")
+    other.accept(*(event(n) for n in range(10, 20)), worker=1)
+
+    class Gone(Standing):
+        def reachable(self, needed: Mapping[WriterId, tuple[Position, Position]]) -> bool:
+            return False
+
+    worker = other.processor()
+    worker.sources = Gone(other, second)
+    worker._begin_again()
+    drain(worker)
+    assert other.ids() == [f"m{n}" for n in range(10, 20)]
+    assert other.reports[0]["seeding"] == {
+        "partitions": [],
+        "unread_homes": [f"{home_of(w):016x}" for w in second],
+    }
 
 
 def test_a_state_behind_the_destinations_has_a_commit_that_ends_where_they_stand(

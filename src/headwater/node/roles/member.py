@@ -52,7 +52,7 @@ class MemberRole:
             store_of(context, settings),
             data=context.data,
             partitions=context.node.partitions,
-            own_hosts=own_hosts(),
+            own_hosts=own_hosts(settings),
             disk=context.disk,
             clock=context.clock,
             counters=context.counters,

@@ -15,6 +15,7 @@ from            header              body
 ==============  ==================  ==================================================================
 standby         ``{follow: 1}``     ``Follow``: the first frame; which partitions, and what it holds already
 owner           ``{n, last}``       a piece of an entry, at most ``PIECE_BYTES``; ``last`` ends the entry
+owner           ``{whole: 1}``       ``Whole``, whenever it has become another
 standby         ``{synced: 1}``     ``Synced``: what it would go on from now, after any crash
 ==============  ==================  ==================================================================
 """
@@ -84,6 +85,13 @@ class Synced(msgspec.Struct, frozen=True, array_like=True):
     """What a standby holds on its disk."""
 
     standing: Standing
+
+
+class Whole(msgspec.Struct, frozen=True, array_like=True):
+    """Of which partitions all is told that the owner has on its disk; ``empty``: those of them that stand nowhere."""
+
+    told: list[int]
+    empty: list[int]
 
 
 WRONG = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

@@ -19,7 +19,7 @@ from headwater.kit.disk import Disk
 from headwater.kit.errors import Broken, HeadwaterError
 from headwater.kit.threads import Submit, answer
 from headwater.node.standby import entries, retire
-from headwater.node.standby.entries import Assembler, Entry, Follow, Known, Synced
+from headwater.node.standby.entries import Assembler, Entry, Follow, Known, Synced, Whole
 from headwater.node.standby.serve import Peer, minutes
 from headwater.node.standby.sink import Sink
 from headwater.peer.frames import Kind
@@ -76,7 +76,7 @@ class StandbyKeeper:
         self.standing: dict[str, dict[int, Vector]] = {}
         """Per node followed and partition, what is on disk here."""
         self.whole: dict[str, frozenset[int]] = {}
-        """Per node followed, the partitions of which all was told that there was when it was asked."""
+        """Per node followed, the partitions of which all that it had on its disk is on the disk here."""
         self.unused_since: dict[str, int] = {}
         self.retired_ns = 0
 
@@ -128,24 +128,32 @@ class StandbyKeeper:
                     if frame.kind != Kind.STATE:
                         continue
                     if "whole" in frame.header:
-                        self.whole[node] = frozenset(partitions)
+                        await self.save(connection, feed, node)
+                        self.whole[node] = feed.whole(entries.decode_as(frame.body, Whole))
                         continue
                     number, last = numbered(frame.header)
                     entry = feed.assembled(number, frame.body, last)
                     if entry is not None:
                         await answer(self.submit, feed.taking(number, entry))
                         self.trouble.pop(node, None)
+        except asyncio.CancelledError:
+            self.submit(feed.end)
+            raise
         finally:
             self.whole.pop(node, None)
             self.submit(feed.close)
 
     async def saving(self, connection: Peer, feed: Feed, node: str) -> None:
-        """Make durable what came, and say so."""
+        """Each second make durable what came."""
         while True:
             await self.clock.sleep(SAVE_INTERVAL_S)
-            if await answer(self.submit, feed.save):
-                self.standing[node] = dict(feed.synced())
-                await self.said(connection, feed)
+            await self.save(connection, feed, node)
+
+    async def save(self, connection: Peer, feed: Feed, node: str) -> None:
+        """Make durable what came, and say so."""
+        if await answer(self.submit, feed.save):
+            self.standing[node] = dict(feed.synced())
+            await self.said(connection, feed)
 
     async def said(self, connection: Peer, feed: Feed) -> None:
         """Tell the owner what is on disk."""
@@ -215,6 +223,10 @@ class Feed:
         saved = [sink.save() for sink in self.sinks.values()]
         return any(saved)
 
+    def end(self) -> None:
+        """Nothing more will come; who takes over reads what came until now."""
+        self.save()
+
     def synced(self) -> Mapping[int, Vector]:
         """Per partition followed the state that is on disk."""
         found: dict[int, Vector] = {}
@@ -223,6 +235,10 @@ class Feed:
                 if found.get(partition, vector) <= vector:
                     found[partition] = vector
         return {p: found[p] for p in self.partitions if p in found}
+
+    def whole(self, said: Whole) -> frozenset[int]:
+        """The partitions followed that the owner has told whole, and that are on disk."""
+        return frozenset(self.partitions) & ((self.synced().keys() & set(said.told)) | set(said.empty))
 
     def close(self) -> None:
         """Release the files; what was not saved is sent again."""

@@ -17,7 +17,7 @@ from headwater.kit.errors import HeadwaterError, Unavailable
 from headwater.kit.threads import Submit, answer
 from headwater.log.block import Secret
 from headwater.node.standby import entries
-from headwater.node.standby.entries import Follow, Synced
+from headwater.node.standby.entries import Follow, Synced, Whole
 from headwater.node.standby.source import Source
 from headwater.peer.frames import Frame, Kind
 
@@ -89,13 +89,14 @@ class StandbyServer:
         try:
             async with tasks.Group(f"standby {node}", self.report) as group:
                 hearing = group.start("synced", self.hear(connection, node))
-                whole = False
+                said = Whole([], [])
                 while not hearing.done():
                     if await self.tell(connection, sources):
                         continue
-                    if not whole:
-                        whole = True
-                        await connection.send(Kind.STATE, {"whole": 1})
+                    whole = self.whole(sources)
+                    if whole != said:
+                        said = whole
+                        await connection.send(Kind.STATE, {"whole": 1}, entries.encode(whole))
                     await self.clock.sleep(POLL_S)
         except Unavailable:
             pass  # the connection broke; the standby comes back
@@ -131,6 +132,11 @@ class StandbyServer:
                 for piece, last in entries.pieces(entry):
                     await connection.send(Kind.STATE, {"n": number, "last": last}, piece)
         return any_told
+
+    def whole(self, sources: Mapping[int, Source]) -> Whole:
+        """Of all processors whose files can be read."""
+        found = [source.whole() for number, source in sources.items() if number not in self.trouble]
+        return Whole([p for one in found for p in one.told], [p for one in found for p in one.empty])
 
     async def pulled(self, number: int, source: Source) -> Sequence[bytes]:
         """The next of what a processor does; nothing while its files cannot be read, which is reported once."""

@@ -31,7 +31,7 @@ from headwater.kit.errors import HeadwaterError
 from headwater.log.block import Secret
 from headwater.log.ready import ReadyReader
 from headwater.node.standby import entries
-from headwater.node.standby.entries import Base, Delta, Seen
+from headwater.node.standby.entries import Base, Delta, Seen, Whole
 from headwater.process import idruns, state
 from headwater.process.idruns import About
 from headwater.process.state import Fold, ids_in, of_partitions, parts_below
@@ -99,6 +99,12 @@ class Source:
             found.append(entry)
             size += len(entry)
         return found
+
+    def whole(self) -> Whole:
+        """What is told of what the saved fold has, after a ``pull`` that found nothing more."""
+        vectors = {p: at for p, at in self.fold.vectors.items() if p in self.partitions - self.lost}
+        told = [p for p, at in vectors.items() if at <= self.told.get(p, EMPTY)]
+        return Whole(sorted(told), sorted(p for p in told if vectors[p] == EMPTY))
 
     def close(self) -> None:
         """Release the files."""

@@ -10,7 +10,7 @@ from headwater.kit.errors import Unavailable
 from headwater.kit.simulate import loop
 from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
-from headwater.node.standby import entries
+from headwater.node.standby import entries, keeper
 from headwater.node.standby.keeper import followed
 from headwater.process import state
 from headwater.process.takeover import standby_folder
@@ -90,6 +90,34 @@ def test_a_standby_that_comes_late_gets_a_base_first_and_its_rest_commit_by_comm
         story.is_kept()
         assert story.told() == ["Seen"] * 3 + ["Base", "Delta"]
 
+    story.tell(body)
+
+
+def test_a_partition_is_whole_when_all_of_it_is_on_the_standbys_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H6: the leader moves it then; what was only taken in would be dropped by the very move."""
+    monkeypatch.setattr(keeper, "SAVE_INTERVAL_S", 1000.0)
+    story = Story()
+    for _ in range(3):
+        story.processor.commit(EVERYONE, 3, 3)
+    story.processor.save()
+
+    async def body(story: Story) -> None:
+        await story.clock.sleep(RESPONSE_S)
+        assert story.nodes.keeper.whole == {OWNER: frozenset(FOLLOWED)}
+        story.is_kept()
+
+    story.tell(body)
+
+
+def test_a_partition_that_its_owner_has_not_on_its_disk_yet_is_not_whole() -> None:
+    async def body(story: Story) -> None:
+        del story.processor.fold.vectors[1]
+        story.processor.save()
+        await story.clock.sleep(RESPONSE_S)
+        assert story.nodes.keeper.whole == {OWNER: frozenset(FOLLOWED) - {1}}
+
+    story = Story()
+    story.processor.commit(EVERYONE, 3, 3)
     story.tell(body)
 
 
