@@ -178,6 +178,7 @@ def test_a_node_that_is_killed_under_load_comes_back_and_nothing_is_lost_or_doub
 def test_what_the_topic_has_lost_is_fetched_from_the_node_that_accepted_it(tmp_path: Path) -> None:
     with three(tmp_path) as (nodes, kafka):
         a = nodes[0]
+        through_kafka(nodes)
         stopped = [pid for node in nodes[1:] for pid in node.freeze("role lane")]
         try:
             assert len(stopped) == 2
