@@ -275,3 +275,18 @@ def test_what_no_home_says_is_refused(topic: Topic, reading: Reading, home: Home
     (record, *_) = topic.turn()
     with pytest.raises(Rejected, match="from node"):
         reading.spool.home("0123456789ab0000").accept(record)
+
+
+def test_a_cut_is_not_given_to_anybody_before_it_is_durable(
+    topic: Topic, reading: Reading, home: HomeNode
+) -> None:
+    reading.take(topic.turn())
+    whole = reading.home.whole
+    write(home, 2)
+    for record in topic.turn():
+        reading.home.accept(record)
+    assert reading.home.whole == whole
+    assert reading.home.log(FIRST).cell().get() == 0
+    reading.home.flush()
+    assert reading.home.whole > whole
+    assert reading.home.log(FIRST).cell().get() == 2
