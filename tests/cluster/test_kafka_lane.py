@@ -26,9 +26,11 @@ SECTIONS = "destinations:\n  warehouse: {type: duckdb, path: warehouse.duckdb}\n
 
 
 @contextmanager
-def three(folder: Path) -> Iterator[tuple[list[ClusterNode], Kafka]]:
-    """Three nodes that see each other, and the broker that they speak through."""
+def three(folder: Path, *, broker: bool = True) -> Iterator[tuple[list[ClusterNode], Kafka]]:
+    """Three nodes that see each other, each with ten events, and the ``broker`` that they speak through."""
     with rig.running(folder / "brokers") as kafka:
+        if not broker:
+            kafka.brokers[0].kill()
         more = f"  kafka: {{servers: '{kafka.servers}'}}"
         with cluster_of(folder, 3, more=more, sections=SECTIONS) as nodes:
             begin(nodes)
@@ -203,3 +205,17 @@ def purge(kafka: Kafka, topic: str) -> None:
     ends = [TopicPartition(topic, partition, -1) for partition in range(count)]
     for done in kafka.admin.delete_records(ends).values():
         done.result()
+
+
+def test_nodes_that_start_without_a_broker_accept_and_go_on_when_it_comes(tmp_path: Path) -> None:
+    with three(tmp_path, broker=False) as (nodes, kafka):
+        for number in range(10):
+            assert all(send(node, str(number)) for node in nodes)
+        for node in nodes:
+            wait_for(lambda node=node: "Kafka" in node.waits_for(), 30, node.log)  # type: ignore[misc]
+            assert node.status_of(node.ops, "/ready") == 200
+        assert rows(nodes)[0] < 330
+        kafka.brokers[0].start()
+        kafka.brokers[0].ready()
+        arrived(nodes, 330)
+        through_kafka(nodes)
