@@ -179,6 +179,7 @@ def rolling(fleet: Fleet) -> Iterator[None]:
     """Each node is drained and started again, one after the other."""
     for node in fleet.running():
         assert node.process is not None
+        thaw(node)  # another fault of the round may hold it
         os.kill(node.process.pid, signal.SIGTERM)
         code = node.process.wait(STOP_S)
         assert code == 0, f"{node.name} ended with {code} after SIGTERM: {node.log()}"
@@ -193,6 +194,7 @@ def drained(fleet: Fleet) -> Iterator[None]:
     node = fleet.one()
     if node in fleet.running():
         assert node.process is not None
+        thaw(node)  # another fault of the round may hold it
         os.kill(node.process.pid, signal.SIGTERM)
         code = node.process.wait(STOP_S)
         assert code == 0, f"{node.name} ended with {code} after SIGTERM: {node.log()}"

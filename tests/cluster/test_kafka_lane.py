@@ -71,7 +71,7 @@ def arrived(nodes: Sequence[ClusterNode], count: int) -> None:
     """Every event is in the warehouse, once, and the ledger says so too."""
 
     def about() -> str:
-        return f"{rows(nodes)} of {count}\n" + "\n".join(f"{n.name}: {lane(n)}\n{n.log()}" for n in nodes)
+        return f"{rows(nodes)} of {count}\n" + "\n".join(f"{node.name}: {node.log()}" for node in nodes)
 
     wait_for(lambda: rows(nodes)[1] >= count, ARRIVE_S, about, interval_s=0.3)
     assert rows(nodes) == (count, count)

@@ -18,6 +18,8 @@ from headwater.collect.replies import Template
 from headwater.event import record
 from headwater.event.record import MEMORY
 
+BEYOND = ("replicated", "delivered")
+"""Levels at which more is waited for than this disk (owed.py)."""
 TEXT_MAX = 2048
 """Characters of a header value that go into a record's head."""
 RECORDS_MAX = 256
@@ -55,6 +57,7 @@ class Admission:
 
     __slots__ = (
         "ack",
+        "beyond",
         "drop",
         "flags",
         "key",
@@ -63,7 +66,6 @@ class Admission:
         "policy",
         "quota",
         "records",
-        "replicated",
         "stream",
         "template",
         "waits",
@@ -77,7 +79,7 @@ class Admission:
         self.quota = key.quota
         self.ack = key.ack
         self.waits = key.ack != "memory"
-        self.replicated = key.ack == "replicated"
+        self.beyond = key.ack in BEYOND
         self.flags = 0 if self.waits else MEMORY
         self.policy = "none" if plan.private and key.privacy == "anonymise" else key.address_policy
         self.drop = plan.private and key.privacy == "drop"

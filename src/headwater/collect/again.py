@@ -19,8 +19,8 @@ from typing import Any, cast
 
 import msgspec
 
-from headwater.collect.copied import Promise as CopiesPromise
 from headwater.collect.door import STOPPED, Door, Waiter
+from headwater.collect.owed import Promise as OwedPromise
 from headwater.collect.settings import CollectSettings
 from headwater.dialects import native
 from headwater.dialects.envelope import ERRORS, Limits, Readers, Verdict
@@ -74,7 +74,7 @@ class Again:
         self,
         settings: CollectSettings,
         door: Door,
-        log: GroupCommit[Waiter | CopiesPromise],
+        log: GroupCommit[Waiter | OwedPromise],
         boot_ns: Callable[[], int],
     ) -> None:
         self.door = door

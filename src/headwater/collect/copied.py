@@ -7,7 +7,7 @@ number that the lane process tells in shared memory: up to where this worker's l
 
 While too few nodes are there to hold copies, requests of these keys are answered 503 `not_enough_copies` at once, and
 nothing of them is kept. Requests at other levels never wait here, but for those that came on the same connection behind
-one that does: answers go in the order of requests.
+one that does (owed.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from headwater.collect.owed import Further, Promise
 from headwater.kit.errors import Busy, HeadwaterError
 
 RETRY_S = 2.0
@@ -27,33 +28,7 @@ class Cell(Protocol):
     def get(self) -> int: ...
 
 
-class Waiter(Protocol):
-    """Whose promise is to be kept."""
-
-    def released(self, error: HeadwaterError | None) -> None: ...
-
-
-class Promise:
-    """One request that waits: the log's waiter, in place of its connection."""
-
-    __slots__ = ("copied", "due_ns", "error", "replicated", "seq", "waiter")
-
-    def __init__(self, copied: Copied, waiter: Waiter, replicated: bool) -> None:
-        self.copied = copied
-        self.waiter = waiter
-        self.replicated = replicated
-        self.seq = 0
-        """The log's next number after its events; set when they are appended."""
-        self.due_ns = 0
-        self.error: HeadwaterError | None = None
-
-    def released(self, error: HeadwaterError | None) -> None:
-        """Its block is durable here, or the log failed."""
-        self.error = error
-        self.copied.durable(self)
-
-
-class Copied:
+class Copied(Further):
     """What of a worker's log has its copies, and who waits for it."""
 
     def __init__(
@@ -68,14 +43,13 @@ class Copied:
     ) -> None:
         """``seq``: the first number without enough copies; ``others``: nodes that could hold them; ``ring`` wakes the
         lane process."""
+        super().__init__()
         self.seq = seq
         self.others = others
         self.ring = ring
         self.boot_ns = boot_ns
         self.copies = copies
         self.timeout_s = timeout_s
-        self.owed: dict[Waiter, int] = {}
-        """Connections that wait for copies, and how many answers they are owed."""
         self.waiting: deque[Promise] = deque()
         """Durable here."""
         self.late = Busy(
@@ -98,11 +72,6 @@ class Copied:
             code="not_enough_copies",
         )
 
-    def promise(self, waiter: Waiter, *, replicated: bool) -> Promise:
-        """Stand in for a connection."""
-        self.owed[waiter] = self.owed.get(waiter, 0) + 1
-        return Promise(self, waiter, replicated)
-
     def durable(self, promise: Promise) -> None:
         """From here on only copies are waited for, and only so long."""
         promise.due_ns = self.boot_ns() + int(self.timeout_s * 1e9)
@@ -111,7 +80,7 @@ class Copied:
 
     def committed(self) -> None:
         """A block is durable: if anybody waits for copies, the lane is woken. From the commit thread."""
-        if self.owed:
+        if self.waits:
             self.ring()
 
     def look(self) -> None:
@@ -122,15 +91,6 @@ class Copied:
         seq, now_ns = self.seq.get(), self.boot_ns()
         while waiting:
             first = waiting[0]
-            error = first.error
-            if error is None and first.replicated and first.seq > seq:
-                if now_ns < first.due_ns:
-                    return
-                error = self.late
-            waiting.popleft()
-            left = self.owed[first.waiter] - 1
-            if left:
-                self.owed[first.waiter] = left
-            else:
-                del self.owed[first.waiter]
-            first.waiter.released(error)
+            if first.seq > seq and now_ns < first.due_ns:
+                return
+            waiting.popleft().settle(None if first.seq <= seq else self.late)

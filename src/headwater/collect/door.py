@@ -17,9 +17,11 @@ from headwater.collect import replies
 from headwater.collect.address import Address, Proxies
 from headwater.collect.address_hash import AddressHashes
 from headwater.collect.admission import Admission
-from headwater.collect.copied import Copied, Promise
+from headwater.collect.arrived import Arrivals
+from headwater.collect.copied import Copied
 from headwater.collect.heads import Entry, Heads
 from headwater.collect.keys import KeyTable
+from headwater.collect.owed import ANYWHERE, Further, Owed, Promise
 from headwater.collect.plan import Plan, Planner, Refused
 from headwater.collect.replies import Template
 from headwater.collect.routes import READY
@@ -30,7 +32,7 @@ from headwater.config.control import NOT_HELD, Held
 from headwater.dialects.envelope import Limits, Refusal, Verdict
 from headwater.dialects.registry import DIALECTS
 from headwater.event.record import DEAD, SINGLE
-from headwater.event.slots import NO_SLOT
+from headwater.event.slots import NO_SLOT, PARTITIONS_DEFAULT
 from headwater.kit.errors import Busy, HeadwaterError, Rejected
 
 REFUSAL_TEXT_MAX = 200
@@ -94,9 +96,11 @@ class Door:
         *,
         boot_ns: Callable[[], int],
         files: Mapping[str, TagFile],
+        partitions: int = PARTITIONS_DEFAULT,
     ) -> None:
         self.settings = settings
         self.boot_ns = boot_ns
+        self.partitions = partitions
         self.stats = Stats()
         limits = Limits(settings.batch_events_max, settings.event_bytes_max, settings.id_length_max)
         envelopes = {name: dialect.envelope(limits) for name, dialect in DIALECTS.items()}
@@ -122,6 +126,14 @@ class Door:
         self.held_as = NOT_HELD
         self.copied: Copied | None = None
         """Who waits for other nodes; None on a node that has none."""
+        self.arrivals = Arrivals(
+            boot_ns,
+            partitions=partitions,
+            timeout_s=settings.delivered_timeout_s,
+            waiting_max=settings.connections_max,
+        )
+        self.owed = Owed()
+        self.owing = self.owed.by_waiter
         self.log: Log
         self.receipt_prefix = ""
 
@@ -199,7 +211,7 @@ class Door:
                 admission = self.admit(plan, verdict)
             except Refused as refused:
                 return self.refuse(waiter, plan, refused)
-        if admission.replicated and (short := self.short_of_copies()) is not None:
+        if admission.beyond and (short := self.short(admission)) is not None:
             return self.not_taken(waiter, plan, short)
         now = waiter.at_ns
         if admission.quota is not None:
@@ -212,7 +224,7 @@ class Door:
         packed, flags = waiter.address(admission.policy, entry)
         waits = admission.waits or log.pending_bytes > log.pending_bytes_half
         promise = None
-        if self.copied is not None and (admission.replicated or self.copied.owed):
+        if admission.beyond or self.owing:
             promise = self.promise(waiter, admission, waits)
         seq = log.append(
             now + self.offset_ns,
@@ -227,6 +239,7 @@ class Door:
         )
         if promise is not None:
             promise.seq = seq
+            promise.partition = self.partition(verdict)
         stats = self.stats
         stats.accepted_events += verdict.events
         plan.tally[0] += 1
@@ -245,16 +258,26 @@ class Door:
         else:
             waiter.answer(reply)
 
-    def short_of_copies(self) -> HeadwaterError | None:
-        """Why nothing can be acknowledged as replicated now."""
-        return self.copied.short() if self.copied is not None else NO_COPIES
+    def further(self, admission: Admission) -> Further | None:
+        """What a key waits for beyond this disk; None where there is no such thing."""
+        return self.copied if admission.ack == "replicated" else self.arrivals.of(admission.key.destination)
+
+    def short(self, admission: Admission) -> HeadwaterError | None:
+        """Why nothing can be acknowledged at the level of this key now."""
+        further = self.further(admission)
+        return further.short() if further is not None else NO_COPIES
 
     def promise(self, waiter: Waiter, admission: Admission, waits: bool) -> Promise | None:
-        """Who waits in place of the connection, where its answer waits for copies, or stands behind one that does."""
-        copied = self.copied
-        if copied is None or not waits or not (admission.replicated or waiter in copied.owed):
-            return None
-        return copied.promise(waiter, replicated=admission.replicated)
+        """Who waits in place of the connection, where its answer waits for more than this disk, or stands behind one
+        that does."""
+        if admission.beyond:
+            return self.owed.promise(waiter, self.further(admission))
+        return self.owed.promise(waiter, None) if waits and waiter in self.owing else None
+
+    def partition(self, verdict: Verdict) -> int:
+        """The partition of an event; ANYWHERE for several, or where its slot is only known later."""
+        alone = verdict.single and verdict.slot != NO_SLOT
+        return verdict.slot % self.partitions if alone else ANYWHERE
 
     def template(self, plan: Plan, admission: Admission, seq: int) -> Template:
         """The answer to one event, made anew each time that its number has one digit more."""

@@ -48,7 +48,17 @@ class Quota:
 class Key:
     """A key as the door uses it."""
 
-    __slots__ = ("ack", "address_policy", "browser", "id", "origins", "privacy", "quota", "require_origin")
+    __slots__ = (
+        "ack",
+        "address_policy",
+        "browser",
+        "destination",
+        "id",
+        "origins",
+        "privacy",
+        "quota",
+        "require_origin",
+    )
 
     def __init__(self, settings: KeySettings, *, address_policy: str, workers: int) -> None:
         self.id = settings.id
@@ -56,6 +66,7 @@ class Key:
         self.origins = Origins(settings.origins) if settings.browser else NO_ORIGINS
         self.require_origin = settings.require_origin
         self.ack = settings.ack
+        self.destination = settings.ack_destination
         self.address_policy = settings.client_address or address_policy
         self.privacy = settings.privacy
         self.quota: Quota | None = None

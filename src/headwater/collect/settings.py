@@ -62,6 +62,10 @@ class CollectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """One event, bytes. Segment's limit is 32 KB; larger ones are mostly mistakes, and cost every later step."""
     id_length_max: int = 512
     """Characters of an anonymous, user, message, group or previous id; longer is a mistake that would bloat state."""
+    delivered_timeout_s: float = 8.0
+    """How long a request at `ack: delivered` waits for its destination once its events are on this node's disk,
+    seconds; then it is answered 503 `not_delivered`, which says that they are. Below the 10 s after which many clients
+    give up. Per worker, as many requests may wait so as there may be connections."""
     pending_bytes_max: int = 32 * MIB
     """Bytes that wait for the disk, per worker, before requests are answered 503: about 0.1 s of a slow disk."""
     trusted_proxies: list[str] = []
@@ -121,6 +125,7 @@ COLLECT_BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("batch_events_max", 1, 100_000),
     ("event_bytes_max", 128, RECORD_BYTES_MAX - 1),
     ("id_length_max", 16, 4_096),
+    ("delivered_timeout_s", 0.1, 600),
     ("pending_bytes_max", 65_536, 1_073_741_824),
     ("address_salt_rotation_s", 60, 31_622_400),
     ("preflight_max_age_s", 0, 86_400),
@@ -146,8 +151,11 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     require_origin: bool = False
     """Refuse a browser key without an Origin header. Off: apps, image pixels and older browsers send none."""
     ack: Ack = "disk"
-    """What 2xx promises: `disk` (fsynced, survives power loss), `memory` (lost with the process), or `replicated`
-    (fsynced on `cluster.copies` nodes, survives the loss of this node's disk; needs a `cluster` block)."""
+    """What 2xx promises: `disk` (fsynced, survives power loss), `memory` (lost with the process), `replicated`
+    (fsynced on `cluster.copies` nodes, survives the loss of this node's disk; needs a `cluster` block), or `delivered`
+    (the destination `ack_destination` has passed the events: a second or two later)."""
+    ack_destination: str = ""
+    """At `ack: delivered`: the destination that is waited for. May be left out where there is exactly one."""
     events_per_s_max: float = 0.0
     """Quota over all workers, events per second; 0 = none. More is answered 429 with Retry-After."""
     burst_events: float = 0.0
@@ -174,12 +182,12 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise wrong(
                 f"{at}.origins", 'at least one, since kind is browser (`["*"]` for every page)', self.origins
             )
-        if self.ack == "delivered":
+        if self.ack_destination and self.ack != "delivered":
             raise wrong(
-                f"{at}.ack",
-                "`disk`, `memory` or `replicated`",
-                self.ack,
-                help="`delivered` comes with a later version",
+                f"{at}.ack_destination",
+                f"none, since ack is {self.ack}",
+                self.ack_destination,
+                help="only `ack: delivered` waits for a destination",
             )
         if self.events_per_s_max < 0 or self.burst_events < 0:
             raise wrong(f"{at}.events_per_s_max", "0 or more", min(self.events_per_s_max, self.burst_events))

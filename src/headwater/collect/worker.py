@@ -20,13 +20,15 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from headwater.collect.copied import Copied, Promise
+from headwater.collect.copied import Copied
 from headwater.collect.door import Door, Waiter
 from headwater.collect.keys import KeyTable
+from headwater.collect.owed import Promise
 from headwater.collect.protocol import Connection
 from headwater.collect.settings import CollectSettings, host_and_port
 from headwater.collect.tag import tag_files
 from headwater.config.control import Held
+from headwater.event.slots import PARTITIONS_DEFAULT
 from headwater.kit import memory
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Misconfigured
@@ -74,6 +76,7 @@ class CollectWorker:
         publish: Publish,
         salt: bytes | None = None,
         copied: Copied | None = None,
+        partitions: int = PARTITIONS_DEFAULT,
     ) -> None:
         """``submit`` is the commit thread; ``publish`` takes the counters, at most five times a second; ``salt`` is of
         address hashes; ``copied`` is there on a node of a cluster."""
@@ -83,7 +86,7 @@ class CollectWorker:
         self.control = control
         self.clock = clock
         self.publish = publish
-        self.door = Door(settings, keys, boot_ns=clock.boot_ns, files=tag_files())
+        self.door = Door(settings, keys, boot_ns=clock.boot_ns, files=tag_files(), partitions=partitions)
         self.door.hash_with(salt)
         self.copied = self.door.copied = copied
         self.connections: set[Connection] = set()
@@ -149,6 +152,7 @@ class CollectWorker:
         in_time = not self.connections
         door.stopped = True
         await self.group.close()
+        door.arrivals.give_up()
         for connection in list(self.connections):
             connection.abort()
         if self.timer is not None:
@@ -167,6 +171,7 @@ class CollectWorker:
         door.hold(control.held)
         if self.copied is not None:
             self.copied.look()
+        door.arrivals.look()
         self.polls += 1
         if self.polls % SWEEP_POLLS == 0:
             now = self.clock.boot_ns()

@@ -160,6 +160,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """What it has processed of all its partitions: a vector in hex; "" where it does not know."""
     share: float = 0.0
     """How full its mirrors are of what they may take, 0 to 1; of the fullest."""
+    waits: list[str] = []
+    """Destinations that keys of this node name with `ack: delivered`."""
+    delivered: dict[str, dict[str, list[Count]]] = {}
+    """Where those that the receiver waits for stand in its logs, of the sender's partitions: destination → vector in
+    hex → partitions (node/arrived)."""
 
 
 class Copy(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import contextlib
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -81,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         check_listeners(self.collect.listen, self.ops.listen)
         check_destinations(self.destinations)
         check_replicated(self.keys, self.cluster)
+        check_delivered(self.keys, self.destinations)
         if self.cluster is not None:
             check_cluster_listeners(self.cluster, self.collect.listen, self.ops.listen)
             check_kafka(self.cluster)
@@ -167,6 +168,43 @@ def check_replicated(keys: Sequence[KeySettings], cluster: ClusterSettings | Non
                 f"`replicated` needs copies, and cluster.copies is {cluster.copies}",
                 "say `disk`, or give cluster.copies 2 or more",
             )
+
+
+def check_delivered(keys: Sequence[KeySettings], destinations: Mapping[str, AnySettings]) -> None:
+    """`ack: delivered` needs a destination: the one that it names, or the only one."""
+    known = ", ".join(destinations)
+    for key in keys:
+        if key.ack != "delivered":
+            continue
+        if not destinations:
+            raise wrong(
+                f"keys[{key.id}].ack",
+                "`delivered` waits for a destination, and there is none",
+                "say `disk`, or add one below `destinations`",
+            )
+        if key.ack_destination and key.ack_destination not in destinations:
+            raise wrong(
+                f"keys[{key.id}].ack_destination",
+                f"there is no destination {key.ack_destination!r}",
+                f"expected one of: {known}",
+            )
+        if not key.ack_destination and len(destinations) > 1:
+            raise wrong(
+                f"keys[{key.id}].ack_destination",
+                f"`ack: delivered` must say for which of {len(destinations)} destinations it waits",
+                f"expected one of: {known}",
+            )
+
+
+def named_destinations(settings: Settings) -> list[KeySettings]:
+    """The keys, each at `ack: delivered` with the destination that it waits for."""
+    only = next(iter(settings.destinations), "")
+    return [
+        msgspec.structs.replace(key, ack_destination=only)
+        if key.ack == "delivered" and not key.ack_destination
+        else key
+        for key in settings.keys
+    ]
 
 
 def check_secrets(keys: Sequence[KeySettings], read: ReadText, document: Document) -> None:

@@ -65,6 +65,7 @@ HELP = {
     "headwater_cluster_bad_messages_total": "Messages of members that could not be understood, and were passed over.",
     "headwater_cluster_store_errors_total": "Calls of the coordination store that failed, and records in it that "
     "cannot be read, by code.",
+    "headwater_collect_positions_unread_total": ("Looks at positions for `ack: delivered` that failed."),
     "headwater_lane_silent_total": "Questions of a processor or deliverer that the lane process did not answer.",
 }
 

@@ -1,6 +1,6 @@
 """The conservation ledger (protocol.md §13): per stream and destination,
 
-    accepted = delivered + pending + dead + duplicate + filtered + erased + damaged
+    accepted = delivered + pending + dead + duplicate + filtered + erased + damaged + uncounted
 
 A pure function of what destinations, processors and logs say. ``pending`` is what is accepted and nothing else yet,
 so the sum is right by construction; what *holds* or not are the equations behind it, each valid at any moment:
@@ -32,7 +32,7 @@ NOTHING: Mapping[str, int] = {}
 
 
 class DestinationLedger(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream in one destination, in events; the seven kinds add up to ``accepted``."""
+    """One stream in one destination, in events; the kinds, with ``uncounted`` of the stream, add up to ``accepted``."""
 
     delivered: int
     pending: int
@@ -58,6 +58,9 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     filtered: int
     erased: int
     damaged: int
+    uncounted: int = 0
+    """Known when everything is processed: what was dropped as a duplicate or a dead letter before a partition was taken
+    over without any state. 0 wherever that never happened."""
     holds: bool
     problems: list[str]
     """Which equation does not hold, in words."""
@@ -94,12 +97,18 @@ def with_mark(ledgers: list[Ledger], processed: Processed) -> list[Ledger]:
         return ledgers
     why = (
         f"{processed.restarted} partitions were taken over when their owner and their standby were both away: "
-        "duplicates and dead letters of them before that are not counted, and stay `pending`"
+        "duplicates and dead letters of them before that are not told apart; they are `uncounted` when everything is "
+        "processed"
     )
     if processed.unread_homes:
         why += f"; the older events of {', '.join(sorted(processed.unread_homes))} could not be read for it: a copy "
         why += "that a client sends again counts as new"
-    return [msgspec.structs.replace(one, problems=[*one.problems, why]) for one in ledgers]
+    return [
+        msgspec.structs.replace(
+            one, problems=[*one.problems, f"{why} (here {one.uncounted})" if one.uncounted else why]
+        )
+        for one in ledgers
+    ]
 
 
 def explained(ledgers: list[Ledger], processed: Processed) -> list[Ledger]:
@@ -131,10 +140,11 @@ def ledger(
     """The ledger of one stream."""
     count = accepted.streams.get(stream, 0)
     passed = processed.streams.get(stream, NOTHING)
-    exact = caught_up(accepted, processed) and not processed.restarted
-    problems = on_the_way(count, passed, exact)
+    at_end = caught_up(accepted, processed)
+    problems = on_the_way(count, passed, at_end and not processed.restarted)
+    uncounted = max(0, count - passed.get("in", 0)) if at_end and processed.restarted else 0
     told = {
-        name: in_destination(count, passed, one.streams.get(stream, NOTHING))
+        name: in_destination(count - uncounted, passed, one.streams.get(stream, NOTHING))
         for name, one in destinations.items()
     }
     wrong = {
@@ -146,12 +156,13 @@ def ledger(
         name: DestinationLedger(**numbers, holds=not wrong[name] and numbers["pending"] >= 0)
         for name, numbers in told.items()
     }
-    worst = furthest_behind(told.values()) if told else without(count, passed)
+    worst = furthest_behind(told.values()) if told else without(count - uncounted, passed)
     if worst["pending"] < 0:
         problems.append(f"{-worst['pending']} events more than were accepted")
     return Ledger(
         stream=stream,
         accepted=count,
+        uncounted=uncounted,
         **worst,
         holds=not problems and all(one.holds for one in ledgers.values()),
         problems=problems,

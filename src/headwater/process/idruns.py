@@ -67,6 +67,14 @@ class Chunk:
     digest: int
     about: About | None
 
+    @property
+    def minute(self) -> int:
+        """When its newest id was received, by the home or the owner, whose clock is further behind: one that is ahead
+        by a day says nothing of what the others still need."""
+        if self.about is None or not self.about.target.clock:
+            return self.last_minute
+        return min(self.last_minute, self.about.target.clock // MINUTE_NS)
+
 
 def encode(ids: Ids, about: About | None) -> bytes:
     """One chunk."""
@@ -262,7 +270,7 @@ def since(folder: str, minute: int | None = None, disk: Disk = MACHINE) -> Itera
 
 def newest_minute(folder: str, disk: Disk = MACHINE) -> int:
     """The latest minute of receipt in a folder; 0 where there is none."""
-    found = (chunk.last_minute for path in paths(folder, disk) for chunk in chunks(path, disk))
+    found = (chunk.minute for path in paths(folder, disk) for chunk in chunks(path, disk))
     return max(found, default=0)
 
 

@@ -24,6 +24,7 @@ from headwater.log.read import LogReader
 from headwater.log.ready import EVERYTHING
 from headwater.process import idruns
 from headwater.process.dedupe import MINUTE_NS, Ids, Seen
+from headwater.process.pace import HomeTimes
 from headwater.process.run import Runner
 from headwater.process.state import of_partitions
 from headwater.process.worker import EXPIRE_MINUTES, sections_of
@@ -63,6 +64,7 @@ class PrivateRun:
         self.clock = clock
         self.runner = runner
         self.seen = seen
+        self.homes = HomeTimes(seen.window_minutes)
         self.partitions = tuple(partitions)
         self.at = origin
         self.until = until
@@ -110,7 +112,7 @@ class PrivateRun:
             nothing = Commit(self.partitions, self.at, self.until, self.config_epoch, 0, {}, {})
             return self._commit(nothing, missing)
         output = self.runner.run(found.blocks, self.seen, self.clock.boot_ns() / 1e9)
-        self._expire(max((b.header.node_time_ns for b in found.blocks), default=0) // MINUTE_NS)
+        self._expire(self.homes.take(found.blocks, self.clock.boot_ns()))
         return self._commit(
             Commit(
                 self.partitions,

@@ -207,7 +207,7 @@ class StateStore:
         known = idruns.paths(self.folder)
         size = sum(map(os.path.getsize, known))
         for path in known[:-1]:
-            last = max((chunk.last_minute for chunk in idruns.chunks(path)), default=0)
+            last = max((chunk.minute for chunk in idruns.chunks(path)), default=0)
             if last >= (window_minute if size > bytes_max else raw_minute):
                 break
             size -= os.path.getsize(path)

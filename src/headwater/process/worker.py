@@ -28,6 +28,7 @@ from headwater.process import idruns, takeover, unmapped
 from headwater.process.dedupe import MINUTE_NS, Seen, encode_ids
 from headwater.process.groups import Group
 from headwater.process.idruns import About
+from headwater.process.pace import HomeTimes
 from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
 from headwater.process.sources import ALONE, Sources
@@ -106,6 +107,7 @@ class ProcessWorker:
         self.sources = sources
         self.store = StateStore(disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
         self.seen = self._nothing_seen()
+        self.homes = HomeTimes(self.seen.window_minutes)
         self.fold = Fold()
         self.groups: list[Group] = []
         self.unreadable: list[str] = []
@@ -369,7 +371,7 @@ class ProcessWorker:
         self.last_events = output.events
         if self.careful:
             self._careful(False)
-        group.minute = max((b.header.node_time_ns for b in found.blocks), default=0) // MINUTE_NS
+        group.minute = self.homes.take(found.blocks, self.clock.boot_ns())
         last = min(one.minute for one in self.groups)  # the hindmost needs the oldest ids
         if last > self.expired_minute + EXPIRE_MINUTES:
             self.expired_minute = last

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import h11
 import msgspec
 
-from headwater.collect.copied import Promise
 from headwater.collect.door import Door, Waiter
 from headwater.collect.keys import KeyTable
+from headwater.collect.owed import Promise
 from headwater.collect.protocol import Connection
 from headwater.collect.settings import CollectSettings, KeySettings
 from headwater.collect.tag import tag_files

@@ -59,7 +59,7 @@ def test_an_answer_waits_for_this_disk_and_then_for_the_copies(bench: Replicatin
     bench.copy(1)
     (answer,) = client.answers()
     assert (answer.status, answer.json["ack"]) == (200, "replicated")
-    assert not bench.copied.owed
+    assert not bench.door.owing and not bench.copied.waits
 
 
 def test_each_waits_for_its_own_events_only(bench: Replicating) -> None:

@@ -47,7 +47,7 @@ def test_proxy_protocol_asks_who_the_proxies_are() -> None:
         ({"id": "a", "secret": "short"}, "keys[a].secret"),
         ({"id": "a", "secret": "with:a:colon"}, "keys[a].secret"),
         ({"id": "a", "secret": ["long-enough", "long-enough2", "long-enough3"]}, "keys[a].secret"),
-        ({"id": "a", "secret": "long-enough", "ack": "delivered"}, "keys[a].ack"),
+        ({"id": "a", "secret": "long-enough", "ack_destination": "warehouse"}, "keys[a].ack_destination"),
         ({"id": "a", "secret": "long-enough", "origins": ["shop.example.com"]}, "keys[a].origins"),
         ({"id": "a", "secret": "long-enough", "origins": ["https://a.b/path"]}, "keys[a].origins"),
         ({"id": "a", "secret": "long-enough", "origins": ["https://a.*.b"]}, "keys[a].origins"),
@@ -62,11 +62,6 @@ def test_bad_key_setting_names_field_and_no_secret(given: dict[str, object], fie
     assert caught.value.fields["field"] == field
     assert "long-enough" not in str(caught.value)
     assert "with:a:colon" not in str(caught.value)
-
-
-def test_acks_that_do_not_exist_yet_say_so() -> None:
-    with pytest.raises(Misconfigured, match="comes with a later version"):
-        KeySettings(id="a", secret="long-enough", ack="delivered")
 
 
 def test_key_with_origins_is_a_browser_key() -> None:

@@ -6,7 +6,7 @@ from headwater.kit.errors import Misconfigured
 from headwater.log.settings import LogSettings
 from headwater.node import configuration, first
 from headwater.node.reload import compare
-from headwater.node.settings import GIB, Settings, sized
+from headwater.node.settings import GIB, Settings, named_destinations, sized
 
 KEYS = 'keys: [{id: web, secret: "secret-of-web-1", origins: ["*"]}]\n'
 
@@ -63,7 +63,10 @@ def test_settings_go_through_run_config_json_unchanged(tmp_path):
             "keys[1]: has the same secret as the key `a`",
         ),
         ("keys:\n  - {id: a, secret_file: keys/none.secret}", "cannot read keys/none.secret"),
-        ("keys: [{id: a, secret: secret-one, ack: delivered}]", "later version"),
+        (
+            "keys: [{id: a, secret: secret-one, ack: delivered}]",
+            "keys[a].ack: `delivered` waits for a destination",
+        ),
         (
             'collect: {listen: "127.0.0.1:9"}\nops: {listen: "127.0.0.1:9"}',
             "ops.listen: is the address of collect.listen",
@@ -186,3 +189,25 @@ def test_replicated_needs_other_nodes_and_copies(tmp_path):
     told = refused(tmp_path, REPLICATED)
     assert "keys[web].ack" in told and "no `cluster` block" in told
     assert "cluster.copies is 1" in refused(tmp_path, REPLICATED + IN_CLUSTER + ", copies: 1}")
+
+
+DELIVERED = (
+    "keys: [{{id: web, secret: secret-of-web-1, ack: delivered{}}}, {{id: other, secret: secret-other}}]\n"
+)
+ONE, TWO = (
+    f"destinations: {{{', '.join(f'{n}: {{type: duckdb, path: {n}.db}}' for n in ns)}}}" for ns in ("a", "ab")
+)
+
+
+def test_delivered_waits_for_the_destination_that_it_names_or_for_the_only_one(tmp_path):
+    waits = [key.ack_destination for key in named_destinations(read(tmp_path, DELIVERED.format("") + ONE))]
+    assert waits == ["a", ""]
+    named = read(tmp_path, DELIVERED.format(", ack_destination: b") + TWO)
+    assert named_destinations(named)[0].ack_destination == "b"
+
+
+def test_delivered_without_a_clear_destination_is_refused_and_says_which_there_are(tmp_path):
+    told = refused(tmp_path, DELIVERED.format("") + TWO)
+    assert "keys[web].ack_destination" in told and "2 destinations" in told and "one of: a, b" in told
+    told = refused(tmp_path, DELIVERED.format(", ack_destination: c") + TWO)
+    assert "no destination 'c'" in told and "one of: a, b" in told

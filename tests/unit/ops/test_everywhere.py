@@ -83,7 +83,8 @@ def test_partitions_that_came_without_state_are_told_and_are_no_mismatch() -> No
         [msgspec.structs.replace(told, detail={**told.detail, "counters": counters}), deliverer([1], 4)],
         OWNERS,
     )
-    assert found.holds and found.pending == 1 and "1 partitions were taken over" in found.problems[0]
+    assert found.holds and (found.pending, found.uncounted) == (0, 1)
+    assert "1 partitions were taken over" in found.problems[0] and "(here 1)" in found.problems[0]
     assert "could not be read" not in found.problems[0]
     seeding = {"partitions": [], "unread_homes": [THERE]}
     told = msgspec.structs.replace(told, detail={**told.detail, "counters": counters, "seeding": seeding})

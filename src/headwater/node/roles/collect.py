@@ -14,17 +14,19 @@ from headwater.collect.worker import CollectWorker
 from headwater.kit import ask
 from headwater.kit.bell import Bell, Ringer
 from headwater.kit.disk import Cell
-from headwater.kit.errors import Unavailable
+from headwater.kit.errors import HeadwaterError, Unavailable
 from headwater.kit.threads import Thread
 from headwater.lane import copies_told
 from headwater.log.write import BlockWriter
-from headwater.node import salt
+from headwater.node import arrived, salt
 from headwater.node.context import Context
-from headwater.node.settings import Settings, secret_reader
+from headwater.node.settings import Settings, named_destinations, secret_reader
 
 SEGMENTS_AHEAD = 2
 """Prepared segments, where the quota has room: while the disk is slow, a segment may be full before the next one is
 made, and whoever comes then is answered 503 `log_preparing`."""
+ARRIVED_LOOK_S = 0.1
+"""How often positions of destinations are read while a request waits for one; reports come five times a second."""
 ROOM_SAID_NS = 5_000_000_000
 """After this the control page knows what was taken; the supervisor looks every 2 s (node/supervise.py)."""
 
@@ -91,7 +93,9 @@ class CollectRole:
             publish=self.tell,
             salt=salt.salt_bytes(context.disk, context.data),
             copied=self.copied,
+            partitions=context.node.partitions,
         )
+        self.watching: asyncio.Task[None] | None = None
 
     def copies(self, cluster: ClusterSettings | None) -> Copied | None:
         """What the lane process tells of this log's copies; None on a node that is alone."""
@@ -115,7 +119,7 @@ class CollectRole:
     def keys_of(self, settings: Settings, before: KeyTable | None) -> KeyTable:
         """The keys of the settings; quotas of ``before`` go on."""
         return KeyTable.build(
-            settings.keys,
+            named_destinations(settings),
             rng=self.context.rng,
             read=secret_reader(self.context.data),
             workers=settings.collect.workers,
@@ -134,12 +138,32 @@ class CollectRole:
         again = Again(
             self.context.settings.collect, self.worker.door, self.worker.group, self.context.clock.boot_ns
         )
+        self.watching = asyncio.get_running_loop().create_task(self.watch())
         self.again = await ask.serve(self.context.path("run", f"{self.context.name}.sock"), again.answer)
+
+    async def watch(self) -> None:
+        """Read where destinations stand, while anybody waits for one: once for all, and until the door is closed."""
+        context, arrivals = self.context, self.worker.door.arrivals
+        reports, start = context.path("run", "reports"), context.control.start
+        while True:
+            if names := arrivals.waited_for():
+                try:
+                    told = await asyncio.to_thread(
+                        arrived.read, context.disk, reports, start, names, context.writer(), context.log_id
+                    )
+                except (HeadwaterError, OSError, ValueError):
+                    context.counters.add("headwater_collect_positions_unread_total")
+                    told = {}
+                for name, (passed, paused) in told.items():
+                    arrivals.of(name).hear(passed, paused=paused)
+            await context.clock.sleep(ARRIVED_LOOK_S)
 
     def tell(self, told: dict[str, Any]) -> None:
         self.told = told
 
     async def tick(self) -> None:
+        if self.watching is not None and self.watching.done():
+            self.watching.result()
         if self.blocks.ended:  # the disk failed: recovery decides where this log ends, a new one begins
             raise Unavailable(f"the raw log has ended: {self.blocks.ended}", code="log_ended")
 
@@ -152,6 +176,9 @@ class CollectRole:
         await self.worker.drain(self.context.settings.shutdown_timeout)
 
     async def stop(self) -> None:
+        if self.watching is not None:
+            self.watching.cancel()
+            await asyncio.wait((self.watching,))
         self.committing.close()
         self.preparing.close()
         if self.bell is not None:

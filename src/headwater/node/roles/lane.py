@@ -13,6 +13,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,12 +36,12 @@ from headwater.lane.lag import Lag, Lags, RawEnds
 from headwater.lane.mirror import Mirrors, Place
 from headwater.lane.wire import Moment, Progress
 from headwater.log.cut import home_of
-from headwater.node import leaving, needs, rawkeeper
+from headwater.node import arrived, leaving, needs, rawkeeper
 from headwater.node.advisories import Advisor
 from headwater.node.context import Context
 from headwater.node.everywhere import Everywhere, Here
 from headwater.node.happenings import LaneTrouble
-from headwater.node.settings import Settings, secret_reader
+from headwater.node.settings import Settings, named_destinations, secret_reader
 from headwater.node.standby.both import Both
 from headwater.ops import everywhere, standing
 from headwater.peer import connection as peers
@@ -76,6 +77,8 @@ class LaneRole:
         self.looked_ns = self.said_ns = 0
         self.heard = progress.Heard(context.clock.boot_ns)
         self.said: Progress | None = None
+        self.delivered: dict[str, standing.Vectors] = {}
+        """Where destinations stand that keys of other nodes wait for."""
         self.processed: standing.Vectors = {}
         """Of own partitions, as the processors said last."""
         self.both = Both(context, self.trouble, ViewReader(context.disk, view_path(context.data)), self.dial)
@@ -307,7 +310,7 @@ class LaneRole:
         if self.copies is not None:
             self.copies.look(self.view, self.safe(), wanted=wants_copies(self.context.settings))
         for node in sorted(nodes - self.saying.keys()):
-            work = progress.say_forever(node, self.dial, self.context.clock, lambda: self.said)
+            work = progress.say_forever(node, self.dial, self.context.clock, partial(self.said_to, node))
             self.saying[node] = self.group.start(f"progress to {node}", work)
         for node in self.saying.keys() - nodes:
             self.saying.pop(node).cancel()
@@ -337,7 +340,20 @@ class LaneRole:
         )
         self.processed = {p: at for p, at in standing.processed(reports).vectors.items() if p in set(owned)}
         at = standing.least(self.processed).encode().hex() if len(self.processed) == len(owned) > 0 else ""
-        return msgspec.structs.replace(said, at=at, share=self.mirrors.full())
+        wanted = {name for one in self.heard.by_node.values() for name in one.waits}
+        stood = standing.delivered(reports) if wanted else {}
+        self.delivered = {name: one.vectors for name, one in stood.items() if name in wanted}
+        waits = arrived.waited_for(named_destinations(settings))
+        return msgspec.structs.replace(said, at=at, share=self.mirrors.full(), waits=waits)
+
+    def said_to(self, node: str) -> Progress | None:
+        """The same for one home, with where the destinations stand in its logs that its keys wait for."""
+        heard = self.heard.by_node.get(node)
+        if self.said is None or heard is None or not heard.waits:
+            return self.said
+        stood = {name: self.delivered[name] for name in heard.waits if name in self.delivered}
+        told = {name: arrived.of_home(vectors, int(node, 16)) for name, vectors in stood.items()}
+        return msgspec.structs.replace(self.said, delivered=told)
 
     def look_behind(self, now_ns: int) -> None:
         """Which owners are slow, and which are prompt again."""

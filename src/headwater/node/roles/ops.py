@@ -15,7 +15,7 @@ from headwater.node.context import Context
 from headwater.node.dead_letters import NodeDeadLetters
 from headwater.node.nodes import Nodes
 from headwater.node.ownership import Mirrors, Ownership
-from headwater.node.settings import Settings, secret_reader
+from headwater.node.settings import Settings, named_destinations, secret_reader
 from headwater.ops.look import Look, Parts
 from headwater.ops.serve import OpsServer
 
@@ -86,10 +86,11 @@ def parts_of(settings: Settings, data: str, disk: Disk) -> Parts:
                 "kind": "browser" if key.browser else "server",
                 "origins": key.origins,
                 "ack": key.ack,
+                "ack_destination": key.ack_destination or None,
                 "secret_file": key.secret_file or None,
                 **rotation_of(key, data, disk),
             }
-            for key in settings.keys
+            for key in named_destinations(settings)
         ],
         demo_key=browser_secret(settings, data),
     )

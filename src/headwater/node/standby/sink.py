@@ -138,7 +138,7 @@ class Sink:
     def _append(self, chunk: Chunk, data: bytes) -> None:
         self.pending.append(data)
         self.pending_bytes += len(data)
-        self.newest_minute = max(self.newest_minute, chunk.last_minute)
+        self.newest_minute = max(self.newest_minute, chunk.minute)
         if self.pending_bytes > PENDING_BYTES:
             self._flush()
 
@@ -155,7 +155,7 @@ class Sink:
             return
         self.forgotten_minute = self.newest_minute
         for path in idruns.paths(self.folder, self.disk)[:-1]:
-            last = max((chunk.last_minute for chunk in idruns.chunks(path, self.disk)), default=0)
+            last = max((chunk.minute for chunk in idruns.chunks(path, self.disk)), default=0)
             if path in self.replaced or last < edge:
                 self.disk.unlink(path)
         self.replaced = []

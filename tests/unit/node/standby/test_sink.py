@@ -117,16 +117,16 @@ def test_runs_that_a_base_replaces_are_removed_when_nobody_reads_them_any_more(
 ) -> None:
     monkeypatch.setattr(idruns, "RUN_BYTES", 1)
     kept = opened(disk)
-    kept.take(delta(EMPTY, vector(5, 5), 100))
-    kept.take(delta(vector(5, 5), vector(6, 6), 101))
+    kept.take(delta(EMPTY, vector(5, 5), 10))
+    kept.take(delta(vector(5, 5), vector(6, 6), 11))
     kept.save()
-    kept.take(Seen(chunk(EMPTY, vector(9, 9), 101)))
+    kept.take(Seen(chunk(EMPTY, vector(9, 9), 11)))
     kept.take(base(vector(9, 9)))
     kept.save()
-    assert runs(disk) == [[100, 101], [101]]
-    kept.take(delta(vector(9, 9), vector(10, 10), 107))
+    assert runs(disk) == [[10, 11], [11]]
+    kept.take(delta(vector(9, 9), vector(10, 10), 17))
     kept.save()
-    assert runs(disk) == [[101], [107]]
+    assert runs(disk) == [[11], [17]]
 
 
 def test_a_base_of_some_partitions_leaves_the_others_as_they_are(disk: SimDisk) -> None:

@@ -27,7 +27,7 @@ from headwater.node.standby import entries
 from headwater.node.standby.sink import Sink
 from headwater.node.standby.source import Source
 from headwater.process import idruns, state
-from headwater.process.dedupe import Ids, encode_ids
+from headwater.process.dedupe import MINUTE_NS, Ids, encode_ids
 from headwater.process.idruns import Runs
 from headwater.process.state import Fold, ids_in, of_partitions, parts_below
 
@@ -80,7 +80,9 @@ def commit(partitions: tuple[int, ...], origin: Vector, target: Vector) -> Commi
 
 
 def vector(one: int, two: int) -> Vector:
-    return Vector({WRITERS[0]: Position(LOG, one), WRITERS[1]: Position(LOG, two)}, clock=1 + one + two)
+    return Vector(
+        {WRITERS[0]: Position(LOG, one), WRITERS[1]: Position(LOG, two)}, clock=(1 + one + two) * MINUTE_NS
+    )
 
 
 def check(disk: Any, folder: str, fold: Fold) -> None:
