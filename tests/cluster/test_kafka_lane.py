@@ -53,8 +53,11 @@ def send(node: ClusterNode, name: str, count: int = 10) -> bool:
 
 
 def lane(node: ClusterNode) -> Any:
-    """What its lane says of Kafka."""
-    return json.loads((node.data / "run" / "reports" / "lane-0.json").read_text())["detail"]["kafka"]
+    """What its lane says of Kafka; before it says anything, of nobody and nothing."""
+    report = node.data / "run" / "reports" / "lane-0.json"
+    if not report.exists():
+        return {"by": {}, "waiting_s": -1.0}
+    return json.loads(report.read_text())["detail"].get("kafka", {"by": {}, "waiting_s": -1.0})
 
 
 def rows(nodes: Sequence[ClusterNode]) -> tuple[int, int]:
