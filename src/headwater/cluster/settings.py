@@ -20,6 +20,8 @@ from headwater.peer.address import LANE_PORT, MEMBER_PORT, dialled, machine_inte
 
 GIB = 1024**3
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+KAFKA_SERVER = re.compile(r"\s*(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}\s*")
+KAFKA_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,249}")
 WEBHOOK = re.compile(r"https?://[^/\s:@]+(:[0-9]{1,5})?(/\S*)?")
 SECRET_CHARACTERS_MIN = 16
 WEIGHT_MAX = 100
@@ -79,6 +81,73 @@ class AdvisoriesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         if self.webhook and not WEBHOOK.fullmatch(self.webhook):
             raise ValueError(f"webhook: expected http://HOST… or https://HOST…, got {self.webhook[:80]!r}")
+
+
+class KafkaLaneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Events travel between nodes through a topic of Kafka. None of these reloads; the same on all nodes."""
+
+    servers: str = ""
+    """Addresses to begin with, `HOST:PORT,HOST:PORT`; the other brokers are learned from them."""
+    topic: str = ""
+    """Name of the topic, for this cluster alone. Empty: `headwater-` and `cluster.name`. It is made where it is not
+    there."""
+    partitions: int = 12
+    """Of a topic that is made: nodes are spread over so many Kafka partitions, each with all that it accepts in one. It
+    has nothing to do with the partitions of the visitors."""
+    replication: int = 0
+    """Of a topic that is made: on how many brokers each record is. 0: what the brokers do by themselves."""
+    tls: bool = False
+    """Speak TLS with the brokers."""
+    tls_ca_file: str = ""
+    """Certificates (PEM) that the brokers' are checked against. Empty: those of the system."""
+    user: str = ""
+    """User (SASL). Empty: none is given."""
+    password: str = ""
+    """Password of that user; write `${env.NAME}`."""
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """How the user proves it."""
+    key_password: str = ""
+    """Password of the key that `ssl.key.location` among the `properties` names."""
+    properties: dict[str, str] = {}
+    """More of librdkafka's properties, such as `ssl.certificate.location`. Those by which something could be lost are
+    refused."""
+    spool_bytes_max: int = 4 * GIB
+    """What this node keeps of what came from the topic at most, bytes. What is too old for it is fetched from the node
+    that accepted it."""
+
+    def __post_init__(self) -> None:
+        if not self.servers or not all(KAFKA_SERVER.fullmatch(one) for one in self.servers.split(",")):
+            raise ValueError(f"servers: expected HOST:PORT,HOST:PORT…, got {self.servers[:80]!r}")
+        if self.topic and not KAFKA_TOPIC.fullmatch(self.topic):
+            raise ValueError(
+                f"topic: expected 1 to 249 letters, digits, `_`, `.`, `-`, got {self.topic[:80]!r}"
+            )
+        if bool(self.user) != bool(self.password):
+            raise ValueError("user, password: give both, or neither")
+        for name, least, most in (
+            ("partitions", 1, 10_000),
+            ("replication", 0, 32),
+            ("spool_bytes_max", 256 * 1024**2, 2**60),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name}: expected {least} to {most}, got {getattr(self, name)}")
+        for name in self.properties:
+            if name.endswith(".password"):
+                raise ValueError(f"properties: {name} would be shown; give `password` or `key_password`")
+
+    @property
+    def all_properties(self) -> dict[str, str]:
+        """Of librdkafka, what the settings say."""
+        protocol = ("SASL_" if self.user else "") + ("SSL" if self.tls else "PLAINTEXT")
+        told = {
+            "security.protocol": protocol,
+            "ssl.ca.location": self.tls_ca_file,
+            "ssl.key.password": self.key_password,
+            "sasl.username": self.user,
+            "sasl.password": self.password,
+            "sasl.mechanism": self.mechanism if self.user else "",
+        }
+        return {**{name: value for name, value in told.items() if value}, **self.properties}
 
 
 class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -145,6 +214,9 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """The file that holds it instead; a relative path is below the data folder."""
     mirror_bytes_max: int = 4 * GIB
     """What this node keeps of other nodes' logs at most, bytes. All of it can be fetched again."""
+    kafka: KafkaLaneSettings | None = None
+    """Events travel between nodes through a topic of Kafka, and over `lane` only what the topic lacks. Left out: over
+    `lane`."""
     activity_max: int = 50
     """How many of the last happenings in the cluster (joined, left, evicted) each node remembers."""
     advisories: AdvisoriesSettings | None = None
@@ -174,6 +246,11 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     def node_name(self) -> str:
         """The name that others see."""
         return self.node or socket.gethostname()
+
+    @property
+    def kafka_topic(self) -> str:
+        """The topic of the Kafka lane."""
+        return (self.kafka.topic if self.kafka is not None else "") or f"headwater-{self.name}"
 
     @property
     def lease_renew_s(self) -> float:

@@ -315,10 +315,14 @@ class HeldHome(HomeMirror):
         found = self.logs.get(writer)
         if isinstance(found, CopyLog):
             return found
-        if node_of(writer) != self.node:
-            raise Rejected(f"a block of the writer {writer:016x}, from node {self.node}", code="lane_format")
+        self.check_own(writer)
         made = self.logs[writer] = CopyLog(self.shelf, writer)
         return made
+
+    def check_own(self, writer: WriterId) -> None:
+        """Rejected: a writer of another node."""
+        if node_of(writer) != self.node:
+            raise Rejected(f"a block of the writer {writer:016x}, from node {self.node}", code="lane_format")
 
     def stand(self, wanted: Vector) -> wire.CopyAck:
         """The home begins: what is here, from where on without a gap."""

@@ -56,10 +56,18 @@ class RawLog:
 class Stream:
     """One stream of one owner. ``turn`` runs in a thread; ``close`` waits for it."""
 
-    def __init__(self, raw: RawLog, asked: wire.Open, now: Now, cut_bytes: int = CUT_BYTES) -> None:
-        """``now``: the T of a cut, asked before the watermarks are read."""
+    def __init__(
+        self,
+        raw: RawLog,
+        asked: wire.Open,
+        now: Now,
+        cut_bytes: int = CUT_BYTES,
+        body_bytes: int = 0,
+    ) -> None:
+        """``now``: the T of a cut, asked before the watermarks are read; ``body_bytes``: as of a Packer."""
         self.raw = raw
         self.cut_bytes = cut_bytes
+        self.body_bytes = body_bytes
         self.name = asked.stream
         self.now = now
         self.origin = asked.origin_vector
@@ -93,7 +101,7 @@ class Stream:
         self.discover()
         found = cut.take(self.readers, self.origin, now[:2], now.node_time_ns, self.cut_bytes)
         blocks = found.blocks if found is not None else []
-        packer = Packer(self.name)
+        packer = Packer(self.name, self.body_bytes)
         for block in blocks:
             self.add(packer, block)
         for writer in self.readers:

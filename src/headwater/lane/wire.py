@@ -238,8 +238,10 @@ def data(frame: Frame) -> Data:
 class Packer:
     """Puts blocks into DATA frames, each full but the last."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, body_bytes: int = 0) -> None:
+        """``body_bytes``: of one frame, at most; 0: as much as may be."""
         self.stream = stream
+        self.body_bytes = body_bytes or BODY_BYTES_MAX
         self.frames: list[Outgoing] = []
         self.blocks: list[BlockHead] = []
         self.parts: list[memoryview] = []
@@ -253,11 +255,11 @@ class Packer:
         for part in parts:
             left = memoryview(part)
             while left:
-                taken = left[: BODY_BYTES_MAX - self.size]
+                taken = left[: self.body_bytes - self.size]
                 self.parts.append(taken)
                 self.size += len(taken)
                 left = left[len(taken) :]
-                if self.size == BODY_BYTES_MAX:
+                if self.size == self.body_bytes:
                     self.flush()
 
     def end_log(self, ended: Ended) -> None:

@@ -7,6 +7,7 @@ finds out about a wrong setting later.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headwater.cluster.settings import ClusterSettings, port_of, secret_of
+from headwater.cluster.settings import ClusterSettings, KafkaLaneSettings, port_of, secret_of
 from headwater.collect.keys import secrets_of
 from headwater.collect.settings import CollectSettings, KeySettings
 from headwater.destinations import registry
 from headwater.destinations.registry import AnySettings
 from headwater.kit.errors import Misconfigured
+from headwater.lane.kafka.settings import KafkaSettings
 from headwater.log.settings import LogSettings
 from headwater.ops.settings import OpsSettings, host_and_port
 from headwater.process.settings import ProcessSettings
@@ -82,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         check_delivered(self.keys, self.destinations)
         if self.cluster is not None:
             check_cluster_listeners(self.cluster, self.collect.listen, self.ops.listen)
+            check_kafka(self.cluster)
 
     @property
     def raw_bytes_max(self) -> int:
@@ -271,6 +274,28 @@ def check_cluster_listeners(cluster: ClusterSettings, collect: str, ops: str) ->
         port = port_of(name, getattr(cluster, name))
         if port and port in taken:
             raise wrong(f"cluster.{name}", f"has the port of {taken[port]} ({port})", "give it another port")
+
+
+def check_kafka(cluster: ClusterSettings) -> None:
+    """The Kafka lane has its driver, and no properties that would undo its promises."""
+    if cluster.kafka is None:
+        return
+    try:
+        kafka_of(cluster.kafka)
+    except ValueError as error:
+        field, _, what = str(error).partition(": ")
+        raise wrong(f"cluster.kafka.{field}", what, "leave it out") from error
+    if importlib.util.find_spec("confluent_kafka") is None:
+        raise wrong(
+            "cluster.kafka",
+            "needs the package confluent_kafka, which is not installed",
+            "pip install 'headwater[kafka]'",
+        )
+
+
+def kafka_of(settings: KafkaLaneSettings) -> KafkaSettings:
+    """What its driver is told. ValueError: properties that may not be set."""
+    return KafkaSettings(servers=settings.servers, properties=settings.all_properties)
 
 
 def check_destinations(destinations: dict[str, AnySettings]) -> None:

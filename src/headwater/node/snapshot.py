@@ -38,7 +38,7 @@ PLACE = "run/backup"
 ROOM_LEFT_BYTES = 64 * 1024 * 1024
 """What copies must leave free on the disk of the node."""
 CHANGED_TRIES = 3
-OWN = ("run", "lock", "raw", "ready", "state", "mirror", folder.NAME)
+OWN = ("run", "lock", "raw", "ready", "state", "mirror", "kafka", folder.NAME)
 """Names in the data folder that are not simply copied. What mirrors hold is other nodes' and can be fetched again."""
 U64 = struct.Struct("=Q")
 

@@ -18,6 +18,7 @@ by the member process.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -44,6 +45,12 @@ PATHS = (
     ("/_plugin/cluster/health", "the same as Kuzzle's cluster plugin, with /status and POST /reset"),
 )
 """What ``/`` tells."""
+
+
+def kafka_words(lanes: Mapping[str, Any]) -> list[str]:
+    """What hinders the Kafka lane. The node is ready nevertheless: events wait in its raw log."""
+    told = lanes.get("kafka") or {}
+    return [told["says"]] if told.get("says") else []
 
 
 def routes(look: Look) -> list[Route]:
@@ -75,8 +82,11 @@ class ClusterPages:
             why = "; ".join(member.reasons) or "the node's log says more"
             raise Unavailable(f"the member process is {member.state}: {why}", code="no_member")
         lane = reports.get("lane-0")
+        lanes = lane.detail if lane is not None else {}
         age_s = round((self.look.clock.boot_ns() - member.boot_ns) / 1e9, 1)
-        return {**member.detail["status"], "lanes": lane.detail if lane is not None else {}, "age_s": age_s}
+        status = member.detail["status"]
+        waits_for = [*status["waits_for"], *kafka_words(lanes)]
+        return {**status, "waits_for": waits_for, "lanes": lanes, "age_s": age_s}
 
     async def ordered(self, order: str, asked: dict[str, Any]) -> dict[str, Any]:
         """Have the member process do something. HeadwaterError as it says."""

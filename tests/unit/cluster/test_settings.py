@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from headwater.cluster.settings import ClusterSettings
+from headwater.cluster.settings import ClusterSettings, KafkaLaneSettings
 from headwater.kit.errors import Misconfigured
 from headwater.node import configuration
 from headwater.node.reload import compare
@@ -67,6 +69,26 @@ def test_without_the_block_there_is_no_cluster() -> None:
         (f"secret: {SECRET}\n  advertise: 0.0.0.0", 3, "no address that others could dial"),
         (f"secret: {SECRET}\n  name: a b", 3, "expected 1 to 64 letters"),
         ("tls: {key: a}", 2, "certificate: is needed"),
+        (f"secret: {SECRET}\n  kafka: {{}}", 3, "servers: expected HOST:PORT"),
+        (f"secret: {SECRET}\n  kafka: {{servers: kafka}}", 3, "got 'kafka'"),
+        (f"secret: {SECRET}\n  kafka: {{servers: 'k:1', topic: 'a b'}}", 3, "topic: expected 1 to 249"),
+        (f"secret: {SECRET}\n  kafka: {{servers: 'k:1', user: u}}", 3, "user, password: give both"),
+        (
+            f"secret: {SECRET}\n  kafka: {{servers: 'k:1', partitions: 0}}",
+            3,
+            "partitions: expected 1 to 10000",
+        ),
+        (f"secret: {SECRET}\n  kafka: {{servers: 'k:1', server: k}}", 3, "did you mean `servers`?"),
+        (
+            f"secret: {SECRET}\n  kafka: {{servers: 'k:1', properties: {{acks: '1'}}}}",
+            3,
+            "acks may not be set",
+        ),
+        (
+            f"secret: {SECRET}\n  kafka: {{servers: 'k:1', properties: {{sasl.password: x}}}}",
+            3,
+            "give `password`",
+        ),
         (f"secret: {SECRET}\n  minimun_nodes: 3", 3, "did you mean `minimum_nodes`?"),
     ],
 )
@@ -111,3 +133,28 @@ def test_two_names_that_differ_are_refused() -> None:
 def test_nothing_of_the_block_reloads() -> None:
     change = compare(Settings(cluster=cluster()), Settings(cluster=cluster(weight=50)))
     assert change.refused == ["cluster.weight"]
+
+
+def test_the_kafka_lane_has_a_topic_of_the_cluster_and_speaks_as_it_is_told() -> None:
+    told = cluster(name="main", kafka=KafkaLaneSettings(servers="a:1, b:2"))
+    assert (told.kafka_topic, cluster(kafka=KafkaLaneSettings(servers="a:1", topic="t")).kafka_topic) == (
+        "headwater-main",
+        "t",
+    )
+    secured = KafkaLaneSettings(
+        servers="a:1", tls=True, tls_ca_file="ca.pem", user="u", password="p", properties={"client.id": "x"}
+    )
+    assert secured.all_properties == {
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": "ca.pem",
+        "sasl.username": "u",
+        "sasl.password": "p",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "client.id": "x",
+    }
+
+
+def test_the_kafka_lane_without_its_driver_is_refused_with_what_to_install() -> None:
+    with mock.patch.object(importlib.util, "find_spec", return_value=None):
+        told = refusal(f"cluster:\n  secret: {SECRET}\n  kafka: {{servers: 'k:1'}}\n")
+    assert "cluster.kafka: needs the package confluent_kafka" in told

@@ -79,12 +79,26 @@ class KafkaPartitionsLost(Happening):
     partitions: int
 
 
-class KafkaLaneBaseline(Happening):
-    """The topic does not hold the beginning of a writer any more: its events from ``begin`` up to ``end`` come by
-    no frame."""
+class KafkaLaneWaits(Happening):
+    """Kafka has not taken this node's events for 5 s. They are safe in the raw log and go on from there; new ones are
+    accepted meanwhile. Told once."""
 
     level: ClassVar[Level] = "warning"
-    partition: int
-    writer: str
-    begin: str
-    end: str
+    topic: str
+    reason: str
+
+
+class KafkaLaneGoesOn(Happening):
+    """Kafka takes this node's events again."""
+
+    topic: str
+
+
+class KafkaLaneRefused(Happening):
+    """Something in the lane's topic was not put there by a node of this cluster, or cannot be taken. It is left out;
+    what may be missing for it is fetched from its home. Told every 30 s at most."""
+
+    level: ClassVar[Level] = "warning"
+    topic: str
+    records: int
+    reason: str

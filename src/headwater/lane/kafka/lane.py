@@ -1,252 +1,271 @@
-"""The Kafka lane (protocol.md §8): a home's cuts go as frames to a topic; the owner of a partition takes them.
+"""The Kafka lane of one node (protocol.md §8): its own raw log goes to a topic, those of the others come from it.
 
-Home: ``Cursor`` keeps how far each partition has each writer, ``LaneHome`` sends. What is acknowledged by all
-partitions is the cursor; it is soft, a restart begins from any older one, and Kafka being down is a backlog in the
-home's own log.
+Home: ``home``. Owner: one consumer reads the whole topic into the ``spool``; mirrors (lane/mirror) follow a home by the
+spool while that covers what they need next, else the home itself over the direct lane (FETCH of protocol.md §6), else
+whoever has copies. Below them nothing knows of Kafka: positions stay (writer, log, seq), and what comes twice is
+dropped by them, so the offsets of the group are a hint for tools only.
 
-Owner: ``Reader`` decides about each frame by INV-LANE-1: a frame that begins above what we have is not taken; of
-others we take what is at or above it. So frames may come twice, overlap, or come again from an older cursor, and
-each block is handed to ``append`` once, in order. ``LaneSink`` puts that behind a KafkaConsumer.
+Why whole blocks, and not one Kafka partition for each of ours: a batch of several events is one record of the log, and
+belongs to many partitions. So every node reads the whole topic, once.
 
-A frame of an unknown writer is a baseline only where the topic was read from its first event: there is nothing
-before it. Any other gap sends the reader back to the first event once, and then asks the home to produce again.
+A topic that lost something (retention, made anew) costs nothing but a detour: the spool begins a new stretch behind the
+gap, and mirrors fetch what lies before it from the home.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
-from headwater.event.position import ZERO, Position, WriterId
-from headwater.kit.errors import Broken
-from headwater.kit.happenings import Happening
-from headwater.lane.kafka import frame as frames
-from headwater.lane.kafka.frame import Block, Frame
-from headwater.lane.kafka.happenings import KafkaLaneBaseline
-from headwater.lane.kafka.sink import Advance, Answer, Event, Revert, Sink
+from headwater.event.position import Position, WriterId
+from headwater.kit.clock import Clock
+from headwater.kit.errors import Busy, HeadwaterError, Rejected, Unavailable
+from headwater.kit.happenings import Happenings
+from headwater.kit.rng import Rng
+from headwater.lane.copies_read import Away
+from headwater.lane.kafka import record as records
+from headwater.lane.kafka import topic as topics
+from headwater.lane.kafka.consume import KafkaConsumer
+from headwater.lane.kafka.happenings import KafkaLaneRefused
+from headwater.lane.kafka.home import KafkaHome, again_and_again
+from headwater.lane.kafka.produce import KafkaProducer
+from headwater.lane.kafka.record import Record
+from headwater.lane.kafka.settings import ConsumeSettings, KafkaSettings, ProduceSettings
+from headwater.lane.kafka.sink import Advance, Answer, Event, Sink
+from headwater.lane.kafka.spool import Brief, Spool, SpoolHome, Stands, loopback
+from headwater.lane.mirror import Source, node_of
+from headwater.lane.wire import Connection
 
-# -- home --------------------------------------------------------------------------------------------------------------
-
-
-class Cursor:
-    """Per partition and writer: what was sent, what is acknowledged. Pure.
-
-    Acknowledges may come in any order; what counts is everything up to the first that is missing.
-    """
-
-    def __init__(self, partitions: int, begin: Mapping[WriterId, Position] | None = None) -> None:
-        """``begin``: a cursor of before, or older."""
-        self.partitions = partitions
-        self.begin = dict(begin or {})
-        self.sent_to: dict[tuple[int, WriterId], Position] = {}
-        self.acked: dict[tuple[int, WriterId], Position] = {}
-        self.waiting: dict[tuple[int, WriterId], deque[tuple[Position, list[bool]]]] = {}
-
-    def next(self, partition: int, writer: WriterId) -> Position:
-        """Where the next frame of this partition begins."""
-        return self.sent_to.get((partition, writer), self.begin.get(writer, ZERO))
-
-    def send(self, partition: int, writer: WriterId, to: Position) -> Callable[[], None]:
-        """A frame up to ``to`` goes out; what to call when it is acknowledged."""
-        place = partition, writer
-        if to < self.next(partition, writer):
-            raise Broken(
-                f"a frame up to {to} after one up to {self.next(partition, writer)}", code="lane_order"
-            )
-        waiting = self.waiting.setdefault(place, deque())
-        done = [False]
-        waiting.append((to, done))
-        self.sent_to[place] = to
-
-        def acknowledge() -> None:
-            done[0] = True
-            while waiting and waiting[0][1][0]:
-                upto, _ = waiting.popleft()
-                if self.waiting.get(place) is waiting:
-                    self.acked[place] = upto
-
-        return acknowledge
-
-    def at(self, writer: WriterId) -> Position:
-        """The least that all partitions have acknowledged: a restart may begin here."""
-        begin = self.begin.get(writer, ZERO)
-        return min(self.acked.get((partition, writer), begin) for partition in range(self.partitions))
-
-    def behind(self, writer: WriterId, to: Position) -> list[int]:
-        """Partitions that were not told that there is nothing for them up to ``to``."""
-        return [partition for partition in range(self.partitions) if self.next(partition, writer) < to]
-
-    def back(self, partition: int, writer: WriterId, to: Position) -> None:
-        """Send this partition again from ``to`` on: its reader asked, or a frame failed."""
-        place = partition, writer
-        self.sent_to[place] = to
-        self.acked[place] = min(to, self.acked.get(place, self.begin.get(writer, ZERO)))
-        self.waiting[place] = deque()
+PRODUCE = ProduceSettings(delivery_timeout_s=0, queue_bytes_max=64 * 1024 * 1024)
+BATCH_AGE_S = 0.05
+BATCH_BYTES = 2 * 1024 * 1024
+NOTE_S = 1.0
+CLOSE_S = 0.2
+SPEAKS_S = 10.0
+"""A home of which nothing comes for so long, while Kafka works, does not speak through it."""
+REFUSED_SAID_S = 30.0
 
 
-class Send(Protocol):
-    """What a KafkaProducer does."""
+class SpoolSink(Sink):
+    """Records of the topic into the spool."""
 
-    async def send_many(
-        self, topic: str, records: Sequence[tuple[bytes | None, bytes]], *, partition: int
-    ) -> None: ...
-
-
-class LaneHome:
-    """Sends the cuts of one node."""
-
-    def __init__(self, producer: Send, topic: str, home: int, cursor: Cursor) -> None:
-        self.producer = producer
-        self.topic = topic
-        self.home = home
-        self.cursor = cursor
-
-    async def send(
-        self, partition: int, writer: WriterId, to: Position, blocks: Sequence[Block], cut: bytes = b""
-    ) -> None:
-        """What is new of a writer for a partition, up to ``to``; on return Kafka has it. Call it in order; several may
-        be on their way.
-
-        Unavailable: Kafka does not take it. The partition is then sent again from what was acknowledged: the caller
-        reads its log from ``cursor.next``.
-        """
-        begin = self.cursor.next(partition, writer)
-        pieces = list(frames.frames(self.home, writer, begin, to, blocks, cut))
-        acknowledge = self.cursor.send(partition, writer, to)
-        key = partition.to_bytes(2, "big")
-        try:
-            await self.producer.send_many(
-                self.topic, [(key, frames.encode(piece)) for piece in pieces], partition=partition
-            )
-        except BaseException:
-            self.cursor.back(
-                partition, writer, self.cursor.acked.get((partition, writer), self.start(writer))
-            )
-            raise
-        acknowledge()
-
-    def start(self, writer: WriterId) -> Position:
-        return self.cursor.begin.get(writer, ZERO)
-
-
-# -- owner -------------------------------------------------------------------------------------------------------------
-
-
-class Taken(NamedTuple):
-    """These blocks are new."""
-
-    blocks: Sequence[Block]
-    skipped: tuple[Position, Position] | None = None
-    """What the topic does not hold any more, where the frame is a baseline."""
-
-
-class Gap(NamedTuple):
-    """The frame begins above what we have of its writer."""
-
-    mine: Position
-    begin: Position
-
-
-class Reader:
-    """What one Kafka partition has of each writer. Pure."""
-
-    def __init__(self, vector: Mapping[WriterId, Position], *, from_start: bool) -> None:
-        """``vector``: what is there already. ``from_start``: the topic is read from its first event on."""
-        self.vector = dict(vector)
-        self.from_start = from_start
-
-    def apply(self, frame: Frame) -> Taken | Gap:
-        """INV-LANE-1 for one frame; what is taken is ours from now on. Broken: a block would be taken in part."""
-        mine = self.vector.get(frame.writer, ZERO)
-        skipped = None
-        if frame.begin > mine:
-            if mine != ZERO or not self.from_start:
-                return Gap(mine, frame.begin)
-            mine, skipped = frame.begin, (mine, frame.begin)
-        if frame.to <= mine:
-            return Taken((), skipped)
-        first = mine.seq if mine.log == frame.to.log else 0
-        for block in frame.blocks:
-            if block.first_seq < first < block.first_seq + block.events:
-                raise Broken(
-                    f"writer {frame.writer:016x} is known up to {first}, inside the block from {block.first_seq}",
-                    code="lane_block",
-                )
-        self.vector[frame.writer] = frame.to
-        return Taken([block for block in frame.blocks if block.first_seq >= first], skipped)
-
-
-class Mirror(Protocol):
-    """What the owner does with what it takes, and what it knows."""
-
-    def vector(self, partition: int) -> Mapping[WriterId, Position]:
-        """What is there of each writer for this partition."""
-        ...
-
-    def offset(self, partition: int) -> int | None:
-        """Where to begin in the topic: the least offset of the destinations' positions; None: nothing is known."""
-        ...
-
-    def append(self, partition: int, writer: WriterId, block: Block) -> None:
-        """The next block of a writer."""
-        ...
-
-    def reached(self, partition: int, home: int, writer: WriterId, to: Position, cut: bytes) -> None:
-        """Everything of the writer up to ``to`` was appended; ``cut`` as in the frame."""
-        ...
-
-    async def ask(self, partition: int, home: int, writer: WriterId, mine: Position) -> None:
-        """Let the home produce again from ``mine``."""
-        ...
-
-
-class LaneSink(Sink):
-    """Frames of the topic to the mirror. An offset is done when the mirror has its blocks; what must be read again
-    after a crash, the mirror's ``offset`` says."""
-
-    def __init__(self, mirror: Mirror, emit: Callable[[Happening], None]) -> None:
-        self.mirror = mirror
-        self.emit = emit
-        self.readers: dict[int, Reader] = {}
-        self.firsts: dict[int, int] = {}
-        self.asked: dict[tuple[int, WriterId], Position] = {}
+    def __init__(self, spool: Spool, me: str, key: bytes, refused: Callable[[Rejected], None]) -> None:
+        self.spool = spool
+        self.me = int(me, 16)
+        self.key = key
+        self.refused = refused
 
     async def on_assign(self, topic: str, partition: int, first: int) -> int | None:
-        begin = self.mirror.offset(partition)
-        offset = first if begin is None else begin
-        self.firsts[partition] = first
-        self.readers[partition] = Reader(self.mirror.vector(partition), from_start=offset <= first)
-        return offset
+        """From where we stand; what the group has is of no matter."""
+        return self.spool.offsets.get(partition, first)
 
     async def on_batch(
         self, topic: str, partition: int, first: int, last: int, events: Sequence[Event]
     ) -> Answer:
-        reader = self.readers[partition]
+        """Durable in the spool on return. Unavailable: there is no room."""
+        by_home: dict[int, list[Record]] = {}
         for event in events:
-            frame = frames.decode(event.value)
-            result = reader.apply(frame)
-            if isinstance(result, Taken):
-                self.take(partition, frame, result)
-            elif not reader.from_start:
-                reader.from_start = True
-                return Revert(self.firsts[partition])
-            elif self.asked.get((partition, frame.writer)) != result.mine:
-                self.asked[partition, frame.writer] = result.mine
-                await self.mirror.ask(partition, frame.home, frame.writer, result.mine)
+            try:
+                record = records.decode(event.value, self.key)
+            except Rejected as error:
+                self.refused(error)
+                continue
+            if record.home != self.me:
+                by_home.setdefault(record.home, []).append(record)
+        for home, some in by_home.items():
+            try:
+                for one in await self.spool.accept(f"{home:016x}", some):
+                    self.refused(one)
+            except (Busy, OSError) as error:
+                raise Unavailable(f"the spool takes nothing: {error}", code="spool_full") from error
+        self.spool.offsets[partition] = last + 1
         return Advance()
 
-    def take(self, partition: int, frame: Frame, taken: Taken) -> None:
-        if taken.skipped is not None:
-            begin, end = (f"{at.log:x}.{at.seq}" for at in taken.skipped)
-            self.emit(KafkaLaneBaseline(partition, f"{frame.writer:016x}", begin, end))
-        for block in taken.blocks:
-            self.mirror.append(partition, frame.writer, block)
-        self.mirror.reached(partition, frame.home, frame.writer, frame.to, frame.cut)
 
-    async def on_lost(self, topic: str, partition: int) -> None:
-        self.readers.pop(partition, None)
+class NoDeadLetters:
+    """The sink refuses nothing for good; whatever it fails on is fetched from its home."""
 
-    async def on_revoke(self, topic: str, partition: int, deadline_s: float) -> Answer | None:
-        self.readers.pop(partition, None)
-        return None
+    def __init__(self, refused: Callable[[Rejected], None]) -> None:
+        self.refused = refused
+
+    async def send(
+        self, topic: str, value: bytes, *, key: bytes | None, headers: Mapping[str, bytes] | None
+    ) -> None:
+        """Leave it out."""
+        why = (headers or {}).get("headwater-error", b"").decode(errors="replace")
+        self.refused(Rejected(f"a record cannot be taken: {why}", code="lane_record"))
+
+
+class KafkaLane:
+    """Both sides, for one node."""
+
+    def __init__(
+        self,
+        home: KafkaHome,
+        spool: Spool,
+        kafka: KafkaSettings,
+        *,
+        me: str,
+        group: str,
+        partitions: int,
+        replication: int,
+        away: Away,
+        direct: Source,
+        clock: Clock,
+        rng: Rng,
+        happenings: Happenings,
+    ) -> None:
+        """``partitions``, ``replication``: of a topic that is not there. ``direct``: whom a mirror would follow without
+        Kafka."""
+        self.home = home
+        self.spool = spool
+        self.kafka = kafka
+        self.me = me
+        self.partitions = partitions
+        self.replication = replication
+        self.away = away
+        self.direct = direct
+        self.clock = clock
+        self.rng = rng
+        self.happenings = happenings
+        self.consume = ConsumeSettings(
+            group=group,
+            topics=(home.topic,),
+            member=me,
+            batch_age_s=BATCH_AGE_S,
+            batch_bytes=BATCH_BYTES,
+            batch_bytes_max=BATCH_BYTES,
+            commit_interval_s=NOTE_S,
+        )
+        self.consumer: KafkaConsumer | None = None
+        self.trouble = ""
+        """Of reading."""
+        self.refused = 0
+        self.refused_ns = -int(REFUSED_SAID_S * 1e9)
+        self.by: dict[str, str] = {}
+        """By which way a mirror followed each home last: `kafka`, `direct` or `copies`."""
+
+    def works(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """What runs until cancelled."""
+        return {"kafka produce": self.produce_forever, "kafka consume": self.consume_forever}
+
+    async def produce_forever(self) -> None:
+        """The home side."""
+
+        async def work() -> None:
+            await self.ensure_topic()
+            producer = KafkaProducer(self.kafka, PRODUCE, happenings=self.happenings)
+            await producer.__aenter__()
+            try:
+                await self.home.produce(producer)
+            finally:
+                with contextlib.suppress(Unavailable):  # what was not acknowledged is sent again
+                    await producer.close(CLOSE_S)
+
+        def failed(error: HeadwaterError | OSError) -> None:
+            self.home.trouble = str(error)
+            self.home.since_ns = self.home.since_ns or self.clock.boot_ns()
+
+        await again_and_again(work, self.clock, failed)
+
+    async def consume_forever(self) -> None:
+        """The owner side."""
+
+        async def work() -> None:
+            await self.ensure_topic()
+            sink = SpoolSink(self.spool, self.me, self.home.key, self.refuse)
+            self.consumer = KafkaConsumer(
+                self.kafka,
+                self.consume,
+                sink,
+                clock=self.clock,
+                rng=self.rng,
+                happenings=self.happenings,
+                dead_letters=NoDeadLetters(self.refuse),
+            )
+            self.trouble = ""
+            await self.consumer.run()
+
+        def failed(error: HeadwaterError | OSError) -> None:
+            self.trouble = str(error)
+
+        await again_and_again(work, self.clock, failed)
+
+    async def ensure_topic(self) -> None:
+        """The topic is there."""
+        await asyncio.to_thread(topics.ensure, self.kafka, self.home.topic, self.partitions, self.replication)
+
+    def refuse(self, error: Rejected) -> None:
+        """Something in the topic is not taken; told now and then."""
+        self.refused += 1
+        now_ns = self.clock.boot_ns()
+        if now_ns - self.refused_ns >= REFUSED_SAID_S * 1e9:
+            self.refused_ns = now_ns
+            self.happenings.emit(
+                KafkaLaneRefused(topic=self.home.topic, records=self.refused, reason=str(error))
+            )
+
+    # -- mirrors
+
+    async def source(self, home: str, stands: Stands) -> tuple[str, Connection]:
+        """Whom a mirror of a home follows now, for a while. Unavailable: nobody, now.
+
+        The spool, where it has what comes next and the home speaks through Kafka, or has spoken. A home that is there
+        and does not, while Kafka works for us, is followed itself: its own way to Kafka is cut, or it is not told to
+        use it. While Kafka does not work at all, mirrors wait for it.
+        """
+        spooled = self.spool.homes.get(home)
+        if spooled is not None and not any(spooled.whole):
+            spooled = None  # its first cut is still coming
+        covered = spooled is not None and spooled.covers(stands)
+        if spooled is not None and covered and (self.speaks(spooled) or spooled.has_more(stands)):
+            self.by[home] = "kafka"
+            return home, loopback(self.spool, spooled, self.home.raw.partitions, self.me, self.clock)
+        if not self.away(home) and (covered or spooled is None) and self.home.works_s < SPEAKS_S:
+            raise Unavailable(f"nothing of node {home} comes through Kafka", code="kafka_waits")
+        node, connection = await self.direct(home, stands)
+        self.by[home] = "direct" if node == home else "copies"
+        return node, Brief(connection, self.clock)
+
+    def speaks(self, home: SpoolHome) -> bool:
+        """Whether something of a home, which is there, has just come; each says something every second."""
+        return not self.away(home.node) and self.clock.boot_ns() - home.heard_ns < SPEAKS_S * 1e9
+
+    def lacking(
+        self, needed: Mapping[WriterId, tuple[Position, Position]]
+    ) -> dict[WriterId, tuple[Position, Position]]:
+        """Of these stretches those that the spool does not have."""
+        left = {}
+        for writer, (first, last) in needed.items():
+            here = self.spool.stretch(writer, node_of(writer))
+            if here is None or not here[0] <= first <= last <= here[1]:
+                left[writer] = first, last
+        return left
+
+    # -- each second
+
+    async def tick(self) -> None:
+        """Note where we stand, and make room."""
+        self.home.look()
+        await asyncio.to_thread(self.spool.note)
+        self.spool.make_room()
+
+    @property
+    def says(self) -> str:
+        """What hinders it, in words; empty where nothing does."""
+        return self.home.says or (f"Kafka cannot be read: {self.trouble}" if self.trouble else "")
+
+    def told(self) -> dict[str, Any]:
+        """For the report of the process."""
+        return {
+            "topic": self.home.topic,
+            "servers": self.kafka.servers,
+            "waiting_s": round(self.home.waiting_s, 1),
+            "says": self.says,
+            "reads": len(self.consumer.partitions) if self.consumer is not None else 0,
+            "spool_bytes": self.spool.bytes,
+            "refused": self.refused,
+            "by": dict(sorted(self.by.items())),
+        }

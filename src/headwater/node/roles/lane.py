@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -47,6 +48,9 @@ from headwater.ops import everywhere, standing
 from headwater.peer import connection as peers
 from headwater.peer.connection import Connection, Frame, Kind, Listener
 from headwater.peer.identity import Identity, Tls
+
+if TYPE_CHECKING:
+    from headwater.lane.kafka.lane import KafkaLane
 
 LOOK_S = 0.25
 SAY_S = 1.0
@@ -109,13 +113,14 @@ class LaneRole:
         self.caller = Caller(self.dial)
         self.everywhere = Everywhere(self.caller, lambda: self.view, self.me)
         self.group = Group("lane", self.trouble)
+        self.kafka = self.kafka_lane()
         self.mirrors = Mirrors(
             Place(context.disk, context.path("mirror"), context.secret, context.clock),
             self.me,
             self.dial,
             self.group.start,
             self.cluster.mirror_bytes_max,
-            self.directory.source,
+            self.directory.source if self.kafka is None else self.kafka.source,
         )
         self.entered = asyncio.Event()
         self.running: asyncio.Task[None] | None = None
@@ -142,6 +147,8 @@ class LaneRole:
         self.listener = await peers.listen(self.cluster.lane, self.identity, self.serve)
         self.asked = await ask.serve(self.context.path("run", "lane.sock"), self.answer)
         self.group.start("standby", self.both.run())
+        for name, work in self.kafka.works().items() if self.kafka is not None else ():
+            self.group.start(name, work())
         if self.advisor.webhook is not None:
             self.group.start("advisories", self.advisor.webhook.run())
         self.group.start("copies elsewhere", self.ask_for_copies())
@@ -160,6 +167,25 @@ class LaneRole:
     def trouble(self, owner: str, name: str, error: BaseException) -> None:
         """Say what ended a task or a connection."""
         self.context.happenings.emit(LaneTrouble(task=f"{owner}: {name}", reason=str(error)))
+
+    def kafka_lane(self) -> KafkaLane | None:
+        """The lane through Kafka, where the settings want it; else nothing of it is kept."""
+        if self.cluster.kafka is None:
+            shutil.rmtree(self.context.path("kafka"), ignore_errors=True)
+            return None
+        from headwater.node import kafka  # the driver is there where it is used
+
+        return kafka.lane(
+            self.context,
+            self.cluster,
+            self.raw,
+            me=self.me,
+            secret=self.identity.secret,
+            now=self.now,
+            away=self.away,
+            direct=self.directory.source,
+            report=self.trouble,
+        )
 
     # -- other nodes
 
@@ -212,7 +238,10 @@ class LaneRole:
             asked = request.get("request", {})
             return await self.everywhere.ask_all(str(request.get("socket")), asked, calls.wait_of(asked))
         if operation == "reachable":
-            return {"reachable": self.directory.reachable(stretches(request))}, b""
+            needed = stretches(request)
+            if self.kafka is not None:
+                needed = self.kafka.lacking(needed)
+            return {"reachable": self.directory.reachable(needed)}, b""
         if operation == "open":
             return {"path": await self.open(name, request)}, b""
         if operation == "status":
@@ -263,6 +292,10 @@ class LaneRole:
             if self.view is not None:
                 known = self.view.table.members.keys() | self.view.alive.keys()
                 self.held.retire(self.safe(), known)
+                if self.kafka is not None:
+                    self.kafka.spool.retire(self.safe(), known)
+            if self.kafka is not None:
+                await self.kafka.tick()
             for name in [name for name, pid in self.readers.items() if pid and not is_running(pid)]:
                 await self.close(name)
 
@@ -275,7 +308,8 @@ class LaneRole:
         if self.view is None:
             return
         nodes = {*self.view.table.members, *self.view.alive} - {self.me}
-        self.mirrors.know(nodes | self.directory.homes())
+        spooled = self.kafka.spool.homes.keys() if self.kafka is not None else set()
+        self.mirrors.know(nodes | self.directory.homes() | spooled)
         if self.copies is not None:
             self.copies.look(self.view, self.safe(), wanted=wants_copies(self.context.settings))
         for node in sorted(nodes - self.saying.keys()):
@@ -426,6 +460,7 @@ class LaneRole:
             "standby": self.both.told(),
             "standbys": self.standby_rows(),
             "lag": self.lag_rows(),
+            "kafka": self.kafka.told() if self.kafka is not None else None,
             "copies": {
                 "bytes": self.held.bytes,
                 **(self.copies.told() if self.copies is not None else {}),

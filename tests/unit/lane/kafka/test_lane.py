@@ -1,209 +1,238 @@
-"""The Kafka lane without a broker: frames, cursors, INV-LANE-1."""
+"""The home's cursor moves only over what Kafka has; a mirror follows Kafka while that has what it needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from headwater.event.position import ZERO, Position, WriterId
-from headwater.kit.errors import Broken, Unavailable
-from headwater.kit.simulate import loop
-from headwater.lane.kafka import frame as frames
-from headwater.lane.kafka.frame import Block, Frame
-from headwater.lane.kafka.lane import Cursor, Gap, LaneHome, Reader, Taken
+from headwater.event.position import EMPTY, ZERO, Position, WriterId, writer_id
+from headwater.kit.disk import SystemDisk
+from headwater.kit.errors import Unavailable
+from headwater.kit.happenings import Happening
+from headwater.kit.simulate.clock import SimClock, Time
+from headwater.kit.threads import inline
+from headwater.lane.home import RawLog
+from headwater.lane.kafka.happenings import KafkaLaneGoesOn, KafkaLaneWaits
+from headwater.lane.kafka.home import WAITS_S, KafkaHome
+from headwater.lane.kafka.lane import SPEAKS_S, KafkaLane
+from headwater.lane.kafka.record import decode, key_of
+from headwater.lane.kafka.settings import KafkaSettings
+from headwater.lane.kafka.spool import Brief, Spool
+from headwater.lane.wire import Moment
+from headwater.log.block import Secret
+from tests.unit.lane.world import HOME, OWNER, PARTITIONS, HomeNode
 
-WRITER = WriterId(0xAB0001)
-
-
-def block(first: int, events: int = 10) -> Block:
-    return Block(first, events, b"header", b"payload %d" % first)
-
-
-def at(seq: int, log: int = 1) -> Position:
-    return Position(log, seq)
-
-
-def test_frames_come_back_as_they_were() -> None:
-    frame = Frame(7, WRITER, at(0), at(20), (block(0), block(10)), b"cut")
-    assert frames.decode(frames.encode(frame)) == frame
-    assert frames.encode(frame)[:1] == b"\x01"
+KEY = key_of(b"secret", "main")
+NODE, ME = f"{HOME:016x}", f"{OWNER:016x}"
+FIRST = WriterId(writer_id(HOME, 0))
+SECOND_NS = 10**9
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\x02abc",
-        b"\x01abc",
-        b"\x01" + bytes(50),
-        frames.encode(Frame(1, WRITER, at(5), at(4))),
-        frames.encode(Frame(1, WRITER, at(0), at(30), (block(0), block(20)))),
-        frames.encode(Frame(1, WRITER, at(0), at(30), (block(0), block(10)))),
-    ],
-)
-def test_bytes_that_are_no_frame_or_contradict_themselves_are_refused(data: bytes) -> None:
-    with pytest.raises(Broken):
-        frames.decode(data)
+class Broker:
+    """Takes records while it is there."""
 
-
-@given(st.binary(max_size=200))
-def test_random_bytes_are_refused_and_nothing_else(data: bytes) -> None:
-    with pytest.raises(Broken):
-        frames.decode(b"\x01" + data)
-
-
-def test_a_long_cut_becomes_frames_of_bounded_size_that_join(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "FRAME_BYTES", 40)
-    blocks = [block(n) for n in range(0, 100, 10)]
-    pieces = list(frames.frames(7, WRITER, at(90, log=0), at(120), blocks, b"T"))
-    assert [piece.begin for piece in pieces] == [at(90, log=0), *(piece.to for piece in pieces[:-1])]
-    assert pieces[-1].to == at(120)
-    assert [piece.cut for piece in pieces] == [b""] * (len(pieces) - 1) + [b"T"]
-    assert [one for piece in pieces for one in piece.blocks] == blocks
-    for piece in pieces:
-        assert frames.decode(frames.encode(piece)) == piece
-        assert len(piece.blocks) <= 2
-
-
-def test_inv_lane_1_a_frame_above_mine_is_not_taken_and_below_mine_is_ignored() -> None:
-    reader = Reader({WRITER: at(20)}, from_start=True)
-    assert reader.apply(Frame(7, WRITER, at(30), at(40), (block(30),))) == Gap(at(20), at(30))
-    assert reader.vector == {WRITER: at(20)}
-    assert reader.apply(Frame(7, WRITER, at(0), at(20), (block(0), block(10)))) == Taken(())
-    assert reader.apply(
-        Frame(7, WRITER, at(0), at(40), (block(0), block(10), block(20), block(30)))
-    ) == Taken([block(20), block(30)])
-    assert reader.vector == {WRITER: at(40)}
-
-
-def test_a_new_log_of_a_writer_begins_where_the_former_ended() -> None:
-    reader = Reader({WRITER: at(20)}, from_start=False)
-    assert reader.apply(Frame(7, WRITER, at(30), at(10, log=2), (block(0),))) == Gap(at(20), at(30))
-    assert reader.apply(Frame(7, WRITER, at(20), at(10, log=2), (block(0),))) == Taken([block(0)])
-    assert reader.vector == {WRITER: at(10, log=2)}
-
-
-def test_an_unknown_writer_is_a_baseline_only_at_the_start_of_the_topic() -> None:
-    frame = Frame(7, WRITER, at(30), at(40), (block(30),))
-    assert Reader({}, from_start=False).apply(frame) == Gap(ZERO, at(30))
-    assert Reader({}, from_start=True).apply(frame) == Taken([block(30)], (ZERO, at(30)))
-
-
-def test_a_block_is_never_taken_in_part() -> None:
-    with pytest.raises(Broken, match="inside the block from 10"):
-        Reader({WRITER: at(15)}, from_start=True).apply(Frame(7, WRITER, at(10), at(20), (block(10),)))
-
-
-def test_the_cursor_is_the_least_that_all_partitions_acknowledged() -> None:
-    cursor = Cursor(2)
-    first = cursor.send(0, WRITER, at(10))
-    second = cursor.send(0, WRITER, at(20))
-    other = cursor.send(1, WRITER, at(15))
-    second()
-    other()
-    assert cursor.at(WRITER) == ZERO  # the first of partition 0 may be lost
-    first()
-    assert cursor.at(WRITER) == at(15)
-    assert cursor.behind(WRITER, at(20)) == [1]
-    with pytest.raises(Broken):
-        cursor.send(0, WRITER, at(19))
-
-
-class Topic:
-    """A producer into one partition each; some sends fail, with or without having arrived."""
-
-    def __init__(self, outcomes: Sequence[str]) -> None:
-        self.outcomes = list(outcomes)
-        self.records: dict[int, list[bytes]] = {}
+    def __init__(self) -> None:
+        self.there = True
+        self.values: list[bytes] = []
+        self.came = asyncio.Event()
 
     async def send_many(
-        self, topic: str, records: Sequence[tuple[bytes | None, bytes]], *, partition: int
+        self, topic: str, records: Sequence[tuple[bytes | None, bytes]], *, partition: int = -1
     ) -> None:
-        outcome = self.outcomes.pop() if self.outcomes else "fine"
-        if outcome != "lost":
-            arrived = records if outcome != "half" else records[: len(records) // 2]
-            self.records.setdefault(partition, []).extend(value for _, value in arrived)
-        if outcome != "fine":
-            raise Unavailable("no answer")
+        if not self.there:
+            raise Unavailable("away", code="kafka_away")
+        assert {key for key, _ in records} == {HOME.to_bytes(8, "big")}
+        self.values += [value for _, value in records]
+        self.came.set()
+
+    @property
+    def begins(self) -> list[Position]:
+        """Where each session began."""
+        told = [decode(value, KEY) for value in self.values]
+        return [one.begins.get(FIRST, ZERO) for one in told if one.number == 1]
 
 
-@settings(max_examples=200)
-@given(
-    st.lists(st.sampled_from(["fine", "lost", "half", "unknown"]), max_size=12),
-    st.lists(st.integers(1, 4), min_size=1, max_size=10),
-    st.sets(st.integers(0, 9), max_size=3),
-    st.sets(st.integers(1, 8), max_size=2),
-)
-def test_inv_lane_1_failing_sends_and_restarts_from_the_cursor_give_each_block_once_in_order(
-    outcomes: list[str], cuts: list[int], restarts: set[int], logs: set[int]
+class Producing:
+    """A home that produces, on a clock that is moved by hand."""
+
+    def __init__(self, path: Path) -> None:
+        self.node = HomeNode(path / "home")
+        self.node.disk.mkdir(f"{path}/kafka")
+        self.path = f"{path}/kafka/cursor"
+        self.told: list[Happening] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """The process begins again."""
+        raw = RawLog(self.node.disk, self.node.raw, self.node.secret, PARTITIONS)
+        self.home = KafkaHome(
+            raw, self.node.now, self.node.clock, self.told.append, home=HOME, topic="t", key=KEY, path=self.path
+        )  # fmt: skip
+
+    async def run(self, broker: Broker) -> None:
+        """Until all there is was sent, or Kafka does not take it."""
+        self.node.pass_time(2 * SECOND_NS)
+        broker.came.clear()
+        loop = asyncio.get_running_loop()
+        task, came = loop.create_task(self.home.produce(broker)), loop.create_task(broker.came.wait())
+        await asyncio.wait([task, came], return_when=asyncio.FIRST_COMPLETED)
+        came.cancel()
+        if task.done():
+            task.result()
+        task.cancel()
+        await asyncio.wait([task])
+
+    def spoil(self, cursor: bytes | None) -> None:
+        """Something happened to the file of the cursor."""
+        Path(self.path).unlink()
+        if cursor is not None:
+            Path(self.path).write_bytes(cursor)
+
+
+@pytest.fixture
+def producing(tmp_path: Path) -> Producing:
+    return Producing(tmp_path)
+
+
+async def test_a_restart_goes_on_from_what_kafka_has(producing: Producing) -> None:
+    broker = Broker()
+    for _ in range(3):
+        producing.node.write(0, [("single", 1, 0)])
+    await producing.run(broker)
+    assert producing.home.cursor[FIRST] == Position(1, 3)
+    broker.there = False
+    producing.node.write(0, [("single", 1, 0)])
+    with pytest.raises(Unavailable):
+        await producing.run(broker)
+    assert producing.home.cursor[FIRST] == Position(1, 3), "Kafka does not have it"
+    broker.there = True
+    producing.restart()
+    await producing.run(broker)
+    assert broker.begins == [ZERO, Position(1, 3)]
+    assert producing.home.cursor[FIRST] == Position(1, 4)
+
+
+@pytest.mark.parametrize("spoilt", [None, b"", b"nonsense"])
+async def test_without_a_cursor_everything_is_sent_again(producing: Producing, spoilt: bytes | None) -> None:
+    broker = Broker()
+    producing.node.write(0, [("single", 1, 0)])
+    await producing.run(broker)
+    producing.home.note()
+    producing.spoil(spoilt)
+    producing.restart()
+    assert producing.home.cursor == EMPTY
+    await producing.run(broker)
+    assert broker.begins == [ZERO, ZERO]
+
+
+def test_that_kafka_takes_nothing_is_told_once_and_that_it_is_over(producing: Producing) -> None:
+    home, clock = producing.home, producing.node
+    home.since_ns = clock.clock.boot_ns()
+    home.look()
+    assert (home.says, producing.told) == ("", [])
+    clock.pass_time(int((WAITS_S + 1) * SECOND_NS))
+    home.look()
+    home.look()
+    assert "Kafka takes no events since 6 s" in home.says
+    assert [type(one) for one in producing.told] == [KafkaLaneWaits]
+    home.taken({})
+    home.look()
+    assert (home.says, home.waiting_s) == ("", 0)
+    assert [type(one) for one in producing.told] == [KafkaLaneWaits, KafkaLaneGoesOn]
+
+
+class Following:
+    """A node that decides whom its mirrors of the home follow."""
+
+    def __init__(self, path: Path) -> None:
+        disk, self.time = SystemDisk(), Time()
+        self.clock = clock = SimClock(self.time)
+        disk.mkdir(f"{path}/raw")
+        self.spool = Spool(
+            disk, f"{path}/kafka", "t", secret=Secret(1), clock=clock, report=lambda *told: None,
+            bytes_max=1 << 30, thread=lambda name: inline, segment_bytes=4 * 4096,
+        )  # fmt: skip
+        raw = RawLog(disk, f"{path}/raw", Secret(1), PARTITIONS)
+        home = KafkaHome(
+            raw, lambda: Moment(1, 1, 1), clock, lambda one: None, home=OWNER, topic="t", key=KEY, path=f"{path}/c"
+        )  # fmt: skip
+        self.is_away = False
+        self.lane = KafkaLane(
+            home, self.spool, KafkaSettings(servers="nobody:1"), me=ME, group="g", partitions=1, replication=0,
+            away=lambda node: self.is_away, direct=self.direct, clock=clock, rng=None,  # type: ignore[arg-type]
+            happenings=None,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    async def direct(self, home: str, stands: object) -> tuple[str, Any]:
+        if self.is_away:
+            raise Unavailable("away, and no copies", code="no_copies")
+        return home, None
+
+    def hear(self, begins: Position, at: Position) -> None:
+        """The home has spoken through Kafka, and so much of it is here."""
+        spooled = self.spool.home(NODE)
+        log = spooled.log(FIRST)
+        log.begin_stretch(begins)
+        log.at = at
+        spooled.whole = Moment(1, 1, 1)
+        spooled.heard_ns = self.clock.boot_ns()
+
+    def works(self) -> None:
+        """Kafka has acknowledged all for long enough."""
+        self.lane.home.works_ns = self.clock.boot_ns() - int((SPEAKS_S + 1) * SECOND_NS)
+
+    async def by(self, stands: Position) -> str:
+        """The way to follow the home for who stands there; `none` where there is none now."""
+        self.lane.by.clear()
+        try:
+            _, connection = await self.lane.source(NODE, lambda writer: stands)
+        except Unavailable:
+            return "none"
+        assert isinstance(connection, Brief), "it is asked again, after a while"
+        return self.lane.by[NODE]
+
+
+@pytest.fixture
+def following(tmp_path: Path) -> Following:
+    return Following(tmp_path)
+
+
+async def test_a_home_that_speaks_through_kafka_is_followed_there_from_where_all_of_it_is(
+    following: Following,
 ) -> None:
-    """A home that restarts from its cursor, and a reader that asks on a gap: nothing missing, nothing twice."""
-    topic = Topic(outcomes)
-    whole: list[tuple[Position, Block]] = []  # the home's log: where each block ends
-    log, seq, ends = 1, 0, []
-    for number, blocks in enumerate(cuts):
-        if number in logs:
-            log, seq = log + 1, 0
-        for _ in range(blocks):
-            whole.append((Position(log, seq + 10), block(seq)))
-            seq += 10
-        ends.append(Position(log, seq))
-
-    async def main() -> None:
-        cursor = Cursor(2)
-        home = LaneHome(topic, "raw", 7, cursor)
-        for number, end in enumerate(ends):
-            if number in restarts:
-                cursor = Cursor(2, {WRITER: cursor.at(WRITER)})
-                home = LaneHome(topic, "raw", 7, cursor)
-            for partition in (0, 1):
-                while (begin := cursor.next(partition, WRITER)) < end:
-                    upto = next(one for one in ends if one > begin)
-                    new = [one for stop, one in whole if begin < stop <= upto]
-                    try:
-                        await home.send(partition, WRITER, upto, new)
-                    except Unavailable:
-                        pass
-        assert cursor.at(WRITER) == ends[-1]
-
-    loop.run(main(), 1)
-    for partition in (0, 1):
-        reader = Reader({}, from_start=True)
-        taken: list[Block] = []
-        for record in topic.records[partition]:
-            result = reader.apply(frames.decode(record))
-            if isinstance(result, Taken):
-                assert result.skipped is None
-                taken += result.blocks
-        assert taken == [one for _, one in whole]
-        assert reader.vector == {WRITER: ends[-1]}
+    following.hear(Position(1, 10), Position(1, 20))
+    assert await following.by(Position(1, 10)) == "kafka"
+    assert await following.by(Position(1, 25)) == "kafka", "it will come"
+    assert await following.by(Position(1, 9)) == "direct"
 
 
-def take_what_comes(reader: Reader, frame: Frame) -> Sequence[Block]:
-    """INV-LANE-1 left out."""
-    reader.vector[frame.writer] = frame.to
-    return frame.blocks
+async def test_before_kafka_works_a_home_is_waited_for_and_then_followed_itself(following: Following) -> None:
+    assert await following.by(ZERO) == "none"
+    following.works()
+    assert await following.by(ZERO) == "direct"
 
 
-def take_what_begins_here(reader: Reader, frame: Frame) -> Sequence[Block]:
-    result = reader.apply(frame)
-    return result.blocks if isinstance(result, Taken) else ()
-
-
-@pytest.mark.parametrize(
-    ("take", "right"),
-    [(take_what_begins_here, True), pytest.param(take_what_comes, False, marks=pytest.mark.broken_variant)],
-)
-def test_inv_lane_1_left_out_a_repeated_frame_doubles(
-    take: Callable[[Reader, Frame], Sequence[Block]], right: bool
+async def test_a_home_that_falls_silent_is_followed_itself_only_while_kafka_works(
+    following: Following,
 ) -> None:
-    reader = Reader({}, from_start=True)
-    repeated = [
-        Frame(7, WRITER, at(0), at(10), (block(0),)),
-        Frame(7, WRITER, at(0), at(20), (block(0), block(10))),
-    ]
-    taken = [one for frame in repeated for one in take(reader, frame)]
-    assert (taken == [block(0), block(10)]) is right
+    following.hear(ZERO, Position(1, 20))
+    following.time.advance_ns(int((SPEAKS_S + 1) * SECOND_NS))
+    assert await following.by(Position(1, 20)) == "none", "Kafka is down"
+    assert await following.by(Position(1, 5)) == "kafka", "what is here is given all the same"
+    following.works()
+    assert await following.by(Position(1, 20)) == "direct"
+
+
+async def test_a_home_that_is_away_is_followed_as_far_as_its_events_came(following: Following) -> None:
+    following.hear(ZERO, Position(1, 20))
+    following.is_away = True
+    assert await following.by(Position(1, 5)) == "kafka"
+    assert await following.by(Position(1, 20)) == "none"
+    needed = {FIRST: (Position(1, 5), Position(1, 20))}
+    assert following.lane.lacking(needed) == {}
+    more = {FIRST: (Position(1, 5), Position(1, 21))}
+    assert following.lane.lacking(more) == more
