@@ -313,6 +313,12 @@ def check_names(settings: ClusterSettings) -> None:
             "is missing: without it any machine that reaches this one could join",
             "give cluster.secret_file, the same for all nodes (`headwater keys new -` prints one), or cluster.tls",
         )
+    if settings.kafka is not None and not (settings.secret or settings.secret_file):
+        raise wrong(
+            "kafka",
+            "what goes through the topic is signed with cluster.secret, and there is none",
+            "give cluster.secret_file beside cluster.tls",
+        )
 
 
 def check_secret(name: str, text: str) -> None:

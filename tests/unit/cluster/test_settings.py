@@ -69,6 +69,11 @@ def test_without_the_block_there_is_no_cluster() -> None:
         (f"secret: {SECRET}\n  advertise: 0.0.0.0", 3, "no address that others could dial"),
         (f"secret: {SECRET}\n  name: a b", 3, "expected 1 to 64 letters"),
         ("tls: {key: a}", 2, "certificate: is needed"),
+        (
+            "tls: {certificate: a, key: b, authority: c}\n  kafka: {servers: 'k:1'}",
+            3,
+            "signed with cluster.secret, and there is none",
+        ),
         (f"secret: {SECRET}\n  kafka: {{}}", 3, "servers: expected HOST:PORT"),
         (f"secret: {SECRET}\n  kafka: {{servers: kafka}}", 3, "got 'kafka'"),
         (f"secret: {SECRET}\n  kafka: {{servers: 'k:1', topic: 'a b'}}", 3, "topic: expected 1 to 249"),

@@ -109,6 +109,24 @@ def test_a_partition_is_whole_when_all_of_it_is_on_the_standbys_disk(monkeypatch
     story.tell(body)
 
 
+def test_the_owner_knows_what_a_standby_has_taken_before_it_is_on_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What deliverers wait for (backed.py); nobody is waited for who is not connected."""
+    monkeypatch.setattr(keeper, "SAVE_INTERVAL_S", 1000.0)
+
+    async def body(story: Story) -> None:
+        await story.clock.sleep(RESPONSE_S)
+        story.processor.commit(EVERYONE, 3, 2)
+        await story.clock.sleep(0.5)
+        assert story.nodes.server.taken == {STANDBY: {0: story.processor.fold.ready}}
+        await story.nodes.connections[-1].close()
+        await story.clock.sleep(0.5)
+        assert story.nodes.server.taken == {}
+
+    Story().tell(body)
+
+
 def test_a_partition_that_its_owner_has_not_on_its_disk_yet_is_not_whole() -> None:
     async def body(story: Story) -> None:
         del story.processor.fold.vectors[1]
