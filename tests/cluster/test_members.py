@@ -107,9 +107,12 @@ def owned(node: ClusterNode) -> dict[str, int]:
 
 
 def test_j3_nodes_that_start_at_once_have_one_view(trio: list[ClusterNode]) -> None:
-    tables = {(told["epoch"], told["leader"], told["cluster_id"]) for told in (n.status() for n in trio)}
-    assert len(tables) == 1
+    def tables() -> set[tuple[int, str, str]]:
+        told = (node.status() for node in trio)
+        return {(one["epoch"], one["leader"], one["cluster_id"]) for one in told}
+
     wait_for(lambda: sorted(owned(trio[0]).values()) == [21, 21, 22], SHARES_S, about(trio))
+    wait_for(lambda: len(tables()) == 1, SHARES_S, about(trio))
     assert len({one["id"] for one in trio[0].status()["nodes"]}) == 3
 
 
