@@ -193,6 +193,14 @@ def free_ports(count: int) -> Iterator[list[int]]:
         yield ports
 
 
+def free_row(count: int) -> int:
+    """The first of ``count`` ports in a row on which nobody listens; it ends in 0."""
+    while True:
+        first = free_port() // 10 * 10
+        if all(nobody_listens(first + n) for n in range(count)):
+            return first
+
+
 def nobody_listens(port: int) -> bool:
     """Whether a plain bind succeeds: one with SO_REUSEPORT would, beside another one."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as plain:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.journeys.running import children, wait_for
 from tests.journeys.shell import program
-from tests.parts import free_port
+from tests.parts import free_row
 
 pytestmark = [pytest.mark.slow, pytest.mark.journey, pytest.mark.timeout(180)]
 
@@ -99,8 +99,8 @@ def words(port: int, *more: str) -> list[str]:
 
 
 def base_port() -> int:
-    """A port with room for the others behind it; a clash with another test is told by the command itself."""
-    return free_port() // 10 * 10
+    """A port with room for the others behind it."""
+    return free_row(40)
 
 
 @pytest.mark.real("redis", "haproxy")

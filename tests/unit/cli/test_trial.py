@@ -17,7 +17,7 @@ from headwater.cli.trial import Trial
 from headwater.kit.errors import Misconfigured
 from headwater.kit.rng import SystemRng
 from headwater.node import configuration
-from tests.parts import free_port, require_part
+from tests.parts import free_row, require_part
 
 
 def a_trial(
@@ -113,7 +113,7 @@ def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_named_before_anything_is_made(tmp_path: Path) -> None:
     with socket.socket() as other:
-        port = free_port()  # below those that the system gives to anybody
+        port = free_row(40) + 10  # below those that the system gives to anybody
         other.bind(("127.0.0.1", port))
         other.listen(1)
         done = CliRunner().invoke(
