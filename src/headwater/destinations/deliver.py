@@ -41,6 +41,7 @@ from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.seen import Seen
 from headwater.destinations.settings import DestinationSettings
+from headwater.destinations.settle import Settler
 from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, ZERO, Position, Vector
 from headwater.kit.clock import Clock
@@ -119,6 +120,8 @@ class Deliverer:
         self.unknown = unknown
         """Whether a vector names a log that this node has not given out."""
         self.catch_up = CatchUp(name, open_private, memory, settings, tell, submit)
+        self.settler: Settler | None = None
+        """Corrects rows by facts that came later; None: the destination cannot."""
         self.replays: Beside | None = None
         """What is done beside delivery, a piece per round (replay.py)."""
         self.processed = processed
@@ -194,6 +197,8 @@ class Deliverer:
         if self.catch_up.run is not None:
             return self.run_on(self.catch_up.run)
         beside_s = self.replays.turn() if self.replays is not None else self.settings.retry_interval_s
+        if self.settler is not None:
+            beside_s = min(beside_s, self.settler.turn())
         self.read_ahead()
         if self.memory.unreckoned or self.memory.written_off:
             self.reckon()
@@ -392,6 +397,8 @@ class Deliverer:
         self.stood()
         for chain in self.chains.values():
             chain.drop_passed(self.groups)
+        if step.facts and self.settler is not None:
+            self.settler.touch()
         self.counters["loads"] += 1
         self.loaded_node_ns = self.node_ns()
         self.counters["rows"] += sum(rows.num_rows for sets in step.tables.values() for rows in sets)

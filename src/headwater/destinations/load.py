@@ -18,6 +18,7 @@ from headwater.destinations.port import Added, Counts, PositionRow, Step
 from headwater.event.commit import Commit
 
 ROWS = "rows:"
+FACTS = "facts"
 PARTITION, STREAM, RECEIVED = "_hw_partition", "key_id", "received_at"
 ORIGIN = ("_hw_writer", "_hw_log", "_hw_seq", "_hw_row")
 HELD_SCHEMA = pa.schema(
@@ -49,6 +50,7 @@ def step_of(
         added,
         commits[-1].config_epoch,
         owner,
+        facts_of(commits, partitions),
     )
 
 
@@ -67,6 +69,24 @@ def row_sets(commits: Sequence[Commit], partitions: tuple[int, ...], layout: str
         if rows.num_rows:
             found.append(rows)
     return joined(found)
+
+
+def facts_of(commits: Sequence[Commit], partitions: tuple[int, ...]) -> tuple[pa.Table, ...]:
+    """What the commits say of anonymous ids in ``partitions``, as one table (identity/table.py); or none."""
+    wanted = frozenset(partitions)
+    found = []
+    for commit in commits:
+        section = commit.sections.get(FACTS)
+        if section is None:
+            continue
+        with pa.ipc.open_stream(pa.py_buffer(section)) as stream:
+            facts = stream.read_all()
+        if not wanted.issuperset(commit.partitions):
+            kept = pc.is_in(facts["partition"], value_set=pa.array(list(partitions), pa.uint16()))
+            facts = facts.filter(kept)
+        if facts.num_rows:
+            found.append(facts)
+    return (pa.concat_tables(found),) if found else ()
 
 
 def newest_ns(commit: Commit, layout: str) -> int | None:

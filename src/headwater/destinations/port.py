@@ -208,6 +208,26 @@ class Replayable(Destination, Protocol):
         ...
 
 
+class Settling(Destination, Protocol):
+    """What a destination with ``capabilities.updates`` answers too. Facts come with steps (``Step.facts``): it keeps
+    them beside its rows, and remembers which anonymous ids they touched until ``settle`` has made their rows right."""
+
+    def unsettled(self, limit: int) -> list[str]:
+        """Anonymous ids whose rows may not agree with the facts, those with the fewest rows first."""
+        ...
+
+    def facts(self, ids: Sequence[str]) -> pa.Table:
+        """The facts of these ids: anonymous_id, kind, user_id, time_us, message_id, settled (whether the rows were made
+        right by it before)."""
+        ...
+
+    def settle(self, ids: Sequence[str], intervals: pa.Table, rows_max: int) -> int:
+        """Make the user of rows of these ids that name none what ``intervals`` (identity/table.INTERVALS_SCHEMA) say,
+        ``rows_max`` of them at most, in one transaction. Rows changed; fewer than ``rows_max``: the ids are settled,
+        and forgotten as such. Repeating changes nothing. Ids without intervals have rows that are right already."""
+        ...
+
+
 class PieceRun(Protocol):
     """A stretch of the raw log, read again piece by piece (process/replay.py)."""
 

@@ -118,6 +118,7 @@ def redone(
         own,
         step.config_epoch,
         step.owner,
+        facts=() if piece.facts is None else (piece.facts,),
         redo=Redo(table, piece.ranges, held.num_rows, main_pipeline, added),
     )
     return Redone(whole, lost, sum(rows.num_rows for rows in tables[table]), gained, young)

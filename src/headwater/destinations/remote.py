@@ -44,6 +44,8 @@ class RemoteStep(msgspec.Struct, frozen=True):
     added: dict[int, dict[str, tuple[int, ...]]]
     config_epoch: int
     owner: str
+    facts: list[int] = []
+    """Bytes of each table of facts, behind the row sets."""
 
 
 class RemoteDestination:
@@ -90,7 +92,7 @@ class RemoteDestination:
         self.ask("fit", b"".join(data for _, data in schemas), schemas=sizes)
 
     def step(self, step: Step) -> Outcome:
-        if step.redo is not None or step.facts:
+        if step.redo is not None:
             raise Rejected(
                 "a step of a replay must be made on the node that holds the destination", code="remote_redo"
             )
@@ -171,6 +173,7 @@ def naming(method: str) -> Iterator[None]:
 def packed(step: Step) -> tuple[RemoteStep, bytes]:
     """As it travels."""
     sets = {name: [stream_of(rows) for rows in each] for name, each in step.tables.items()}
+    facts = [stream_of(one) for one in step.facts]
     head = RemoteStep(
         step.pipeline,
         list(step.partitions),
@@ -183,8 +186,9 @@ def packed(step: Step) -> tuple[RemoteStep, bytes]:
         },
         step.config_epoch,
         step.owner,
+        [len(data) for data in facts],
     )
-    return head, b"".join(data for each in sets.values() for data in each)
+    return head, b"".join([*(data for each in sets.values() for data in each), *facts])
 
 
 def unpacked(head: RemoteStep, body: bytes) -> Step:
@@ -196,8 +200,12 @@ def unpacked(head: RemoteStep, body: bytes) -> Step:
             rows = pa.ipc.open_stream(pa.py_buffer(body[at : at + size])).read_all()
             tables.setdefault(name, []).append(rows)
             at += size
+    facts = []
+    for size in head.facts:
+        facts.append(pa.ipc.open_stream(pa.py_buffer(body[at : at + size])).read_all())
+        at += size
     if at != len(body):
-        raise ValueError(f"{len(body) - at} bytes behind the row sets")
+        raise ValueError(f"{len(body) - at} bytes behind the row sets and facts")
     return Step(
         head.pipeline,
         tuple(head.partitions),
@@ -210,6 +218,7 @@ def unpacked(head: RemoteStep, body: bytes) -> Step:
         },
         head.config_epoch,
         head.owner,
+        tuple(facts),
     )
 
 

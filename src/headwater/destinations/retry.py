@@ -20,6 +20,7 @@ from headwater.destinations.redo import ORIGIN, Origin
 from headwater.destinations.refused import Letter
 from headwater.event.piece import Range
 from headwater.event.position import Vector
+from headwater.identity.table import wishes_of
 from headwater.kit.errors import Rejected, Unavailable
 
 if TYPE_CHECKING:
@@ -123,7 +124,10 @@ def together(deliverer: Deliverer, vector: Vector, letters: Sequence[Letter], tr
         load.add(added, load.counted(some, "dead", -1))
     epoch = max(deliverer.rows[p].config_epoch for p in partitions) if deliverer.rows else 0
     at = vector.encode()
-    step = Step(deliverer.memory.pipeline, partitions, at, at, {LAYOUT: rows}, added, epoch, deliverer.owner)
+    wishes = tuple(wishes_of(some) for some in rows)  # what became known since they were refused
+    step = Step(
+        deliverer.memory.pipeline, partitions, at, at, {LAYOUT: rows}, added, epoch, deliverer.owner, wishes
+    )
     deliverer.destination.fit({LAYOUT: [some.schema for some in rows]})
     step, outcome = deliverer.carry_out(step)
     if outcome is not Outcome.DONE:

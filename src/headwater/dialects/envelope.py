@@ -17,8 +17,8 @@ import msgspec
 
 from headwater.event.slots import NO_SLOT, affinity, slot_of
 
-TYPES = ("track", "page", "screen", "identify", "group", "alias")
-Type = Literal["track", "page", "screen", "identify", "group", "alias"]
+TYPES = ("track", "page", "screen", "identify", "group", "alias", "reset")
+Type = Literal["track", "page", "screen", "identify", "group", "alias", "reset"]
 AT = re.compile(r" - at `\$?\.?(.*)`$")
 QUOTED = re.compile(r"`([^`]*)`")
 MISSING = re.compile(r"^Object missing required field `(.*)`")
@@ -105,7 +105,7 @@ def slot_of_event(event: Event) -> int:
     anonymous = event.anonymousId
     if anonymous.__class__ is str and anonymous:
         return slot_of(anonymous)
-    key = affinity(anonymous, event.userId, event.messageId)
+    key = affinity(anonymous, event.previousId, event.userId, event.messageId)
     return NO_SLOT if key is None else slot_of(key)
 
 

@@ -32,6 +32,8 @@ class Piece:
     ranges: tuple[Range, ...]
     rows: pa.Table | None
     dead: pa.Table | None
+    facts: pa.Table | None = None
+    """What the rows say of anonymous ids, and whose facts they need (identity/table.py)."""
     unread: int = 0
     """Events before ``target`` that could not be read."""
 

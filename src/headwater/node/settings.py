@@ -20,6 +20,7 @@ from headwater.collect.keys import secrets_of
 from headwater.collect.settings import CollectSettings, KeySettings
 from headwater.destinations import registry
 from headwater.destinations.registry import AnySettings
+from headwater.identity.settings import IdentitySettings
 from headwater.kit.errors import Misconfigured
 from headwater.lane.kafka.settings import KafkaSettings
 from headwater.log.settings import LogSettings
@@ -51,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Health, metrics, status, SQL, demo."""
     process: ProcessSettings = ProcessSettings()
     """Processing: how many processors, dedupe, columns."""
+    identity: IdentitySettings = IdentitySettings()
+    """Whose an anonymous visitor's events are."""
     log: LogSettings = LogSettings()
     """Segments and how long they are kept."""
     keys: list[KeySettings] = []

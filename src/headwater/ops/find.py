@@ -435,7 +435,7 @@ def events_of(block: Block, payload: Payload, record: int) -> Iterator[Found]:
         reason, field = reasons.get(index, ("", ""))
         place = f"{int(block.writer):016x}-{block.header.log_id:016x}-{first + index}"
         told = ids_of(item)
-        message_id = told[2] or DERIVED + place
+        message_id = told[3] or DERIVED + place
         yield Found(
             writer=f"{int(block.writer):016x}",
             log=f"{block.header.log_id:016x}",
@@ -492,27 +492,31 @@ def retry_of(head: Head) -> str:
     return head.query.removeprefix(RETRY) if head.query.startswith(RETRY) else ""
 
 
-def ids_of(item: bytes) -> tuple[Any, Any, str | None]:
-    """Anonymous id, user id and message id of an event; of what is no JSON, what looks like the last."""
+Ids = tuple[Any, Any, Any, str | None]
+
+
+def ids_of(item: bytes) -> Ids:
+    """Anonymous id, previous id, user id and message id of an event; of what is no JSON, what looks like the last."""
     try:
         event = msgspec.json.decode(item)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         looks = LIKE_AN_ID.search(item)
-        return None, None, looks[1].decode() if looks else None
+        return None, None, None, looks[1].decode() if looks else None
     if not isinstance(event, dict):
-        return None, None, None
+        return None, None, None, None
     told = event.get("messageId")
     if isinstance(told, int) and not isinstance(told, bool):
         told = str(told)
-    return event.get("anonymousId"), event.get("userId"), told if isinstance(told, str) and told else None
+    named = (event.get(name) for name in ("anonymousId", "previousId", "userId"))
+    return *named, told if isinstance(told, str) and told else None  # type: ignore[return-value]
 
 
-def slot(stamped: int, ids: tuple[Any, Any, str | None], message_id: str, refused: bool) -> int:
+def slot(stamped: int, ids: Ids, message_id: str, refused: bool) -> int:
     """The slot of an event: of what was refused only the message id is looked at (process/run.py)."""
     if stamped != NO_SLOT:
         return stamped
-    anonymous, user = (None, None) if refused else ids[:2]
-    return slot_of(affinity(anonymous, user, message_id) or "")
+    anonymous, previous, user = (None, None, None) if refused else ids[:3]
+    return slot_of(affinity(anonymous, previous, user, message_id) or "")
 
 
 # -- the bytes to look for

@@ -77,9 +77,9 @@ IGNORED_ROOTS = frozenset({"integrations", "_metadata", "writeKey"})
 COLUMNS: tuple[Column, ...] = (
     Column("message_id", "text", "id of the event as the sender gave it, or derived from its position"),
     Column("event", "text", "what happened; for page and screen calls their name; else the type"),
-    Column("type", "text", "track, page, screen, identify, group or alias"),
+    Column("type", "text", "track, page, screen, identify, group, alias or reset"),
     Column("anonymous_id", "text", "id of the device or browser"),
-    Column("user_id", "text", "the person, as the event itself says"),
+    Column("user_id", "text", "the person, as the event says or as recognised later"),
     Column("received_at", "timestamp", "when the collector had the whole request, node time"),
     Column("timestamp", "timestamp", "when it happened: the sender's clock, corrected and bounded"),
     Column("key_id", "text", "the write key it came with"),
@@ -140,6 +140,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("geo_city", "text", "city of the address"),
     Column("geo_latitude", "number", "latitude of the address"),
     Column("geo_longitude", "number", "longitude of the address"),
+    Column(
+        "_hw_user_own",
+        "boolean",
+        "the event itself named the user; else it was recognised, or nobody is known",
+    ),
     Column("_unmapped", "json", "values without a column: name to value"),
 )
 COLUMN_KIND = {c.name: c.kind for c in COLUMNS}

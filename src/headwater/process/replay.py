@@ -61,10 +61,10 @@ class ReplayRun:
                 raise Unavailable("the raw log does not reach as far as its commits", code="raw_short")
             self.at = self.until
             return Piece(self.until, (), None, None)
-        rows, dead = self.runner.each(found.blocks, self.clock.boot_ns() / 1e9)
+        rows, facts, dead = self.runner.each(found.blocks, self.clock.boot_ns() / 1e9)
         self.at = found.target
         unread = sum(block.header.events for block in found.blocks if block.payload is None)
-        return Piece(found.target, ranges_of(found.blocks), rows, dead, unread)
+        return Piece(found.target, ranges_of(found.blocks), rows, dead, facts, unread)
 
     def close(self) -> None:
         """Release the files."""

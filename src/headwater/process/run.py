@@ -18,6 +18,10 @@ import pyarrow as pa
 
 from headwater.event.commit import COUNTERS
 from headwater.event.slots import NO_SLOT, affinity, slot_of
+from headwater.identity.junk import Junk
+from headwater.identity.recognise import Recogniser
+from headwater.identity.settings import IdentitySettings
+from headwater.identity.store import Unknown
 from headwater.log.read import Block
 from headwater.process.columns import TYPES
 from headwater.process.dedupe import MINUTE_NS, Ids, Seen, hash_ids
@@ -56,6 +60,8 @@ class Output:
     dead: pa.Table | None
     ids: Ids | None
     changes: Changes
+    facts: pa.Table | None = None
+    """What the rows say of anonymous ids (identity/table.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,9 @@ class Runner:
         owned: Sequence[int],
         partitions: int,
         damage_here: bool,
+        recogniser: Recogniser | None = None,
     ) -> None:
+        """``recogniser``: None where no facts are known."""
         self.gatherer = gatherer
         self.reader = reader
         self.shaper = shaper
@@ -93,6 +101,7 @@ class Runner:
         self.owned = np.zeros(partitions, bool)
         self.owned[list(owned)] = True
         self.all = bool(self.owned.all())
+        self.recogniser = recogniser or stranger()
         self.damage_here = damage_here
         """Whether this processor counts damaged events: nobody knows their partitions, so one does for all."""
 
@@ -106,15 +115,23 @@ class Runner:
         rows, first = made.rows, fresh[made.alive]
         if rows is not None and not first.all():
             rows = rows.filter(pa.array(first)) if first.any() else None
-        return Output(
-            len(events), rows, dead_table(events, streams, made.dead, made.message_ids), ids, changes
-        )
+        facts = None
+        if rows is not None:
+            rows, facts = self.recogniser.apply(rows)
+        dead = dead_table(events, streams, made.dead, made.message_ids)
+        return Output(len(events), rows, dead, ids, changes, facts)
 
-    def each(self, blocks: Sequence[Block], now_s: float) -> tuple[pa.Table | None, pa.Table | None]:
-        """Every event by itself, copies of one id too: a row for each that is alive, a letter for each that is dead."""
+    def each(
+        self, blocks: Sequence[Block], now_s: float
+    ) -> tuple[pa.Table | None, pa.Table | None, pa.Table | None]:
+        """Every event by itself, copies of one id too: a row for each that is alive, the facts of these rows, a letter
+        for each that is dead."""
         made = self._made(blocks, now_s)
         streams = [h.key_id for h in made.events.heads]
-        return made.rows, dead_table(made.events, streams, made.dead, made.message_ids)
+        rows, facts = made.rows, None
+        if rows is not None:
+            rows, facts = self.recogniser.apply(rows)
+        return rows, facts, dead_table(made.events, streams, made.dead, made.message_ids)
 
     def ids(self, blocks: Sequence[Block]) -> Ids | None:
         """The ids of the events alone, as a run would add them; copies of one are in it twice."""
@@ -220,9 +237,9 @@ class Runner:
         slots = events.slot.astype(np.int64)
         unknown = np.flatnonzero(slots == NO_SLOT)
         if len(unknown):
-            anonymous, user = (_texts(parsed, name, unknown) for name in ("anonymousId", "userId"))
-            for at, number in enumerate(unknown.tolist()):
-                slots[number] = slot_of(affinity(anonymous[at], user[at], message_ids[number]) or "")
+            named = (_texts(parsed, name, unknown) for name in ("anonymousId", "previousId", "userId"))
+            for number, a, previous, user in zip(unknown.tolist(), *named, strict=True):
+                slots[number] = slot_of(affinity(a, previous, user, message_ids[number]) or "")
         return (slots % self.partitions).astype(np.uint16)
 
     def _dedupe(self, made: Made, streams: list[str], seen: Seen) -> tuple[Array, Ids | None]:
@@ -284,6 +301,11 @@ class Runner:
                 counts[IN] += lost
                 counts[DAMAGED] += lost
         return changes
+
+
+def stranger() -> Recogniser:
+    """Recognition without any facts: whatever it makes is settled where it lands."""
+    return Recogniser(IdentitySettings().policy, Junk(), Unknown(), lambda partition: False)
 
 
 def harmless() -> Events:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.event.record import ADDRESS_HASH, ADDRESS_NONE, ADDRESS_V6
+from headwater.identity.recognise import OWN
 from headwater.process.columns import COLUMNS, ORIGIN, TYPES, column_field
 from headwater.process.enrich import language, page, referrer, time, user_agent
 from headwater.process.enrich.geo import Geo
@@ -189,6 +190,8 @@ class Shaper:
         arrays: list[Any] = []
         fields: list[pa.Field] = []
         for column in COLUMNS:
+            if column.name == OWN:
+                continue  # recognition says it
             if done[column.name].null_count < len(events):  # what nobody has, the destination fills with NULL
                 fields.append(column_field(column.name, column.kind, "standard"))
                 arrays.append(done[column.name])

@@ -24,6 +24,8 @@ import pyarrow as pa
 
 from headwater.event.commit import COUNTERS, Commit
 from headwater.event.position import EMPTY, ZERO, Position, Vector
+from headwater.identity.store import FactStore
+from headwater.identity.table import facts_in
 from headwater.kit.disk import Disk, read_whole, write_whole
 from headwater.kit.errors import Broken
 from headwater.process import idruns
@@ -156,7 +158,11 @@ def save(disk: Disk, folder: str, fold: Fold) -> None:
 class StateStore:
     """One processor's folder; written by that processor alone."""
 
-    def __init__(self, disk: Disk, folder: str, *, dead_letters_max: int) -> None:
+    def __init__(
+        self, disk: Disk, folder: str, *, dead_letters_max: int, facts: FactStore | None = None
+    ) -> None:
+        self.facts = facts
+        """What is known of anonymous ids; None: nothing is kept."""
         self.disk = disk
         self.folder = folder
         self.runs = Runs(disk, folder)
@@ -176,6 +182,11 @@ class StateStore:
         if dead := commit.sections.get("dead"):
             self.pending_dead.append(pa.ipc.open_stream(dead).read_all())
 
+    def add_facts(self, commit: Commit) -> None:
+        """Its facts alone; those of a run that was made here just now are known already."""
+        if self.facts is not None and (section := commit.sections.get("facts")):
+            self.facts.add(facts_in(pa.ipc.open_stream(section).read_all()))
+
     def take_over(self, ids: Ids, about: About | None = None) -> None:
         """Keep ids that another processor has seen; durable with the next ``save`` at the latest.
 
@@ -194,12 +205,16 @@ class StateStore:
         for table in self.pending_dead:
             self.dead.add(table)
         self.pending_dead = []
+        if self.facts is not None:
+            self.facts.save()
         save(self.disk, self.folder, fold)
 
     def close(self) -> None:
         """Release the files."""
         self.runs.close()
         self.dead.close()
+        if self.facts is not None:
+            self.facts.close()
 
     def forget_ids(self, raw_minute: int, window_minute: int, bytes_max: int) -> None:
         """Remove runs, oldest first: those received before what the raw log holds (``raw_minute``); and, where the runs

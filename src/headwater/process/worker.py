@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from headwater.event.commit import COUNTERS, RESTARTED, Commit
 from headwater.event.position import EMPTY, Position, Vector, WriterId
+from headwater.identity.store import FactStore
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, read_whole, write_whole
-from headwater.kit.errors import Broken, Busy, Misconfigured
+from headwater.kit.errors import Broken, Busy, Misconfigured, Unavailable
 from headwater.log import retain
 from headwater.log.block import Secret
 from headwater.log.cut import Cut, home_of
@@ -87,6 +88,7 @@ class ProcessWorker:
         ids_bytes_max: int,
         owned: Sequence[int] | None = None,
         sources: Sources = ALONE,
+        facts: FactStore | None = None,
     ) -> None:
         self.number = number
         self.settings = settings
@@ -105,7 +107,9 @@ class ProcessWorker:
         self.wanted = self.owned
         """What it shall own from the next turn on; set by ``own``."""
         self.sources = sources
-        self.store = StateStore(disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max)
+        self.store = StateStore(
+            disk, f"{data}/state/{number}", dead_letters_max=settings.dead_letters_max, facts=facts
+        )
         self.seen = self._nothing_seen()
         self.homes = HomeTimes(self.seen.window_minutes)
         self.fold = Fold()
@@ -130,6 +134,8 @@ class ProcessWorker:
         self.saved_ready = Position(0, 0)
         self.expired_minute = 0
         self.trouble = ""
+        self.unsaved = ""
+        """Why state is not saved."""
         self.careful = False
         self.last_events = 0
 
@@ -213,6 +219,10 @@ class ProcessWorker:
                 path = f"{candidate.folder}/dead.sqlite"
                 if self.disk.exists(path):
                     self.store.dead.take_over(path)
+
+    def knows(self, partition: int) -> bool:
+        """Whether all facts of a partition below where it stands are known here."""
+        return partition not in self.fold.counters.get(RESTARTED, {})
 
     def own(self, partitions: Iterable[int]) -> None:
         """Own these partitions from the next turn on; from any thread."""
@@ -402,9 +412,16 @@ class ProcessWorker:
         self._publish()
 
     def _save(self) -> None:
-        self.store.save(self.fold)
-        self.saved_ready = self.fold.ready
         self.saved_ns = self.clock.boot_ns()
+        try:
+            self.store.save(self.fold)
+        except (
+            Unavailable
+        ) as error:  # the ready log keeps what is not saved, and processing waits when that is full
+            self.unsaved = str(error)
+            return
+        self.unsaved = ""
+        self.saved_ready = self.fold.ready
 
     def _publish(self) -> None:
         runner = self.groups[0].runner if self.groups else None
@@ -431,7 +448,7 @@ class ProcessWorker:
                 "dedupe_window_s": self.seen.window_s(self.expired_minute or 1 << 31)
                 if self.expired_minute
                 else None,
-                "trouble": self.trouble,
+                "trouble": self.trouble or self.unsaved,
                 "unreadable": self.unreadable,
                 "restarted": self.restarted,
                 "seeding": {
@@ -486,6 +503,7 @@ class ProcessWorker:
                     )
                 fold.apply(entry, after)
                 added.append(Part(of_partitions(ids_in(entry), self.owned), idruns.about_of(entry)))
+                self.store.add_facts(entry)
                 if number == self.number:
                     self.store.add(entry)
                 elif self._inherits_dead(number) and "dead" in entry.sections:
@@ -570,6 +588,8 @@ def sections_of(output: Output) -> Mapping[str, memoryview]:
         sections["dead"] = ipc(output.dead)
     if output.ids is not None and len(output.ids[0]):
         sections["ids"] = memoryview(encode_ids(output.ids))
+    if output.facts is not None:
+        sections["facts"] = ipc(output.facts)
     return sections
 
 

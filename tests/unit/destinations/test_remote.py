@@ -8,9 +8,11 @@ import pytest
 
 from headwater.destinations import remote
 from headwater.destinations.memory import MemoryDestination, Store
-from headwater.destinations.port import Counts, Outcome, OutcomeUnknown, PositionRow, Step
+from headwater.destinations.port import Counts, Outcome, OutcomeUnknown, PositionRow, Redo, Step
 from headwater.destinations.remote import RemoteDestination, Served
 from headwater.event.position import Position, Vector, WriterId
+from headwater.identity.owner import Fact
+from headwater.identity.table import facts_table
 from headwater.kit import ask
 from headwater.kit.errors import HeadwaterError, Rejected, Unavailable
 
@@ -116,4 +118,17 @@ def test_nonsense_is_refused(wire: Wire, request_: dict[str, Any], body: bytes) 
 
 def test_a_replay_is_made_where_the_destination_is(wire: Wire, tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="node that holds"):
-        RemoteDestination(wire.call).step(step(facts=(ROWS,)))
+        RemoteDestination(wire.call).step(step(redo=Redo("events", (), 0, "p", {})))
+
+
+def test_facts_travel_with_their_step(wire: Wire) -> None:
+    facts = facts_table([(1, "visitor", Fact("login", "ada", 5, "m1"))])
+    sent: list[Step] = []
+
+    def take(step: Step) -> Outcome:
+        sent.append(step)
+        return Outcome.DONE
+
+    wire.served.destination.step = take  # type: ignore[method-assign]
+    RemoteDestination(wire.call).step(step(facts=(facts,)))
+    assert sent[0].facts[0].equals(facts)

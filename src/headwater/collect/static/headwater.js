@@ -280,6 +280,7 @@
     },
     alias(to, from, extra) { return send('alias', { userId: to, previousId: from || user().id || anonymousId() }, extra, this.at) },
     async reset() {
+      if (user().id && mode() !== DENIED) send('reset', {}, 0, this.at)
       forget()
       if (mode() !== DENIED) anonymousId()
     },

@@ -16,7 +16,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from headwater.destinations.duckdb import redo
+from headwater.destinations.duckdb import identity, redo
 from headwater.destinations.duckdb import table as tables
 from headwater.destinations.duckdb.errors import translated
 from headwater.destinations.duckdb.file import DuckDbFile
@@ -92,6 +92,9 @@ class DuckDbDestination(DuckDbFile):
             self.check_file()
             return
         self.open_file(create=create, first=POSITIONS_DDL)
+        with self.translating():
+            for ddl in identity.DDL:
+                self.write.execute(ddl)
         self.read_columns()
 
     def close(self) -> None:
@@ -181,6 +184,8 @@ class DuckDbDestination(DuckDbFile):
             if step.redo is not None and not self.take_away(step.redo):
                 self.roll_back()
                 return Outcome.MOVED
+            if step.facts:
+                identity.keep(self.write, step.facts)
             drifts = [self.insert(name, rows) for name, sets in step.tables.items() for rows in sets]
             with self.registered(MOVED_ROWS, position_table(moved)):
                 now = self.clock.wall_ns() // 1000
@@ -241,6 +246,24 @@ class DuckDbDestination(DuckDbFile):
         with self.registered(MOVED_ROWS, position_table(changed)):
             self.write.execute(COUNT, [self.clock.wall_ns() // 1000, one.pipeline])
         return True
+
+    # -- recognition
+
+    def unsettled(self, limit: int) -> list[str]:
+        with self.translating():
+            return identity.unsettled(self.write, limit)
+
+    def facts(self, ids: Sequence[str]) -> pa.Table:
+        with self.translating():
+            return identity.facts(self.write, ids)
+
+    def settle(self, ids: Sequence[str], intervals: pa.Table, rows_max: int) -> int:
+        names = [name for name, columns in self.columns.items() if columns.keys() >= identity.NEEDED]
+        with self.translating():
+            self.write.execute("BEGIN TRANSACTION")
+            changed = identity.settle(self.write, names, ids, intervals, rows_max)
+            self.commit()
+        return changed
 
     # -- what a replay asks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from headwater.config.report import read_reports
 from headwater.destinations import registry
@@ -17,12 +17,14 @@ from headwater.destinations.port import (
     OpenPrivate,
     PrivateRun,
     ProcessedAt,
+    Settling,
 )
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.remote import RemoteDestination
 from headwater.destinations.replay import Replays
 from headwater.destinations.replays import Book
+from headwater.destinations.settle import Settler
 from headwater.destinations.worker import DeliverWorker
 from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
@@ -99,6 +101,9 @@ class DeliverRole:
         )
         book = Book(context.disk, f"{folder}/replays.json")
         raw = NodeRaw(context, open_private)
+        if deliverer.destination.capabilities.updates:
+            settling = cast("Settling", deliverer.destination)
+            deliverer.settler = Settler(settling, context.settings.identity, context.clock)
         deliverer.replays = Replays(deliverer, book, raw, settings.replay_events_per_s)
         return deliverer
 

@@ -15,6 +15,10 @@ from headwater.config.control import ControlPage
 from headwater.config.report import read_reports
 from headwater.dialects.registry import DIALECTS, Dialect
 from headwater.event.position import ZERO, Position, WriterId
+from headwater.identity.junk import Junk
+from headwater.identity.recognise import Recogniser
+from headwater.identity.settings import IdentitySettings
+from headwater.identity.store import FactStore, Unknown
 from headwater.kit import memory
 from headwater.kit.errors import Rejected
 from headwater.kit.threads import Thread
@@ -93,6 +97,13 @@ class ProcessRole:
             ids_bytes_max=settings.ids_bytes_max,
             owned=self.owned(),
             sources=Mirrors(context, self.ownership),
+            facts=FactStore(
+                context.path("state", context.instance, "facts"),
+                context.settings.identity.store_bytes_max,
+                context.settings.identity.shared_users_max,
+                cached_ids=context.settings.identity.cached_ids,
+                filter_bytes=context.settings.identity.filter_bytes,
+            ),
         )
         self.thread = threading.Thread(target=self.turn, name="process", daemon=True)
 
@@ -192,8 +203,20 @@ class ProcessRole:
     def runner(self, owned: Sequence[int]) -> Runner:
         """The runner of a group of partitions."""
         return runner_of(
-            self.context, self.schema, self.shaper(), owned, damage_here=self.context.number == 0
+            self.context,
+            self.schema,
+            self.shaper(),
+            owned,
+            damage_here=self.context.number == 0,
+            recogniser=self.recogniser(),
         )
+
+    def recogniser(self) -> Recogniser | None:
+        """Recognition by the facts that this processor has; None where others' may be missing here."""
+        facts, identity = self.worker.store.facts, self.context.settings.identity
+        if facts is None or not self.ownership.alone:
+            return None
+        return Recogniser(identity.policy, Junk(identity.junk_ids), facts, self.worker.knows)
 
     async def drain(self) -> None:
         self.stopping.set()
@@ -214,7 +237,13 @@ class ProcessRole:
 
 
 def runner_of(
-    context: Context, schema: LearnedSchema, shaper: Shaper, owned: Sequence[int], *, damage_here: bool
+    context: Context,
+    schema: LearnedSchema,
+    shaper: Shaper,
+    owned: Sequence[int],
+    *,
+    damage_here: bool,
+    recogniser: Recogniser | None = None,
 ) -> Runner:
     """Processing of these partitions as the settings say."""
     return Runner(
@@ -224,7 +253,13 @@ def runner_of(
         owned=owned,
         partitions=context.node.partitions,
         damage_here=damage_here,
+        recogniser=recogniser or unknowing(context.settings.identity),
     )
+
+
+def unknowing(identity: IdentitySettings) -> Recogniser:
+    """Recognition of runs without state: what they make is settled where it lands."""
+    return Recogniser(identity.policy, Junk(identity.junk_ids), Unknown(), lambda partition: False)
 
 
 def shaper_of(context: Context, schema: LearnedSchema) -> Shaper:

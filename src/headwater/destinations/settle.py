@@ -1,0 +1,81 @@
+"""Rows made right by facts that came later, in one destination (protocol.md §10, Settle).
+
+Whose an anonymous id was follows from its facts by one function (identity/owner.py); here it is applied to the rows
+that are there already. A pass takes the ids that facts have touched, many at once, and corrects a bounded number of
+rows in one transaction; what is left comes in the next one, and fresh rows go between. Everything can be repeated, so
+nothing is remembered but which ids are open, and that stands in the destination, written by the step that brought the
+facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from headwater.destinations.port import Settling
+from headwater.identity.owner import Fact, Interval, intervals, redundant
+from headwater.identity.settings import IdentitySettings
+from headwater.identity.table import intervals_table
+from headwater.kit.clock import Clock
+
+LOOK_INTERVAL_S = 1.0
+"""How often the destination is asked where no facts came through here: other nodes' steps bring some too."""
+
+
+class Settler:
+    """``turn`` from the deliverer's thread, between its steps."""
+
+    def __init__(self, destination: Settling, settings: IdentitySettings, clock: Clock) -> None:
+        self.destination = destination
+        self.settings = settings
+        self.clock = clock
+        self.due_ns = 0
+        self.counters = {"passes": 0, "ids": 0, "rows": 0}
+
+    def touch(self) -> None:
+        """Facts came: look soon, not at once, so that one pass serves many."""
+        soon_ns = self.clock.boot_ns() + self.settings.settle_interval_ms * 1_000_000
+        self.due_ns = min(self.due_ns, soon_ns)
+
+    def turn(self) -> float:
+        """One pass, if it is due; seconds until the next is."""
+        wait_s = (self.due_ns - self.clock.boot_ns()) / 1e9
+        if wait_s > 0:
+            return wait_s
+        more = self.settle_some()
+        self.due_ns = self.clock.boot_ns() + (0 if more else int(LOOK_INTERVAL_S * 1e9))
+        return 0.0 if more else LOOK_INTERVAL_S
+
+    def settle_some(self) -> bool:
+        """One pass; whether there may be more to do."""
+        settings = self.settings
+        ids = self.destination.unsettled(settings.settle_ids_max)
+        if not ids:
+            return False
+        changed = changes(self.destination.facts(ids), self.settings)
+        rows = self.destination.settle(ids, intervals_table(changed), settings.settle_rows_max)
+        self.counters["passes"] += 1
+        self.counters["ids"] += len(ids)
+        self.counters["rows"] += rows
+        return rows >= settings.settle_rows_max or len(ids) == settings.settle_ids_max
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def changes(facts: pa.Table, settings: IdentitySettings) -> Mapping[str, list[Interval]]:
+    """Whose each id was, of the ids whose rows may not agree with it."""
+    everything: dict[str, list[Fact]] = {}
+    settled: dict[str, list[Fact]] = {}
+    columns = (facts[name].to_pylist() for name in facts.column_names)
+    for anonymous_id, kind, user, time_us, message, done in zip(*columns, strict=True):
+        fact = Fact(kind, user or "", time_us, message)
+        everything.setdefault(anonymous_id, []).append(fact)
+        if done:
+            settled.setdefault(anonymous_id, []).append(fact)
+    return {
+        anonymous_id: intervals(known, settings.policy)
+        for anonymous_id, known in everything.items()
+        if not redundant(known, settled.get(anonymous_id, ()))
+    }
