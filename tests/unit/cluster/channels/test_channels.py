@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-from headwater.cluster.channels import outbound
+from headwater.cluster.channels import road
 from headwater.cluster.channels.inbound import InboundChannel
 from headwater.cluster.channels.outbound import OutboundChannel
 from headwater.cluster.channels.topic import Directory, slot_of
@@ -230,9 +230,9 @@ async def test_c4_a_pause_moves_nothing_and_holds_the_producer_within_its_bounds
         await until(lambda: out.pending_events >= 1000 and out.waiting)
         assert out.pending_events == 1000
         assert not bench.all()
-        [road] = out.roads.values()
-        await until(lambda: road.seq >= 2)
-        unacked = sum(len(events) for _, events in road.sent)
+        [way] = out.roads.values()
+        await until(lambda: way.seq >= 2)
+        unacked = sum(len(events) for _, events in way.sent)
         assert unacked <= 400 + batch.EVENTS_MAX  # C7: the credit, and a batch that waits for it
         bench.channels["a"].resume()
         await sending
@@ -298,7 +298,7 @@ async def test_another_topic_is_refused(bench):
 
 
 async def test_a_consumer_that_takes_the_connection_and_says_nothing_is_tried_again(bench, monkeypatch):
-    monkeypatch.setattr(outbound, "OPEN_S", 0.05)
+    monkeypatch.setattr(road, "OPEN_S", 0.05)
     silent = iter([True])
 
     async def serve(channel, peer):
