@@ -7,10 +7,11 @@ that of ``put``. One connection at a time; after it broke all that was not settl
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.cluster.channels.advisory import Slowness
 from headwater.kit import tasks
@@ -28,6 +29,26 @@ OPEN_S = 5.0
 """A consumer that took the connection answers within this time, or it is tried again."""
 
 
+class Told(Protocol):
+    """Who wants to know what became of certain events."""
+
+    def settled(self, event: Event) -> None:
+        """It was acknowledged."""
+
+    def failed(self, error: str, *, passes: bool) -> None:
+        """A consumer's handler raised on a batch with some of them; ``passes``: whatever the events are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Of a replayed event: whose it is, and its number there (R5)."""
+
+    producer: str
+    number: int
+    replays: int
+    first_ms: int
+
+
 @dataclass(slots=True)
 class Event:
     """An event on its way. ``node`` is set for one that is meant for that node only (broadcast)."""
@@ -37,6 +58,10 @@ class Event:
     data: bytes
     since_s: float
     node: str = ""
+    routed_s: float = 0.0
+    """Since when it waits for whom it waits for now."""
+    origin: Origin | None = None
+    told: Told | None = None
 
 
 class Road:
@@ -56,6 +81,10 @@ class Road:
         self.full = asyncio.Event()
         self.peer: Connection | None = None
         self.slowness = Slowness()
+        self.open_since_s: float | None = None
+        """Since when the consumer takes events over this connection; None: it does not."""
+        self.failing = False
+        """Its handler raised on what it was sent last."""
 
     def put(self, event: Event) -> None:
         self.queue.append(event)
@@ -66,7 +95,7 @@ class Road:
 
     def take_back(self) -> list[Event]:
         """Everything that is not settled, oldest first; the connection ends."""
-        events = [event for _, events in self.sent for event in events] + list(self.queue)
+        events = self.events()
         self.sent.clear()
         self.queue.clear()
         self.size_bytes = 0
@@ -77,17 +106,30 @@ class Road:
             self.peer.abort()
         return events
 
+    def events(self) -> list[Event]:
+        """Everything that is not settled, oldest first."""
+        return [event for _, events in self.sent for event in events] + list(self.queue)
+
+    def count(self) -> int:
+        """How many these are."""
+        return len(self.queue) + sum(len(events) for _, events in self.sent)
+
+    def holds(self, told: Told) -> bool:
+        """Whether some of it is of interest to ``told``."""
+        return any(event.told is told for event in self.events())
+
     def oldest_s(self) -> float | None:
-        """Since when its oldest event waits."""
+        """Since when its oldest event waits for it."""
         if self.sent:
-            return self.sent[0][1][0].since_s
-        return self.queue[0].since_s if self.queue else None
+            return self.sent[0][1][0].routed_s
+        return self.queue[0].routed_s if self.queue else None
 
     async def run(self) -> None:
         """Connect and send, again and again, until cancelled."""
         wait_s = BACKOFF_FIRST_S
         while True:
-            await self.wake.wait()
+            if not self.channel.eager:
+                await self.wake.wait()
             try:
                 self.peer = await connection.dial(self.address, self.channel.identity, node=self.node)
                 await self.talk(self.peer)
@@ -96,9 +138,9 @@ class Road:
             finally:
                 if self.peer is not None:
                     self.peer.abort()
-            if self.peer is not None and self.peer.link.received_bytes:
+            if self.open_since_s is not None and not self.failing:
                 wait_s = BACKOFF_FIRST_S
-            self.peer = None
+            self.peer = self.open_since_s = None
             self.again(self.take_back())
             self.channel.adopt()
             await self.channel.identity.clock.sleep(wait_s)
@@ -118,6 +160,7 @@ class Road:
         if opened is None or opened.kind != Kind.OPEN:
             raise Unavailable(f"{self.node} does not take {self.channel.topic}", code="no_topic")
         credit = Spending(opened.header["events"], opened.header["bytes"])
+        self.open_since_s = self.channel.now_s()
         async with tasks.Group(f"road to {self.node}", ignore) as group:
             group.start("hear", self.hear(peer, credit, self.turn))
             await self.speak(peer, credit, self.turn)
@@ -146,21 +189,22 @@ class Road:
                 "epoch": self.channel.directory.epoch,
                 "producer": self.channel.producer,
                 "seq": self.seq,
-                "numbers": struct.pack(f">{len(events)}Q", *[event.number for event in events]),
-                "slots": struct.pack(f">{len(events)}H", *[event.slot for event in events]),
-            }
+            } | told(events)
             if self.channel.mode == "fire":  # written once is all there is: it is out of our hands now
                 self.sent.pop()
                 self.settle(events)
             await peer.send(Kind.FIRE if self.channel.mode == "fire" else Kind.DATA, header, body)
 
     def next_batch(self, credit: Spending) -> list[Event]:
-        """The first events that wait, as many as go together."""
+        """The first events that wait, as many as go together. Those of two turns of a replay do not: when a handler
+        fails on a batch, it is known whose event may be at fault."""
         events_max = min(batch.EVENTS_MAX, max(1, credit.window.events // 2))
         events: list[Event] = []
         size = 0
         while self.queue and len(events) < events_max:
             if events and size + len(self.queue[0].data) > batch.BYTES_MAX:
+                break
+            if events and self.queue[0].told is not events[0].told:
                 break
             events.append(self.queue.popleft())
             size += len(events[-1].data)
@@ -175,10 +219,15 @@ class Road:
         while (frame := await peer.receive()) is not None and turn == self.turn:
             match frame.kind:
                 case Kind.ACK:
+                    self.failing = False
                     while self.sent and self.sent[0][0] <= frame.header["to"]:
                         self.settle(self.sent.popleft()[1])
                 case Kind.CREDIT:
                     credit.grant(frame.header["events"], frame.header["bytes"])
+                case Kind.NACK if frame.header["reason"] == "failed":
+                    self.failing = True
+                    self.channel.failed_at(self, frame.header)
+                    raise Lost(f"the handler of {self.node} failed", code="handler_failed")
                 case Kind.NACK:
                     self.channel.nacked(self, frame.header["events"])
                     raise Lost(f"{self.node} does not own what was sent", code="not_owner")
@@ -190,6 +239,26 @@ class Road:
         """They are delivered."""
         self.size_bytes -= sum(len(event.data) for event in events)
         self.channel.settled("delivered", events)
+
+
+def told(events: list[Event]) -> dict[str, Any]:
+    """What a header says of each event; of replayed ones also whose they are, in stretches [producer, events]."""
+    numbers = [event.number if event.origin is None else event.origin.number for event in events]
+    header: dict[str, Any] = {
+        "numbers": struct.pack(f">{len(events)}Q", *numbers),
+        "slots": struct.pack(f">{len(events)}H", *[event.slot for event in events]),
+    }
+    origins = [event.origin for event in events]
+    if any(origins):
+        stretches = itertools.groupby("" if origin is None else origin.producer for origin in origins)
+        header["origins"] = [[producer, len(list(same))] for producer, same in stretches]
+        header["replays"] = struct.pack(
+            f">{len(events)}H", *[origin.replays if origin else 0 for origin in origins]
+        )
+        header["first_ms"] = struct.pack(
+            f">{len(events)}Q", *[origin.first_ms if origin else 0 for origin in origins]
+        )
+    return header
 
 
 def ignore(owner: str, name: str, error: BaseException) -> None:
