@@ -3,6 +3,7 @@
 Modes (C5): ``acked`` [default] keeps an event until its batch was acknowledged, and sends it again, with the same
 number, over a new connection or to a new owner; the consumer drops what it knows already. ``fire`` never sends
 again what was written once: ``delivered`` means written there, less what consumers said that they did not take.
+``spooled`` hands every event to the advice listener: it is durable when ``send`` returns, and the replay delivers it.
 
 Order (C3): all events of a slot go over one connection in the order of ``send``. When a connection or a table
 changes, all that was not acknowledged is taken back at once, sorted, and goes its new way before anything newer
@@ -30,7 +31,7 @@ from headwater.cluster.channels.road import Event, Origin, Road, Told
 from headwater.cluster.channels.spooling import Spooling
 from headwater.cluster.channels.topic import NO_SLOT, Discover, Key, slot_of
 from headwater.kit import tasks
-from headwater.kit.errors import Busy, Rejected
+from headwater.kit.errors import Busy, Misconfigured, Rejected
 from headwater.peer import batch
 from headwater.peer.connection import Identity
 
@@ -49,7 +50,7 @@ class OutboundChannel:
         identity: Identity,
         discover: Discover,
         *,
-        mode: Literal["acked", "fire"] = "acked",
+        mode: Literal["acked", "fire", "spooled"] = "acked",
         keyless: Literal["balance", "reject"] = "balance",
         pending_events_max: int = 65_536,
         pending_bytes_max: int = 64 * 1024 * 1024,
@@ -91,6 +92,12 @@ class OutboundChannel:
         if advice is not None:
             self.event_bytes_max = min(self.event_bytes_max, advice.event_bytes_max)
             self.spooling = Spooling(self, advice, advice_settings or AdviceSettings())
+        elif mode == "spooled":
+            raise Misconfigured(
+                f"the channel {topic} is `spooled` and has no advice listener",
+                code="no_advice",
+                help="give it one (advice=KafkaAdvice(…)), or take the mode `acked`",
+            )
         self.group = tasks.Group(f"channel {topic}", self.failed)
 
     async def __aenter__(self) -> Self:
@@ -114,7 +121,8 @@ class OutboundChannel:
     async def send(self, key: Key | None, event: bytes) -> None:
         """Take an event for the owner of ``key``; without a key, for the live node that has least to do.
 
-        On return it is pending, not delivered. Waits while the channel is full; Busy instead in the mode ``fire``.
+        On return it is pending, not delivered; in the mode ``spooled`` the advice listener has it durably. Waits
+        while the channel is full; Busy instead in the mode ``fire``.
         Rejected: too large, or without a key where one is asked for; an advisory says so, too.
         """
         if len(event) > self.event_bytes_max:
@@ -124,7 +132,10 @@ class OutboundChannel:
         slot = NO_SLOT if key is None else slot_of(key)
         if not self.fits(len(event)):
             await self.wait_for_room(len(event))
-        self.route(self.accepted(slot, event))
+        if self.mode == "spooled" and self.spooling is not None:
+            await self.spooling.spool(self.accepted(slot, event))
+        else:
+            self.route(self.accepted(slot, event))
 
     async def broadcast(self, event: bytes) -> int:
         """Take an event for each live node once; how many there are."""

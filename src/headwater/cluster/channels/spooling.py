@@ -62,6 +62,20 @@ class Lane:
         return sum(events for _, events, _ in self.stretches)
 
 
+class Kept:
+    """Who waits until an event is kept. It is settled by that in the mode ``spooled``."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settled(self, event: Event) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def failed(self, error: str, *, passes: bool) -> None:
+        """Nothing is sent by this side."""
+
+
 class Spooling:
     """See the module. ``run`` writes, ``follow`` follows the replay."""
 
@@ -97,6 +111,13 @@ class Spooling:
         else:
             self.add(bar, event)
         return True
+
+    async def spool(self, event: Event) -> None:
+        """Keep an event whoever may take it; on return it is durable."""
+        event.told = kept = Kept()
+        slot = event.slot
+        self.add(self.bars.get(slot) or self.bar(slot, self.channel.directory.owner_of(slot)), event)
+        await kept.done
 
     def bar(self, slot: int, node: str) -> Bar:
         """From now on events of this slot are kept. Those without a slot have no order: nothing bars them."""
@@ -218,7 +239,8 @@ class Spooling:
             lane = self.lanes[bar.lane]
             shrinks = now_s - lane.progress_s < self.settings.close_s
             rested = now_s - bar.reopened_s > self.settings.close_s
-            bar.closing = shrinks and rested and lane.events <= self.settings.close_events
+            short = self.channel.mode != "spooled" and lane.events <= self.settings.close_events
+            bar.closing = shrinks and rested and short
         elif bar.held and now_s - bar.held[0].routed_s > self.settings.close_s:
             bar.closing, bar.reopened_s = False, now_s
             held, bar.held = bar.held, deque()

@@ -11,7 +11,7 @@ from headwater.cluster.channels.advice import AdviceSettings, MemoryAdvice, Unde
 from headwater.cluster.channels.advisory import Slowness
 from headwater.cluster.channels.replay import Replay, ReplaySettings
 from headwater.cluster.channels.topic import slot_of
-from headwater.kit.errors import Rejected, Unavailable
+from headwater.kit.errors import Misconfigured, Rejected, Unavailable
 from tests.unit.cluster.channels.test_channels import Bench, in_order, send_all, until
 from tests.unit.peer.nodes import identity
 
@@ -185,6 +185,39 @@ async def test_what_was_processed_and_not_acknowledged_is_known_when_it_is_repla
     assert channel.counts["duplicates"] >= 50
 
 
+async def test_c5_spooled_is_durable_when_send_returns_and_the_replay_delivers_it(bench):
+    """R4: in order, also when the owner changes meanwhile."""
+    await bench.consumer("a")
+    await bench.consumer("b")
+    bench.table("ab")
+    async with bench.outbound(mode="spooled") as out:
+        await send_all(out, 100)
+        assert sum(map(len, bench.listener.kept)) == out.counts["spooled"] == 100
+        await out.send(None, b"keyless:0")
+        assert not bench.all()
+        bench.table("b")
+        await send_all(out, 100, first=100)
+        running = asyncio.get_running_loop().create_task(bench.run_replayer())
+        await until(lambda: len(bench.all()) == 201)
+        await until(lambda: not out.spooling.bars)
+        await send_all(out, 100, first=200)
+        await until(lambda: len(bench.all()) == 301)
+        running.cancel()
+        bench.listener.error = Unavailable("away")
+        sending = asyncio.get_running_loop().create_task(out.send("k", b"k:0"))
+        await until(lambda: out.advised["spool_failed"])
+        assert not sending.done()
+        sending.cancel()
+        assert balanced(out)
+        assert out.counts["delivered"] == 0
+    assert in_order(bench.processed["b"])
+
+
+def test_c5_spooled_without_a_listener_is_refused_at_the_start(bench):
+    with pytest.raises(Misconfigured, match="has no advice listener"):
+        outbound.OutboundChannel("clicks", identity("p"), bench.discover, mode="spooled")
+
+
 async def test_events_that_have_no_owner_for_long_are_kept(bench):
     """R2."""
     async with bench.outbound() as out:
@@ -243,8 +276,9 @@ async def test_c8_an_event_that_the_listener_could_not_keep_is_rejected_at_once(
     assert caught.value.code == "too_large"
 
 
-async def test_keyless_events_go_round_a_slow_consumer(bench):
+async def test_keyless_events_go_round_a_slow_consumer(bench, monkeypatch):
     """C2."""
+    monkeypatch.setattr("headwater.cluster.channels.advisory.SLOW_AGE_S", 0.5)
     await bench.consumer("a")
     await bench.consumer("b")
     bench.table("ab")
