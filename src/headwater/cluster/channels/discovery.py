@@ -224,7 +224,8 @@ class Member(Watch):
         come meanwhile are refused, and go to their new owners."""
         if self.record is None:
             return True
-        self.record = msgspec.structs.replace(self.record, state="draining")
+        async with self.alone:
+            self.record = msgspec.structs.replace(self.record, state="draining")
         try:
             async with asyncio.timeout(deadline_s):
                 while self.identity.node in self.newest.owner:

@@ -95,7 +95,11 @@ class KafkaAdvice:
 
     async def __aenter__(self) -> Self:
         """Misconfigured: the topic may not be used or made. Unavailable: the brokers do not answer."""
-        self.lanes = await self.ask(lambda: prepare(self.kafka, self.settings))
+        try:
+            self.lanes = await self.ask(lambda: prepare(self.kafka, self.settings))
+        except BaseException:
+            await asyncio.get_running_loop().run_in_executor(None, self.asker.close)
+            raise
         await self.producer.__aenter__()
         return self
 

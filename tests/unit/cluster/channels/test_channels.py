@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections import defaultdict
 
 import pytest
@@ -275,6 +276,18 @@ async def test_c5_fire_refuses_when_full_and_does_not_send_again(bench):
         (Kind.DATA, {"seq": 1, "numbers": bytes(8), "slots": bytes(2)}, b"no batch"),
         (Kind.DATA, {"seq": 1, "numbers": bytes(8 * 20), "slots": bytes(2 * 20)}, batch.pack([b"x"] * 20)),
         (Kind.DATA, {}, b""),
+        *(
+            (Kind.DATA, {"seq": 1, "numbers": bytes(8), "slots": bytes(2)} | replayed, batch.pack([b"x"]))
+            for replayed in (
+                {"origins": []},
+                {"origins": 7},
+                {"origins": [["p", 2]], "replays": bytes(2), "first_ms": bytes(8)},
+                {"origins": [["p", -1], ["p", 2]], "replays": bytes(2), "first_ms": bytes(8)},
+                {"origins": [[7, 1]], "replays": bytes(2), "first_ms": bytes(8)},
+                {"origins": [["p", 1]], "replays": b"", "first_ms": bytes(8)},
+                {"origins": [["p", 1]], "replays": bytes(2)},
+            )
+        ),
     ],
 )
 async def test_a_producer_that_lies_is_refused(bench, said):
@@ -342,3 +355,22 @@ async def test_r4_over_five_slow_and_quick_turns_the_order_of_each_key_holds(ben
         assert await out.drain(10) == 0
     assert len(bench.processed["a"]) == 9000
     assert in_order(bench.processed["a"])
+
+
+async def test_c10_an_event_of_1_kb_costs_both_sides_together_less_than_a_tenth_of_a_millisecond_of_cpu(
+    bench,
+):
+    """The speed itself is a benchmark's matter; here what would make it impossible."""
+    await bench.consumer("a")
+    await bench.consumer("b")
+    bench.table("ab")
+    pad, count = bytes(1000), 10_000
+    async with bench.outbound() as out:
+        begun = os.times()
+        for n in range(count):
+            await out.send(f"k{n % 100}", pad + b"k:%d" % n)
+        assert await out.drain(30) == 0
+        ended = os.times()
+    spent_s = ended.user + ended.system - begun.user - begun.system
+    assert len(bench.all()) == count
+    assert spent_s / count < 100e-6
