@@ -145,6 +145,60 @@ async def test_r4_newer_events_of_a_slot_are_kept_behind_and_live_flow_resumes_i
     assert all(event.first_ms > 1_600_000_000_000 for event in bench.replays)
 
 
+async def test_r4_a_slot_stays_barred_while_an_event_of_it_is_still_to_be_kept(bench, monkeypatch):
+    async with bench.outbound() as out:
+        await send_all(out, 10, keys=1)
+        assert await out.drain(10) == 0
+        keep = bench.listener.keep
+        looks = []
+
+        async def away(lane, events):
+            raise Unavailable("away")
+
+        monkeypatch.setattr(bench.listener, "keep", away)
+        await send_all(out, 10, keys=1, first=10)
+        bench.listener.done = {lane: len(kept) for lane, kept in enumerate(bench.listener.kept)}
+        monkeypatch.setattr(out.spooling, "advance", lambda *_: looks.append(1))
+        await until(lambda: len(looks) > 8)
+        assert list(out.spooling.bars) == [slot_of("k0")]
+        monkeypatch.setattr(bench.listener, "keep", keep)
+        assert await out.drain(10) == 0
+        assert sum(map(len, bench.listener.kept)) == 20
+
+
+async def test_r4_live_flow_resumes_although_events_of_the_key_never_stop(bench):
+    """The replay is always a little behind, so what was kept last is never replayed yet."""
+    await bench.consumer("a")
+    bench.table("a")
+    bench.channels["a"].pause()
+
+    async def lagging():
+        seen = [0, 0]
+        while True:
+            bench.listener.done = dict(enumerate(seen))
+            seen = [len(kept) for kept in bench.listener.kept]
+            for _ in range(10):
+                await a_moment()
+
+    async with bench.outbound() as out:
+        n = 0
+        while not out.counts["spooled"]:
+            await out.send("k", b"k:%d" % n)
+            n += 1
+            await a_moment()
+        bench.channels["a"].resume()
+        running = asyncio.get_running_loop().create_task(lagging())
+        while out.spooling.bars:
+            await out.send("k", b"k:%d" % n)
+            n += 1
+            await a_moment()
+        running.cancel()
+        assert await out.drain(10) == 0
+        assert out.counts["delivered"] > 0
+        assert balanced(out)
+    assert in_order(bench.processed["a"])
+
+
 async def test_r5_what_was_kept_goes_to_the_owner_of_today(bench):
     await bench.consumer("a")
     await bench.consumer("b")

@@ -17,6 +17,16 @@ from headwater.peer.connection import Kind
 from tests.unit.peer.nodes import dialled, identity
 
 SLOTS = 64
+LIES: list[dict[str, object]] = [
+    {"origins": []},
+    {"origins": 7},
+    {"origins": [["p", 2]], "replays": bytes(2), "first_ms": bytes(8)},
+    {"origins": [["p", -1], ["p", 2]], "replays": bytes(2), "first_ms": bytes(8)},
+    {"origins": [[7, 1]], "replays": bytes(2), "first_ms": bytes(8)},
+    {"origins": [["p", 1]], "replays": b"", "first_ms": bytes(8)},
+    {"origins": [["p", 1]], "replays": bytes(2)},
+]
+"""What a replayer could say of whose events these are."""
 
 
 class Bench:
@@ -277,16 +287,8 @@ async def test_c5_fire_refuses_when_full_and_does_not_send_again(bench):
         (Kind.DATA, {"seq": 1, "numbers": bytes(8 * 20), "slots": bytes(2 * 20)}, batch.pack([b"x"] * 20)),
         (Kind.DATA, {}, b""),
         *(
-            (Kind.DATA, {"seq": 1, "numbers": bytes(8), "slots": bytes(2)} | replayed, batch.pack([b"x"]))
-            for replayed in (
-                {"origins": []},
-                {"origins": 7},
-                {"origins": [["p", 2]], "replays": bytes(2), "first_ms": bytes(8)},
-                {"origins": [["p", -1], ["p", 2]], "replays": bytes(2), "first_ms": bytes(8)},
-                {"origins": [[7, 1]], "replays": bytes(2), "first_ms": bytes(8)},
-                {"origins": [["p", 1]], "replays": b"", "first_ms": bytes(8)},
-                {"origins": [["p", 1]], "replays": bytes(2)},
-            )
+            (Kind.DATA, {"seq": 1, "numbers": bytes(8), "slots": bytes(2)} | more, batch.pack([b"x"]))
+            for more in LIES
         ),
     ],
 )

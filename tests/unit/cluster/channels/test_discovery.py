@@ -253,15 +253,15 @@ async def test_of_two_processes_with_one_name_the_newer_stays_and_the_older_is_t
 
 async def test_weights_are_kept_also_for_who_is_only_forgotten():
     world = World()
-    await world.join("a", weight=3)
-    await world.join("b")
-    assert world.owners() == {"a": 192, "b": 64}
+    await world.join("a")
+    await world.join("b", weight=3)
+    assert world.owners() == {"a": 64, "b": 192}
     forgetful = world.board.copy()
     del forgetful.expiring[f"east.clicks:nodes:{'b' * 16}"]
     world.board.put_back(forgetful)
     await world.members["a"].turn()
-    await world.look()
-    assert world.owners() == {"a": 192, "b": 64}
+    await world.watch.turn()
+    assert world.owners() == {"a": 64, "b": 192}
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:7512", "[_site_]:7512", "x" * 300, "10.0.0.1:0"])
@@ -283,6 +283,18 @@ async def test_what_is_no_record_and_no_table_is_counted_and_passed_over():
     assert world.watch.directory() == before
     [told] = [value for name, _, value in world.watch.identity.counters if "store_errors" in name]
     assert told == 2
+
+
+def test_a_leader_goes_above_every_table_that_a_consumer_has_seen():
+    record = Record(node="a", incarnation=1, address="h:1")
+    table = shares.next_table(None, {"a": record}, "a", 5)
+    assert table is not None
+    assert table.epoch == 5
+    assert shares.next_table(table, {"a": record}, "a", 0) is None
+    later = msgspec.structs.replace(record, epoch=9)
+    above = shares.next_table(table, {"a": later}, "a", 0)
+    assert above is not None
+    assert (above.epoch, above.owner) == (10, table.owner)
 
 
 @pytest.mark.parametrize(
