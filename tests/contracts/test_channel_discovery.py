@@ -29,9 +29,9 @@ from tests.unit.peer.nodes import identity
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-SETTINGS = DiscoverySettings(record_ttl_s=1.0, look_s=0.1)
+SETTINGS = DiscoverySettings(record_ttl_s=2.0, look_s=0.1)
 SECRET = "redis-secret-91"
-WITHIN_S = 15.0
+WITHIN_S = 30.0
 
 
 class Memory:
@@ -117,7 +117,7 @@ class World:
             return MemoryStore(self.rig.board, f"shop.{self.topic}", SystemClock(), SystemRng())
         wanted: dict[str, Any] = {"call_timeout_s": 0.8} | self.rig.settings
         if self.name == "zookeeper":
-            wanted["session_timeout_s"] = 1.0
+            wanted["session_timeout_s"] = 2.0
         made = store_of(StoreSettings(**wanted), "shop", self.topic)
         self.stores.append(made)
         return made

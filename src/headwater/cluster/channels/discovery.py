@@ -20,7 +20,7 @@ that died is out of the table within ``record_ttl_s`` + ``look_s``, two of them 
 
 The store is needed for changes only. While it is away, for any time, all go on with the table that they have (M5):
 connections break and heal, but who joins gets nothing, and slots of a consumer that dies wait. A store that comes back
-empty or older is told everything again; nobody is left out for what it forgot until a whole ``record_ttl_s`` has
+empty or older is told everything again; nobody is left out for what it forgot until twice ``record_ttl_s`` has
 passed. A consumer that stood still for longer than ``record_ttl_s`` (SIGSTOP, a blocked event loop) owns nothing until
 the store has told it what became of its slots (C6); with ``strict`` also one that cannot reach the store for so long.
 """
@@ -345,8 +345,9 @@ class Member(Watch):
         self.doubt()
 
     def doubt(self) -> None:
-        """What is not in the store may have been forgotten by it, for one time to live."""
-        self.unsure_until_ns = self.clock.boot_ns() + self.ttl_ns
+        """What is not in the store may have been forgotten by it: for two times to live, since others notice later
+        than we do that it is back."""
+        self.unsure_until_ns = self.clock.boot_ns() + 2 * self.ttl_ns
 
     async def tick(self) -> None:
         """Notice a stand-still."""

@@ -29,14 +29,17 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from headwater.cluster.channels import advice as kept
 from headwater.cluster.channels.advice import Place, Undelivered
+from headwater.kit import retry
 from headwater.kit.errors import Broken, HeadwaterError, Lost, Rejected, Unavailable
 from headwater.kit.happenings import Happenings
+from headwater.kit.retry import Backoff
 from headwater.lane.kafka import driver, topic
 from headwater.lane.kafka.produce import KafkaProducer
 from headwater.lane.kafka.settings import ConsumeSettings, KafkaSettings, ProduceSettings
 from headwater.peer.connection import Identity
 
 ASK_S = 5.0
+LEFT = Backoff(first_s=0.4, ceiling_s_max=2.0, attempts_max=10, total_s_max=30.0)
 SCAN_EVENTS = 5_000
 SCAN_S = 0.2
 SCAN_S_MAX = 60.0
@@ -81,6 +84,7 @@ class KafkaAdvice:
     ) -> None:
         self.settings = settings
         self.kafka = kafka
+        self.identity = identity
         self.key = kept.key_of(identity)
         self.happenings = happenings
         self.lanes = settings.partitions
@@ -124,7 +128,10 @@ class KafkaAdvice:
         return await self.ask(self.committed)
 
     async def left(self, topic: str) -> Mapping[int, Place]:
-        return await self.ask(lambda: self.scan(topic))
+        """Brokers learn of a new topic one after the other: asked a few times."""
+        return await retry.call(
+            lambda: self.ask(lambda: self.scan(topic)), LEFT, self.identity.clock, self.identity.rng
+        )
 
     # -- blocking, one at a time, in a thread --------------------------------------------------------------------------
 
