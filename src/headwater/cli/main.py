@@ -26,6 +26,7 @@ COMMANDS = {
     "keys": ("headwater.cli.keys", "keys"),
     "dead": ("headwater.cli.dead", "dead"),
     "replay": ("headwater.cli.replay", "replay"),
+    "identity": ("headwater.cli.identity", "identity"),
     "destination": ("headwater.cli.destination", "destination"),
     "cluster": ("headwater.cli.cluster", "cluster"),
     "log": ("headwater.cli.log", "log"),

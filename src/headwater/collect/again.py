@@ -1,4 +1,4 @@
-"""Events that come once more: dead letters that an operator retries (``headwater dead retry``).
+"""Events that come once more: dead letters that an operator retries (``headwater dead retry``); and his own decisions.
 
 They come over ``run/collect-<n>.sock`` (kit/ask.py; who may open it is trusted) and go the way of every event: read by
 the door's own rules, appended to this worker's log, answered when they are durable. Each gets a position of its own, so
@@ -6,6 +6,7 @@ the ledger counts it as accepted once more. What the door still refuses is not a
 
 ``append``: letters (``Letter``, as JSON), their bodies one after the other behind it, dry_run? → results, one each:
 {"receipt", "events"} · {"refused", "field"} · {"busy"}: not appended · {"unknown"}: the log failed, it may be there.
+``decide``: a decision (operator.py) as body → receipt, when it is durable.
 
 The record says that it is a retry: its path is that of an import, because the times in it are the sender's and the
 clock of the first request is long past, and its query names the letter.
@@ -19,6 +20,7 @@ from typing import Any, cast
 
 import msgspec
 
+from headwater.collect import operator
 from headwater.collect.door import STOPPED, Door, Waiter
 from headwater.collect.owed import Promise as OwedPromise
 from headwater.collect.settings import CollectSettings
@@ -26,7 +28,8 @@ from headwater.dialects import native
 from headwater.dialects.envelope import ERRORS, Limits, Readers, Verdict
 from headwater.dialects.registry import DIALECTS
 from headwater.dialects.segment import BATCH_PATHS
-from headwater.event.record import ADDRESS_NONE, SINGLE, Head, encode_head
+from headwater.event.record import ADDRESS_NONE, OPERATOR, SINGLE, Head, encode_head
+from headwater.event.slots import slot_of
 from headwater.kit.errors import HeadwaterError, Rejected
 from headwater.log.group import GroupCommit
 
@@ -88,6 +91,8 @@ class Again:
         """One request."""
         if request.get("op") == "ping":
             return {"log": self.log.receipt_prefix}, b""
+        if request.get("op") == "decide":
+            return await self.decide(request.get("body", b"")), b""
         letters, bodies = parsed(request)
         dry_run = request.get("dry_run") is True
         results: list[dict[str, Any]] = []
@@ -112,6 +117,28 @@ class Again:
                 result.clear()
                 result["unknown"] = str(error)
         return {"results": results}, b""
+
+    async def decide(self, body: bytes) -> dict[str, Any]:
+        """An operator's decision, durable on return. Busy, Unavailable: it was not appended, or nobody knows; sent
+        again with its message id, it counts once."""
+        decision, line = operator.unlink_of(body)
+        if (busy := self.busy()) is not None:
+            raise busy
+        told = asyncio.get_running_loop().create_future()
+        seq = self.log.append(
+            self.boot_ns() + self.door.offset_ns,
+            bytes(16),
+            line,
+            encode_head(operator.HEAD),
+            stream=OPERATOR,
+            events=1,
+            slot=slot_of(decision.anonymousId),
+            flags=ADDRESS_NONE | SINGLE,
+            waiter=cast(Waiter, Promise(told)),
+        )
+        if (error := await told) is not None:
+            raise error
+        return {"receipt": f"{self.log.receipt_prefix}{seq}"}
 
     def busy(self) -> HeadwaterError | None:
         """Why nothing can be appended now."""

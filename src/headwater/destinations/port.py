@@ -227,6 +227,19 @@ class Settling(Destination, Protocol):
         and forgotten as such. Repeating changes nothing. Ids without intervals have rows that are right already."""
         ...
 
+    def ids_of_user(self, user_id: str, limit: int) -> list[str]:
+        """Anonymous ids whose facts name this user, those with the newest facts first."""
+        ...
+
+    def newest_facts(self, since_us: int, limit: int) -> pa.Table:
+        """The facts from a time on, newest first; columns as those of ``facts``."""
+        ...
+
+    def rows_by_user(self, table: str, ids: Sequence[str]) -> pa.Table:
+        """How many rows of a table these anonymous ids have (identity/table.ROWS_BY_USER_SCHEMA); ``own``: the events
+        named the user themselves. None where there is no such table."""
+        ...
+
 
 class PieceRun(Protocol):
     """A stretch of the raw log, read again piece by piece (process/replay.py)."""

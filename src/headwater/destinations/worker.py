@@ -19,6 +19,7 @@ op             request                                                reply
 ``write_off``  –                                                      written_off
 ``replay``     do (start | list | cancel | resume | drop), …          see replay.py
 ``retry``      origins (writer-log-seq, …), or all                    retried, refused_again: see retry.py
+``identity``   do (show | log), …                                     –; the answer as JSON: see audit.py
 =============  =====================================================  ==========================================
 """
 
@@ -27,14 +28,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import pyarrow as pa
 
-from headwater.destinations import copying, pause, replay, retry
+from headwater.destinations import audit, copying, pause, replay, retry
 from headwater.destinations.deliver import LAYOUT, Deliverer
 from headwater.destinations.pause import Held, Pause
 from headwater.destinations.remote import RemoteDestination, Served
@@ -154,6 +156,7 @@ class DeliverWorker:
             "write_off": self.write_off,
             "replay": self.replay,
             "retry": self.retry,
+            "identity": self.identity,
             "remote": self.remote,
         }
         operation = operations.get(str(request.get("op")))
@@ -312,13 +315,27 @@ class DeliverWorker:
 
     def remote(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """A call of another node's deliverer on the destination that this process holds; between two rounds."""
+        with self.between_rounds(deliverer := self.chosen(request)):
+            return Served(deliverer.destination).answer(request, request.get("body", b""))
+
+    def identity(self, request: dict[str, Any]) -> Reply:
+        """What it knows of people; see audit.py."""
+        if (there := self.elsewhere(request)) is not None:
+            return there.call(request, b"")
         deliverer = self.chosen(request)
+        self.await_open(deliverer)
+        with self.between_rounds(deliverer):
+            return {}, msgspec.json.encode(audit.answer(deliverer, LAYOUT, request))
+
+    @contextmanager
+    def between_rounds(self, deliverer: Deliverer) -> Iterator[None]:
+        """The destination for the caller alone. Unavailable: it is not open here."""
         self.going.clear()
         try:
             with deliverer.lock:
                 if deliverer.rows is None:
                     raise Unavailable(f"destination {deliverer.name} is not open here", code="not_open")
-                return Served(deliverer.destination).answer(request, request.get("body", b""))
+                yield
         finally:
             self.going.set()
 

@@ -56,6 +56,11 @@ ELSEWHERE = (
 )
 
 
+OPERATOR = "(operator)"
+"""The stream of records that no client sent: decisions of an operator, which change what is known and give no row. A
+key's id has no such signs, so nobody outside can write under it."""
+
+
 class Head(msgspec.Struct, frozen=True, array_like=True):
     """What later stages need of the request line and headers; equal heads are stored once per block."""
 

@@ -49,7 +49,7 @@ def intervals(facts: Iterable[Fact], policy: Policy) -> list[Interval]:
     id with more users than ``shared_users_max`` is nobody's. An unlink takes back what linked its user up to its time.
     """
     known = set(facts)
-    unlinked = _unlinked(known)
+    unlinked = taken_back(known)
     links = [
         f for f in known if f.kind in (LOGIN, FIRST_SEEN) and f.time_us > unlinked.get(f.user_id, BEGIN_US)
     ]
@@ -111,8 +111,8 @@ def at(found: list[Interval], time_us: int) -> str | None:
     return found[bisect_right(found, (time_us, END_US + 1)) - 1].user_id
 
 
-def _unlinked(facts: Iterable[Fact]) -> dict[str, int]:
-    """User → time of the last unlink."""
+def taken_back(facts: Iterable[Fact]) -> dict[str, int]:
+    """User → time of the last unlink, up to which nothing links it."""
     latest: dict[str, int] = {}
     for fact in facts:
         if fact.kind == UNLINK:

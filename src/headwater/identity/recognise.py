@@ -14,9 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headwater.event.record import OPERATOR
 from headwater.identity import owner
 from headwater.identity.junk import Junk
-from headwater.identity.owner import BEGIN_US, END_US, FIRST_SEEN, LOGIN, LOGOUT, Fact, Interval, Policy
+from headwater.identity.owner import (
+    BEGIN_US,
+    END_US,
+    FIRST_SEEN,
+    LOGIN,
+    LOGOUT,
+    UNLINK,
+    Fact,
+    Interval,
+    Policy,
+)
 from headwater.identity.store import MANY, WHOLE, Kept, Known
 from headwater.identity.table import SETTLE, Named, facts_table
 
@@ -56,9 +67,13 @@ class Recogniser:
         anonymous, linked = column(rows, "anonymous_id"), linked_ids(rows)
         if linked is None:
             return with_users(rows, own, {}), None
-        human = ~filled(column(rows, "is_bot"), count)
+        human, decided = ~filled(column(rows, "is_bot"), count), decisions(rows)
+        if decided is not None:
+            human |= decided  # an operator has no browser, and is no bot
         times, partitions = times_us(rows), rows["_hw_partition"].to_numpy()
-        facts = self._facts(rows, linked, user, filled(pc.is_valid(linked)) & human, own, times, partitions)
+        facts = self._facts(
+            rows, linked, user, filled(pc.is_valid(linked)) & human, own, decided, times, partitions
+        )
         self.known.add((a, fact) for _, a, fact in facts)
         users = {}
         if anonymous is not None:
@@ -73,6 +88,7 @@ class Recogniser:
         user: pa.ChunkedArray | None,
         there: Array,
         own: Array,
+        decided: Array | None,
         times: Array,
         partitions: Array,
     ) -> list[Named]:
@@ -97,6 +113,8 @@ class Recogniser:
                 found.append((partition, a, Fact(LOGOUT, "", time_us, message)))
             elif kind in LOGINS:
                 found.append((partition, a, Fact(LOGIN, u, time_us, message)))
+            elif decided is not None and decided[at]:
+                found.append((partition, a, Fact(UNLINK, u, time_us, message)))
             else:
                 known = first.get((a, u))
                 if known is None or (time_us, message) < (known[2].time_us, known[2].message_id):
@@ -145,6 +163,15 @@ class Recogniser:
         for n, one in enumerate(ids.to_pylist()):
             if (n in many or partition_of[n] in lacking) and not self.junk.anonymous(one):
                 facts.append((partition_of[n], one, Fact(SETTLE, "", 0, "")))
+
+
+def decisions(rows: pa.Table) -> Array | None:
+    """Which rows are an operator's decisions (collect/operator.py); None: none of them. They give facts only."""
+    streams = column(rows, "key_id")
+    if streams is None:
+        return None
+    found = filled(pc.equal(streams, OPERATOR))
+    return found if found.any() else None
 
 
 def linked_ids(rows: pa.Table) -> pa.ChunkedArray | None:

@@ -28,6 +28,10 @@ INTERVALS_SCHEMA = pa.schema(
         ("user_id", pa.string()),
     ]
 )
+ROWS_BY_USER_SCHEMA = pa.schema(
+    [("anonymous_id", pa.string()), ("user_id", pa.string()), ("own", pa.bool_()), ("rows", pa.int64())]
+)
+"""What a destination tells of the rows of anonymous ids."""
 Named = tuple[int, str, Fact]
 """Partition, anonymous id, fact."""
 

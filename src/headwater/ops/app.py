@@ -22,6 +22,8 @@ POST /api/destinations/NAME/pause {reason}, …/resume  an operator's pause (uni
 POST /api/destinations/NAME/write-off     the raw log need not be kept for it (unix socket or token only)
 POST /api/destinations/NAME/replay {do}   the raw log processed again: start, list, cancel, … (as adopt)
 POST /api/destinations/NAME/retry {…}     rows that it refused, tried again (as adopt)
+GET /api/identity?id=, /api/identity/log  who is linked to what, and by which event (identity.py)
+POST /api/identity/unlink {anonymous_id, user_id}  a link taken back (unix socket or token only)
 GET /demo, /demo/…                        the demo page (demo.py)
 /cluster/…, /_plugin/cluster/…            where the node is one of many (cluster.py)
 ========================================  =============================================================
@@ -53,7 +55,8 @@ from headwater.kit.errors import (
     Rejected,
     Unavailable,
 )
-from headwater.ops import cluster, deep, demo, everywhere, known, reconcile, standing
+from headwater.ops import cluster, deep, demo, everywhere, identity, known, reconcile, standing
+from headwater.ops.asked import NOT_TRUSTED, json_body
 from headwater.ops.guard import TRUSTED
 from headwater.ops.look import LOOK, Look
 from headwater.ops.settings import OpsSettings
@@ -79,7 +82,6 @@ ANSWER_S = 10.0
 """What an answer may take beyond the time that was allowed for the work."""
 
 
-NOT_TRUSTED = "only over the unix socket, or with a token"
 SILENT = "Headwater-Silent"
 
 PATHS = (
@@ -125,6 +127,7 @@ PATHS = (
         "/api/destinations/NAME/retry",
         "POST {origins | all}: refused rows tried again (unix socket or token only)",
     ),
+    *identity.PATHS,
 )
 """What ``/`` tells."""
 
@@ -160,6 +163,7 @@ def make(
             Route("/api/destinations/{name}/write-off", routes.write_off, methods=["POST"]),
             Route("/api/destinations/{name}/replay", routes.replay, methods=["POST"]),
             Route("/api/destinations/{name}/retry", routes.retry, methods=["POST"]),
+            *identity.routes(routes),
             *(cluster.routes(look) if clustered else []),
             *shown,
         ],
@@ -483,19 +487,6 @@ async def not_found(request: Request, error: Exception) -> Response:
     """A path that is not there."""
     wrong = Rejected(f"no path {request.url.path!r} here", code="not_found", help="GET / lists what is here")
     return JSONResponse({"error": ask.describe(wrong)}, 404)
-
-
-async def json_body(request: Request, bytes_max: int) -> dict[str, Any]:
-    """The body as a JSON object, bounded while it arrives."""
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > bytes_max:
-            raise Rejected(f"the body is larger than {bytes_max} bytes", code="body_size")
-    try:
-        return msgspec.json.decode(bytes(data) or b"{}", type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise Rejected(f"the body is not a JSON object: {error}", code="body_format") from error
 
 
 def seconds(request: Request, name: str, default: float) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from headwater.event.position import EMPTY, Vector, WriterId
+from headwater.event.record import OPERATOR
 from headwater.kit.plural import counted
 from headwater.ops.bodies import without_keys
 from headwater.ops.find import Found, Searched
@@ -28,7 +29,7 @@ class Processing(msgspec.Struct, kw_only=True):
     """What became of an event."""
 
     state: str
-    """row | duplicate | dead | pending | damaged | unknown"""
+    """row | duplicate | dead | filtered | pending | damaged | unknown"""
     says: str
     of: str | None = None
     """Of a duplicate: the position of the copy that is the row, where it is known."""
@@ -278,6 +279,8 @@ def row_or_duplicate(one: Seen, order: Sequence[Seen], known: Known) -> Processi
         sure = any(covers(stand, one) for stand in known.destinations.values() if stand.error is None)
         says = f"duplicate of {there.position}" + (", within the dedupe window" if sure else ", as it seems")
         return Processing(state="duplicate", of=there.position, says=says)
+    if one.stream == OPERATOR:
+        return Processing(state="filtered", says="an operator's decision: it became a fact, and has no row")
     asked = [name for name, stand in known.destinations.items() if stand.error is None]
     earlier = next((o for o in others if o.place != one.place and not is_dead(o) and before(o, one)), None)
     if earlier is not None:
@@ -345,7 +348,7 @@ def delivery_of(one: Seen, name: str, stand: Stand, processing: Processing) -> D
             says=f"refused: {letter['reason']}" + (f" ({help_})" if help_ else ""),
             command=f"headwater dead show {one.position}",
         )
-    if processing.state in ("duplicate", "dead", "damaged"):
+    if processing.state in ("duplicate", "dead", "filtered", "damaged"):
         return Delivery(state="nothing", says="nothing to deliver")
     passed, behind = passes(vectors_of(stand.vectors), one)
     if passed:

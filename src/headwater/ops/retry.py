@@ -25,6 +25,7 @@ from headwater.event.record import ADDRESS_HASH, ADDRESS_NONE, ADDRESS_V6, DEAD
 from headwater.kit import ask
 from headwater.kit.errors import Busy, HeadwaterError, Rejected, Unavailable
 from headwater.ops import everywhere
+from headwater.ops.collector import collector
 from headwater.ops.everywhere import OtherNodes
 from headwater.ops.find import RawLog, Request, Requests
 from headwater.ops.known import AskSql
@@ -34,7 +35,7 @@ from headwater.ops.retried import Letter as Key
 LETTERS_MAX = 100
 """Letters of one request."""
 BODIES_BYTES_MAX = 32 * 1024 * 1024
-APPEND_S, PING_S = 60.0, 2.0
+APPEND_S = 60.0
 POLL_S = 0.2
 FOLD_S = 3.0
 """So long after an event was processed its dead letter can be read at the latest."""
@@ -271,7 +272,7 @@ class Retrier:
 
     async def send(self, outgoing: Sequence[Outgoing], *, dry_run: bool) -> None:
         """Append them; each result says what came of it."""
-        socket = await self.collector()
+        socket = await collector(self.look)
         retried = self.look.dead.retried
         keys = [one.key for one in outgoing]
         before = await asyncio.to_thread(retried.of, keys)
@@ -294,20 +295,6 @@ class Retrier:
             done = {key: result.receipt for key, result in states.items() if result.receipt is not None}
             await asyncio.to_thread(retried.undo, undo, before)
             await asyncio.to_thread(retried.done, done)
-
-    async def collector(self) -> str:
-        """The socket of a collect worker that answers."""
-        for role in self.look.parts().roles:
-            if role.startswith("collect-"):
-                path = f"{self.look.data}/run/{role}.sock"
-                try:
-                    await ask.ask_async(path, {"op": "ping"}, PING_S)
-                except Unavailable:
-                    continue
-                return path
-        raise Unavailable(
-            "no collect worker answers", code="no_collector", help="`headwater status` says why"
-        )
 
     # -- what became of them
 

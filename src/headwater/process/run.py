@@ -17,9 +17,10 @@ import orjson
 import pyarrow as pa
 
 from headwater.event.commit import COUNTERS
+from headwater.event.record import OPERATOR
 from headwater.event.slots import NO_SLOT, affinity, slot_of
 from headwater.identity.junk import Junk
-from headwater.identity.recognise import Recogniser
+from headwater.identity.recognise import Recogniser, decisions
 from headwater.identity.settings import IdentitySettings
 from headwater.identity.store import Unknown
 from headwater.log.read import Block
@@ -118,6 +119,7 @@ class Runner:
         facts = None
         if rows is not None:
             rows, facts = self.recogniser.apply(rows)
+            rows = without_decisions(rows)
         dead = dead_table(events, streams, made.dead, made.message_ids)
         return Output(len(events), rows, dead, ids, changes, facts)
 
@@ -131,6 +133,7 @@ class Runner:
         rows, facts = made.rows, None
         if rows is not None:
             rows, facts = self.recogniser.apply(rows)
+            rows = without_decisions(rows)
         return rows, facts, dead_table(made.events, streams, made.dead, made.message_ids)
 
     def ids(self, blocks: Sequence[Block]) -> Ids | None:
@@ -273,21 +276,24 @@ class Runner:
         fresh: Array,
         dead: dict[int, Any],
     ) -> Changes:
-        """What is added to the counters, per stream and partition; `in` is the sum of the others."""
+        """What is added to the counters, per stream and partition; `in` is the sum of the others. What an operator
+        decided is taken out on the way: it counts as filtered."""
         names = sorted(set(streams))
         number_of = np.array([names.index(s) for s in streams], np.int64)
         is_dead = np.zeros(len(events), bool)
         is_dead[list(dead)] = True
         changes: Changes = {}
         if len(events):
+            decided = np.array([stream == OPERATOR for stream in streams], bool)[events.head]
             cell = number_of[events.head] * self.partitions + partition
             size = len(names) * self.partitions
             columns = np.zeros((size, len(COUNTERS)), np.int64)
             for counter, mask in (
                 (IN, None),
-                (OUT, fresh),
+                (OUT, fresh & ~decided),
                 (DUPLICATE, alive & ~fresh),
                 (DEAD, is_dead),
+                (FILTERED, fresh & decided),
                 (ERASED, events.erased),
             ):
                 columns[:, counter] = np.bincount(cell if mask is None else cell[mask], minlength=size)
@@ -301,6 +307,14 @@ class Runner:
                 counts[IN] += lost
                 counts[DAMAGED] += lost
         return changes
+
+
+def without_decisions(rows: pa.Table) -> pa.Table | None:
+    """The rows but for those of an operator's decisions, whose facts are known by now."""
+    decided = decisions(rows)
+    if decided is None:
+        return rows
+    return None if decided.all() else rows.filter(pa.array(~decided))
 
 
 def stranger() -> Recogniser:

@@ -49,6 +49,12 @@ TIME = """greatest(least(epoch_us(coalesce(e."timestamp", e.received_at)), epoch
     epoch_us(e.received_at) - 86400000000)"""
 """The time of a row that counts (identity/recognise.times_us)."""
 OPEN = "NOT coalesce(e._hw_user_own, e.user_id IS NOT NULL) AND NOT coalesce(e.is_bot, false)"
+FACT = 'i.anonymous_id, i.kind, i.user_id, epoch_us(i."time") AS time_us, i.message_id, i.settled'
+"""Columns of a fact, as port.Settling has them."""
+IDS_OF_USER = f"""SELECT anonymous_id FROM {IDENTITY} WHERE user_id = ? GROUP BY anonymous_id
+  ORDER BY max("time") DESC, anonymous_id LIMIT ?"""
+NEWEST = f"""SELECT {FACT} FROM {IDENTITY} i WHERE i."time" >= make_timestamptz(?::BIGINT)
+  ORDER BY i."time" DESC, i.message_id, i.anonymous_id LIMIT ?"""
 SETTLED = f"""UPDATE {IDENTITY} AS i SET settled = true FROM {IDS} n
   WHERE i.anonymous_id = n.anonymous_id AND NOT i.settled"""
 FORGET = f"DELETE FROM {UNSETTLED} USING {IDS} n WHERE {UNSETTLED}.anonymous_id = n.anonymous_id"
@@ -79,8 +85,7 @@ def facts(base: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> pa.Table:
     base.register(IDS, pa.table({"anonymous_id": pa.array(ids, pa.string())}))
     try:
         found: pa.Table = base.sql(
-            f'SELECT i.anonymous_id, i.kind, i.user_id, epoch_us(i."time") AS time_us, i.message_id, i.settled '
-            f"FROM {IDENTITY} i SEMI JOIN {IDS} n ON i.anonymous_id = n.anonymous_id"
+            f"SELECT {FACT} FROM {IDENTITY} i SEMI JOIN {IDS} n ON i.anonymous_id = n.anonymous_id"
         ).to_arrow_table()
     finally:
         base.unregister(IDS)
@@ -102,6 +107,31 @@ def settle(
     if changed < rows_max:
         with_ids(base, ids, SETTLED, FORGET)
     return changed
+
+
+def ids_of_user(base: duckdb.DuckDBPyConnection, user_id: str, limit: int) -> list[str]:
+    """See port.Settling."""
+    return [a for (a,) in base.execute(IDS_OF_USER, [user_id, limit]).fetchall()]
+
+
+def newest_facts(base: duckdb.DuckDBPyConnection, since_us: int, limit: int) -> pa.Table:
+    """See port.Settling."""
+    found: pa.Table = base.sql(NEWEST, params=[since_us, limit]).to_arrow_table()
+    return found
+
+
+def rows_by_user(base: duckdb.DuckDBPyConnection, table: str, ids: Sequence[str]) -> pa.Table:
+    """See port.Settling; of a table with the columns ``NEEDED``."""
+    base.register(IDS, pa.table({"anonymous_id": pa.array(ids, pa.string())}))
+    try:
+        found: pa.Table = base.sql(
+            f"SELECT e.anonymous_id, e.user_id, coalesce(e._hw_user_own, e.user_id IS NOT NULL) AS own, "
+            f'count(*) AS "rows" FROM {quoted(table)} e SEMI JOIN {IDS} n ON e.anonymous_id = n.anonymous_id '
+            "GROUP BY ALL ORDER BY ALL"
+        ).to_arrow_table()
+    finally:
+        base.unregister(IDS)
+    return found
 
 
 def corrected(table: str, rows_max: int) -> str:

@@ -34,6 +34,7 @@ from headwater.destinations.port import (
     Step,
 )
 from headwater.event.piece import Range
+from headwater.identity.table import ROWS_BY_USER_SCHEMA
 from headwater.kit.clock import Clock
 from headwater.kit.errors import Rejected
 
@@ -264,6 +265,20 @@ class DuckDbDestination(DuckDbFile):
             changed = identity.settle(self.write, names, ids, intervals, rows_max)
             self.commit()
         return changed
+
+    def ids_of_user(self, user_id: str, limit: int) -> list[str]:
+        with self.translating():
+            return identity.ids_of_user(self.write, user_id, limit)
+
+    def newest_facts(self, since_us: int, limit: int) -> pa.Table:
+        with self.translating():
+            return identity.newest_facts(self.write, since_us, limit)
+
+    def rows_by_user(self, table: str, ids: Sequence[str]) -> pa.Table:
+        if not self.columns.get(table, {}).keys() >= identity.NEEDED:
+            return ROWS_BY_USER_SCHEMA.empty_table()
+        with self.translating():
+            return identity.rows_by_user(self.write, table, ids)
 
     # -- what a replay asks
 
