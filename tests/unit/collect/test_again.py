@@ -11,8 +11,8 @@ import pytest
 from headwater.collect.again import Again, completed
 from headwater.collect.door import Door
 from headwater.collect.keys import KeyTable
-from headwater.collect.settings import CollectSettings
-from headwater.event.record import ADDRESS_NONE, SINGLE
+from headwater.collect.settings import KEY_ID, CollectSettings
+from headwater.event.record import ADDRESS_NONE, OPERATOR, SINGLE
 from headwater.event.slots import slot_of
 from headwater.kit.errors import Busy, Rejected, Unavailable
 from headwater.kit.rng import SeededRng
@@ -168,3 +168,54 @@ def test_an_event_gets_what_it_lacks_and_keeps_what_it_says(body: bytes, expecte
 @pytest.mark.parametrize("body", [b"[1]", b"event=x", b'{"batch":[]}', b"{", b"\xff"])
 def test_what_is_no_single_event_stays_as_it_is(body: bytes) -> None:
     assert completed(body, {"messageId": "m"}) == body
+
+
+DECISION = {"type": "unlink", "messageId": "u1", "anonymousId": "v1", "userId": "ada"}
+
+
+async def decide(place: Place, decision: Any, error: Any = None) -> dict[str, Any]:
+    """One decision; the log commits once it is in it."""
+    request = {"op": "decide", "body": json.dumps(decision).encode()}
+    answer = asyncio.ensure_future(place.again.answer(request))  # noqa: TID251 - a test's own task
+    await asyncio.sleep(0)  # noqa: TID251 - lets it append
+    assert not answer.done() or answer.exception()
+    place.log.commit(error)
+    return (await answer)[0]
+
+
+async def test_a_decision_stands_under_a_stream_that_no_key_has_in_the_partition_of_its_visitor() -> None:
+    place = Place()
+    assert await decide(place, DECISION) == {"receipt": "0000000000000001-0000000000000002-1"}
+    (record,) = place.log.records
+    assert (record.stream, record.head.key_id, record.slot) == (OPERATOR, OPERATOR, slot_of("v1"))
+    assert (record.flags, record.events, record.received_ns) == (SINGLE | ADDRESS_NONE, 1, 5)
+    assert json.loads(record.body) == DECISION and b"\n" not in record.body
+    assert not KEY_ID.fullmatch(OPERATOR)
+
+
+async def test_a_decision_is_answered_when_it_is_durable_and_not_where_the_log_failed() -> None:
+    with pytest.raises(Unavailable, match="EIO"):
+        await decide(Place(), DECISION, Unavailable("EIO"))
+    place = Place()
+    place.log.busy = Busy("no room")
+    with pytest.raises(Busy):
+        await decide(place, DECISION)
+    assert not place.log.records
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        {**DECISION, "type": "track"},
+        {**DECISION, "anonymousId": ""},
+        {**DECISION, "userId": 7},
+        {**DECISION, "more": 1},
+        {name: value for name, value in DECISION.items() if name != "messageId"},
+        [],
+    ],
+)
+async def test_what_is_no_decision_is_refused(decision: Any) -> None:
+    place = Place()
+    with pytest.raises(Rejected, match="decision"):
+        await decide(place, decision)
+    assert not place.log.records

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -17,10 +17,13 @@ from headwater.destinations.deliver import Deliverer
 from headwater.destinations.duckdb.file import DuckDbFile
 from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.memory import MemorySettings
+from headwater.destinations.port import Settling
 from headwater.destinations.refused import DeadLetters
 from headwater.destinations.remember import Memory
 from headwater.destinations.settings import DestinationSettings
+from headwater.destinations.settle import Settler
 from headwater.destinations.worker import DeliverWorker, Handler
+from headwater.identity.settings import IdentitySettings
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Rejected, Unavailable
@@ -197,3 +200,26 @@ async def test_a_file_that_is_not_open_is_not_copied(tmp_path: Path) -> None:
     async with running(tmp_path) as place:
         with pytest.raises(Unavailable, match="is not open"):
             await place.ask(op="copy", destination="warehouse", folder=str(tmp_path / "run/backup/1"))
+
+
+async def test_what_is_known_of_people_is_told_by_a_destination_that_keeps_facts(tmp_path: Path) -> None:
+    async with running(tmp_path) as place:
+        await place.until(8)
+        warehouse = place.worker.deliverers["warehouse"]
+        with pytest.raises(Rejected, match="keeps no facts"):
+            await place.ask(op="identity", do="show", id="v1", destination="other")
+        warehouse.settler = Settler(cast(Settling, warehouse.destination), IdentitySettings(), SystemClock())
+        _, body = await place.ask(op="identity", do="show", id="v1", destination="warehouse")
+        assert json.loads(body) == {"id": "v1", "visitors": [], "more": False, "junk": False}
+        _, body = await place.ask(op="identity", do="show", id="undefined", destination="warehouse")
+        assert json.loads(body)["junk"]
+        _, body = await place.ask(op="identity", do="log", destination="warehouse")
+        assert json.loads(body) == {"facts": []}
+        for wrong in (
+            {"do": "show"},
+            {"do": "show", "id": ""},
+            {"do": "log", "limit": -1},
+            {"do": "dance", "id": "x"},
+        ):
+            with pytest.raises(Rejected):
+                await place.ask(op="identity", destination="warehouse", **wrong)

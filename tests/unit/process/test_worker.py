@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headwater.event.commit import Commit
+from headwater.event.commit import COUNTERS, Commit
 from headwater.event.position import EMPTY, Position, WriterId, writer_id
-from headwater.event.record import DEAD, SINGLE, STAMP, Head, encode_head, encode_payload
+from headwater.event.record import DEAD, OPERATOR, SINGLE, STAMP, Head, encode_head, encode_payload
 from headwater.event.slots import slot_of
+from headwater.identity.table import facts_in
 from headwater.kit.clock import SystemClock
 from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Misconfigured
@@ -73,7 +74,7 @@ class Node:
             secret=SECRET,
         )
 
-    def accept(self, *events: dict[str, Any], worker: int = 0) -> None:
+    def accept(self, *events: dict[str, Any], worker: int = 0, stream: str = "web", agent: str = "") -> None:
         """Acknowledge events: one block, one record each."""
         writer = writer_id(FOLDER_ID, worker)
         if worker not in self.collectors:
@@ -84,8 +85,11 @@ class Node:
             STAMP.pack(now, bytes(16), len(b), 0, 1, 0, slot_of(e.get("anonymousId", "x")), SINGLE, 0)
             for e, b in zip(events, bodies, strict=True)
         ]
-        head = encode_head(Head("web", "plain", "POST", "/events"))
-        payload = encode_payload(stamps, bodies, [head], [], {"web": (len(events), len(events))}, len(events))
+        headers = {"user-agent": agent} if agent else {}
+        head = encode_head(Head(stream, "plain", "POST", "/events", headers=headers))
+        payload = encode_payload(
+            stamps, bodies, [head], [], {stream: (len(events), len(events))}, len(events)
+        )
         self.collectors[worker].write(payload, records=len(events), events=len(events))
 
     def processor(self, number: int = 0) -> ProcessWorker:
@@ -613,3 +617,30 @@ def spoil_the_last_block(folder: str) -> None:
     last = max(at for at in range(0, len(data), 4096) if data[at : at + 4] == b"HWB1")
     data[last + 100] ^= 1
     path.write_bytes(data)
+
+
+def test_what_an_operator_decides_is_a_fact_without_a_row_and_counts_as_filtered(node: Node) -> None:
+    decision = {"type": "unlink", "anonymousId": "v1", "userId": "ada", "messageId": "u1"}
+    node.accept(event(1))
+    node.accept(decision, stream=OPERATOR)
+    node.accept(decision, stream=OPERATOR)
+    browser = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36"
+    node.accept({**decision, "messageId": "forged"}, agent=browser)
+    worker = node.processor()
+    drain(worker)
+    assert "u1" not in node.ids() and "forged" in node.ids()
+    facts = [
+        fact
+        for commit in node.commits()
+        if "facts" in commit.sections
+        for fact in facts_in(pa.ipc.open_stream(commit.sections["facts"]).read_all())
+    ]
+    assert [(a, f.kind, f.user_id) for a, f in facts if f.message_id == "u1"] == [("v1", "unlink", "ada")]
+    assert {f.kind for _, f in facts if f.message_id == "forged"} == {"first_seen"}
+    counts: dict[str, list[int]] = {}
+    for commit in node.commits():
+        for stream, partitions in commit.changes.items():
+            for change in partitions.values():
+                counts[stream] = [a + b for a, b in zip(counts.get(stream, [0] * 7), change, strict=True)]
+    told = dict(zip(COUNTERS, counts[OPERATOR], strict=True))
+    assert told == {**dict.fromkeys(COUNTERS, 0), "in": 2, "filtered": 1, "duplicate": 1}
