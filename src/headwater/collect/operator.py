@@ -35,5 +35,5 @@ def unlink_of(body: bytes) -> tuple[Unlink, bytes]:
     try:
         decision = msgspec.json.decode(body, type=Unlink)
     except msgspec.MsgspecError as error:
-        raise Rejected(f"the decision is not what was expected: {error}", code="decision") from error
+        raise Rejected(f"the decision is not what was expected: {error}") from error
     return decision, msgspec.json.encode(msgspec.structs.asdict(decision))
