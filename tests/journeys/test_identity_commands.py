@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -124,11 +126,23 @@ def test_unlink_makes_the_rows_anonymous_again_and_the_ledger_holds(node: Runnin
     wait_for(lambda: recognised(node, "visitor-2", "bob", 6), 20, node.log, interval_s=0.2)
 
 
-def test_it_asks_and_does_nothing_when_the_answer_is_no(node: Running) -> None:
+def test_it_asks_and_does_nothing_unless_the_answer_is_yes(node: Running) -> None:
     logged_in(node, "visitor-3", "cyd", 2)
-    done = node.command("identity", "unlink", "visitor-3", "cyd")  # nobody there to say yes
-    assert done.returncode == 1
-    assert visitor_of(node, "visitor-3")["state"] == "linked"
+    for says in ("", "n\n"):  # nobody there; no
+        assert answered(node, says, "visitor-3", "cyd").returncode == 1
+        assert visitor_of(node, "visitor-3")["state"] == "linked"
+    done = answered(node, "y\n", "visitor-3", "cyd")
+    assert done.returncode == 0 and "login-visitor-3" in done.stdout, done
+    assert "2 rows lost the user" in done.stdout
+    assert visitor_of(node, "visitor-3")["state"] == "unlinked"
+
+
+def answered(node: Running, says: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command that takes a link back, with somebody's answer."""
+    return subprocess.run(
+        [sys.executable, "-m", "headwater", "identity", "unlink", *words, "--data", str(node.data)],
+        env=node.environment, input=says, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
 
 
 def test_the_log_lists_the_newest_facts_first(node: Running) -> None:
