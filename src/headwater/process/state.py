@@ -155,6 +155,10 @@ def save(disk: Disk, folder: str, fold: Fold) -> None:
     write_whole(disk, f"{folder}/fold", msgspec.msgpack.encode(saved))
 
 
+FACTS = "facts"
+"""The folder of the store of facts, below that of the state."""
+
+
 class StateStore:
     """One processor's folder; written by that processor alone."""
 

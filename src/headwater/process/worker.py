@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from headwater.event.commit import COUNTERS, RESTARTED, Commit
 from headwater.event.position import EMPTY, Position, Vector, WriterId
+from headwater.event.slots import slot_of
 from headwater.identity.store import FactStore
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, read_whole, write_whole
@@ -34,6 +35,7 @@ from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
 from headwater.process.sources import ALONE, Sources
 from headwater.process.state import (
+    FACTS,
     NO_IDS,
     Fold,
     Part,
@@ -159,6 +161,7 @@ class ProcessWorker:
         self._remember_all(folds, chosen.vectors, {n for n, at in former.items() if own.former.get(n) == at})
         self._check_epoch(max(fold.config_epoch for fold in here.values()))
         self.committed = own.ready
+        self._recall([(c, fold) for c, fold in folds if c.number is not None], chosen)
         self.fold = own.with_partitions(chosen, self.owned)
         self.fold.former = former
         self._group()
@@ -222,7 +225,32 @@ class ProcessWorker:
 
     def knows(self, partition: int) -> bool:
         """Whether all facts of a partition below where it stands are known here."""
-        return partition not in self.fold.counters.get(RESTARTED, {})
+        facts = self.store.facts
+        return facts is not None and facts.complete is not None and partition in facts.complete
+
+    def _recall(self, here: Sequence[tuple[Candidate, Fold]], chosen: Fold) -> None:
+        """The facts of partitions that come from another processor of this node, and of which partitions all are known.
+        Those of partitions that come from another node are not: what they would fill in is settled where it lands."""
+        facts = self.store.facts
+        if facts is None:
+            return
+        before, complete = facts.complete, set()
+        base: dict[int, list[int]] = {}
+        for p in (p for p in self.owned if p not in self.unseeded):
+            at = chosen.vectors.get(p, EMPTY)
+            found = next((n for n, (_, fold) in enumerate(here) if fold.vectors.get(p, EMPTY) == at), None)
+            if at == EMPTY or (found == 0 and (before is None or p in before)):
+                complete.add(p)
+            elif found:
+                base.setdefault(found, []).append(p)
+        for n, partitions in base.items():
+            if (other := facts.beside(f"{here[n][0].folder}/{FACTS}")) is None:
+                continue
+            mine = frozenset(partitions)
+            facts.take_over(other, lambda one, mine=mine: slot_of(one) % self.partitions in mine)  # type: ignore[misc]
+            complete |= mine & (other.complete or frozenset())
+            other.close()
+        facts.complete = complete | ((before or set()) - set(self.owned))
 
     def own(self, partitions: Iterable[int]) -> None:
         """Own these partitions from the next turn on; from any thread."""

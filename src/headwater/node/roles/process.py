@@ -37,6 +37,7 @@ from headwater.process.run import Runner
 from headwater.process.schema import LearnedSchema
 from headwater.process.settings import ProcessSettings
 from headwater.process.shape import Shaper
+from headwater.process.state import FACTS
 from headwater.process.worker import ProcessWorker
 
 COMMITS_IN_READY_MIN = 6
@@ -98,7 +99,7 @@ class ProcessRole:
             owned=self.owned(),
             sources=Mirrors(context, self.ownership),
             facts=FactStore(
-                context.path("state", context.instance, "facts"),
+                context.path("state", context.instance, FACTS),
                 context.settings.identity.store_bytes_max,
                 context.settings.identity.shared_users_max,
                 cached_ids=context.settings.identity.cached_ids,
@@ -212,9 +213,9 @@ class ProcessRole:
         )
 
     def recogniser(self) -> Recogniser | None:
-        """Recognition by the facts that this processor has; None where others' may be missing here."""
+        """Recognition by the facts that this processor has."""
         facts, identity = self.worker.store.facts, self.context.settings.identity
-        if facts is None or not self.ownership.alone:
+        if facts is None:
             return None
         return Recogniser(identity.policy, Junk(identity.junk_ids), facts, self.worker.knows)
 
