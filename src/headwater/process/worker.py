@@ -196,7 +196,7 @@ class ProcessWorker:
     ) -> None:
         """The ids that the state at ``base`` has seen, and dead letters that become ours; ``known``: of which former
         processors that was done at an earlier start."""
-        newest = max(idruns.newest_minute(c.folder) for c, _ in folds)
+        newest = max(idruns.newest_minute(c.folder, self.disk) for c, _ in folds)
         minute = newest - self.seen.window_minutes - EXPIRE_MINUTES
         for candidate, fold in folds:
             if candidate.number in known:
@@ -205,7 +205,7 @@ class ProcessWorker:
             wanted = base
             if candidate.number is None:  # those of partitions that were here before are in the own folder
                 wanted = {p: at for p, at in base.items() if at != folds[0][1].vectors.get(p, EMPTY)}
-            for parts in batches(parts_below(candidate.folder, fold, wanted, minute)):
+            for parts in batches(parts_below(candidate.folder, fold, wanted, minute, self.disk)):
                 self.seen.remember(idruns.joined([part.ids for part in parts]))
                 for part in parts if foreign else ():
                     self.store.take_over(part.ids, part.about)

@@ -273,7 +273,7 @@ def private_opener(context: Context, mirrors: Mirrors) -> OpenPrivate:
         if not mirrors.ownership.alone:
             # what the runs of ids do not tell is read from the logs, so the mirror begins where they end
             edge = origin.clock // MINUTE_NS - window_minutes - 1
-            known = idruns.below(id_folders, partitions, origin, edge)
+            known = idruns.below(id_folders, partitions, origin, edge, context.disk)
             begin = origin if known is None else origin.meet(known.upto)
             mirror = mirrors.open(stream, partitions, begin, until)
             if mirror is None:
