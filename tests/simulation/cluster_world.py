@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -36,7 +37,7 @@ from headwater.cluster.table import NodeRecord, View
 from headwater.config.control import ControlPage
 from headwater.config.report import read_report, read_reports
 from headwater.config.running import NodeInfo
-from headwater.destinations import deliver, registry, worker
+from headwater.destinations import catchup, deliver, registry, worker
 from headwater.destinations.memory import MemoryDestination, MemorySettings, Store
 from headwater.destinations.port import Outcome, OutcomeUnknown, Step
 from headwater.event.position import EMPTY, Position, Vector, WriterId, writer_id
@@ -515,6 +516,9 @@ class World:
         asked = self.time.now_ns
         while self.time.now_ns < end:
             await asyncio.sleep(SLICE_S)
+            for node in self.nodes:
+                node.disk.names.settle_below(f"{node.data}/run/")
+                node.disk.names.settle_below(f"{node.data}/mirror/")
             self.members.run((self.time.now_ns - self.members.now_ns) / SECOND)
             if self.failure is not None:
                 raise self.failure
@@ -526,6 +530,11 @@ class World:
 
     def failed(self, error: BaseException) -> None:
         self.failure = self.failure or error
+
+    def end(self) -> None:
+        """Nobody lives any more."""
+        for life in self.loop.lives:
+            life.kill()
 
     # -- what happens
 
@@ -682,6 +691,8 @@ def simulated(world: World) -> Iterator[None]:
         (state, "DeadLetters", NoLetters),
         (deliver_role, "DeadLetters", NoLetters),
         (copies, "Bell", NoBell),
+        (catchup, "SimpleQueue", threads.Queue),
+        (lane_role, "Held", partial(lane_role.Held, thread=threads.Worker)),
         (connection, "connect", connect),
         (connection, "listen", listen),
         *((module, "ask", world.asking) for module in (lane_role, ownership, everywhere, nodes, deliver_role)),

@@ -445,3 +445,23 @@ class Worker:
 
     def close(self, timeout_s: float = 10.0) -> bool:
         return True
+
+
+class Queue:
+    """queue.SimpleQueue."""
+
+    def __init__(self) -> None:
+        self.items: deque[Any] = deque()
+        self.waiting: list[Fiber] = []
+
+    def put(self, item: object) -> None:
+        self.items.append(item)
+        for fiber in self.waiting:
+            fiber.wake()
+        self.waiting = []
+
+    def get(self) -> Any:
+        while not self.items:
+            self.waiting.append(current())
+            current().park()
+        return self.items.popleft()
