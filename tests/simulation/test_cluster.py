@@ -11,3 +11,8 @@ def faults_alone(sim: Simulation) -> None:
 
 def faults_together(sim: Simulation) -> None:
     play(sim, kind=anything)
+
+def faults_alone_w(sim: Simulation) -> None:
+    from headwater.node.standby import backed
+    from tests.simulation.cluster_world import Parts
+    play(sim, Parts(patches=((backed, "WAIT_S", 10.0),)), kind=alone)

@@ -411,9 +411,11 @@ class Deliverer:
 
     def look_beyond(self) -> float:
         """The chain holds nothing more. Where processing is further all the same, and this destination has not moved
-        for BEYOND_S, what lies between has left the ready log."""
+        for BEYOND_S, what lies between has left the ready log; unless the log keeps it back, for a standby to have it
+        first: a private run would deliver it before."""
         now_ns = self.clock.boot_ns()
-        if now_ns - self.beyond_ns > BEYOND_S * 1e9 and not any(c.entries for c in self.chains.values()):
+        more = any(c.entries or c.waits for c in self.chains.values())
+        if now_ns - self.beyond_ns > BEYOND_S * 1e9 and not more:
             self.beyond_ns, stood, self.stood_at = now_ns, self.stood_at, dict(self.have)
             ends = {p: v for p, v in self.processed().vectors.items() if not v <= self.have.get(p, v)}
             if ends and stood == self.have:

@@ -86,6 +86,11 @@ class BackedReader:
         self.held: deque[tuple[Commit, Position, int]] = deque()
         """With the time (boot, ns) at which each was read."""
 
+    @property
+    def waits(self) -> bool:
+        """See ChainReader."""
+        return bool(self.held)
+
     def read(self, bytes_max: int) -> list[tuple[Commit, Position]]:
         """See ChainReader."""
         if not self.held:
