@@ -94,6 +94,13 @@ def pause(world: World) -> None:
         world.loop.call_later(world.random.choice((1, 3, 8, 20, 60)), node.resume, context=world.context)
 
 
+def pause_inside(world: World) -> None:
+    """Between asking the warehouse and its answer: others own what it has when it goes on."""
+    node = world.some()
+    if node.alive and not node.machine.paused:
+        world.stops_inside = node.id
+
+
 def kill(world: World) -> None:
     world.some().kill(power=False)
 
@@ -163,12 +170,12 @@ def store_emptied(world: World) -> None:
 
 FAULTS: dict[Fault, int] = {
     split: 3, cut_one_way: 3, cut_both_ways: 2, cut_from_store: 1, cut_from_warehouse: 3, warehouse_away: 1,
-    reset_connections: 2, heal: 6, slow: 1, pause: 5, kill: 3, power: 3, restart: 3, start_dead: 6, kill_process: 4,
+    reset_connections: 2, heal: 6, slow: 1, pause: 4, pause_inside: 4, kill: 3, power: 3, restart: 3, start_dead: 6, kill_process: 4,
     die_inside: 4, wall_jump: 1, drain: 3, store_away: 1, store_back: 2, store_fails_over: 2, store_emptied: 1,
 }  # fmt: skip
 ALONE = [
-    split, cut_one_way, cut_both_ways, cut_from_warehouse, warehouse_away, reset_connections, slow, pause, kill, power,
-    restart, kill_process, die_inside, drain, store_fails_over, store_emptied, store_away, wall_jump,
+    split, cut_one_way, cut_both_ways, cut_from_warehouse, warehouse_away, reset_connections, slow, pause, pause_inside, kill,
+    power, restart, kill_process, die_inside, drain, store_fails_over, store_emptied, store_away, wall_jump,
 ]  # fmt: skip
 
 
@@ -197,6 +204,7 @@ async def come_to_rest(world: World) -> None:
     """The end of all faults: everything is delivered, exactly."""
     heal(world)
     store_back(world)
+    world.stops_inside = ""
     for node in world.nodes:
         node.resume()
         if not node.alive:
@@ -223,12 +231,26 @@ async def alone(world: World) -> None:
         await world.run(CALM_S)
 
 
+async def crossing(world: World) -> None:
+    """Cuts, one by one, and clients that know nothing of them."""
+    world.copies_cross = True
+    for _ in range(world.random.randint(1, 2)):
+        fault = world.random.choice((split, cut_one_way, cut_both_ways))
+        met(world, fault)
+        await traffic(world, world.random.choice((0.3, 2, 5)))
+        fault(world)
+        await traffic(world, world.random.choice((4, 12)))
+        await come_to_rest(world)
+        await world.run(CALM_S)
+
+
 async def anything(world: World) -> None:
-    """Faults beside each other."""
+    """Faults beside each other, now and then or one upon the other."""
     world.doubtful = True
     end = world.time.now_ns + round(world.random.uniform(10, 60) * SECOND)
+    waits = (0.2,) if world.sim.one_in(2) else (0.2, 1, 3, 8)
     while world.time.now_ns < end:
-        await traffic(world, world.random.choice((0.2, 1, 3, 8)))
+        await traffic(world, world.random.choice(waits))
         fault = world.random.choices(list(FAULTS), list(FAULTS.values()))[0]
         met(world, fault)
         fault(world)

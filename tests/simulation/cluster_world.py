@@ -59,6 +59,7 @@ from headwater.log.block import Secret
 from headwater.log.recover import no_streams, raw_streams
 from headwater.log.write import BlockWriter
 from headwater.node import everywhere, logids, nodes, ownership, rawkeeper, retention
+from headwater.node import context as node_context
 from headwater.node.context import Context
 from headwater.node.folder import Folder, Identity, open_folder
 from headwater.node.roles import deliver as deliver_role
@@ -225,6 +226,11 @@ class Tables(MemoryDestination):
 
     def reach(self) -> None:
         """A round trip; steps do it before they compare, and once more when they have committed."""
+        if self.world.stops_inside == self.node.id:
+            self.world.stops_inside = ""
+            self.node.pause()
+            seconds = self.world.random.choice((9, 20))
+            self.world.loop.call_later(seconds, self.node.resume, context=self.world.context)
         if getattr(CURRENT, "fiber", None) is not None:
             threads.current().sleep(self.world.random.uniform(0.001, 0.02))
         if (self.node.id, "warehouse") in self.world.network.cuts:
@@ -510,6 +516,8 @@ class World:
         self.oracle = Obligations(int(WINDOW_S // 60))
         self.accepted: dict[tuple[int, int, int], int] = {}
         self.names = 0
+        self.stops_inside = ""
+        """The node that stands still with its next call of the warehouse."""
         self.copies_cross = False
         """Whether clients send events again at the other side of a cut."""
         self.doubtful = False
@@ -695,13 +703,13 @@ def simulated(world: World) -> Iterator[None]:
         yield True
 
     def getpid() -> int:
-        life = LIFE.get()
-        return id(life)
+        life = LIFE.get(None)
+        return life.number if life is not None else 0
 
     def kill(pid: int, signal: int) -> None:
         for node in world.nodes:
             for life, _ in node.lives.values():
-                if id(life) == pid and not life.dead:
+                if life.number == pid and not life.dead:
                     return
         raise ProcessLookupError
 
@@ -722,7 +730,7 @@ def simulated(world: World) -> Iterator[None]:
         *((module, "ask", world.asking) for module in (lane_role, ownership, everywhere, nodes, deliver_role)),
         *((module, "Thread", threads.Worker) for module in (both, deliver_role, process_role)),
         *((module, "threading", sim_threading) for module in (process_role, worker, deliver, home, mirror)),
-        *((module, "os", sim_os) for module in (lane_role, process_role, ownership)),
+        *((module, "os", sim_os) for module in (lane_role, process_role, ownership, node_context)),
         *((module, "shutil", SimpleNamespace(rmtree=rmtree)) for module in (mirror, lane_role, retire)),
         (retire, "remove", removed),
         (process_role.hold, "retiring", retiring),

@@ -62,6 +62,8 @@ class Life:
         self.context = contextvars.copy_context()
         self.context.run(LIFE.set, self)
         self.loop.lives.append(self)
+        self.number = len(self.loop.lives)
+        """As others know it, who ask whether it is still there."""
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task of this process."""
