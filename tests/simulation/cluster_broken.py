@@ -15,9 +15,8 @@ from headwater.lane.folder import MirrorLog
 from headwater.lane.mirror import HomeMirror
 from headwater.lane.wire import Progress
 from headwater.node import needs
-from headwater.node.standby import sink
+from headwater.node.standby import backed, sink
 from headwater.node.standby.backed import BackedReader
-from headwater.process import idruns, takeover
 from headwater.process.idruns import About
 from headwater.process.worker import ProcessWorker
 from tests.simulation.cluster_world import Parts, Tables
@@ -91,16 +90,16 @@ OPENING = HomeMirror.opening
 
 VARIANTS: dict[str, Parts] = {
     "blind": Parts(destination=Blind),
-    "ids from above": Parts(patches=((idruns, "held", anything_held),)),
     "no ids": Parts(
-        patches=((ProcessWorker, "_remember_all", nothing_remembered), (ProcessWorker, "_remember_rest", nothing_remembered))
+        patches=(
+            (ProcessWorker, "_remember_all", nothing_remembered),
+            (ProcessWorker, "_remember_rest", nothing_remembered),
+        )
     ),
     "ahead of the standby": Parts(patches=((BackedReader, "read", at_once),)),
-    "beyond what is kept back": Parts(patches=((BackedReader, "waits", False),)),
+    "beyond what is kept back": Parts(patches=((BackedReader, "waits", False), (backed, "WAIT_S", 10.0))),
     "safe for itself": Parts(patches=((needs, "safe", safe_for_itself),)),
-    "any delta": Parts(patches=((sink.Sink, "_delta", delta_anywhere),)),
     "asks further": Parts(
         patches=((HomeMirror, "opening", asks_further), (MirrorLog, "check", lambda self, head: None))
     ),
-    "not rewound": Parts(patches=((takeover, "rewound", lambda fold, recent, stood: fold),)),
 }

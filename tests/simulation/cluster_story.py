@@ -1,8 +1,8 @@
 """What happens to a cluster that carries events: faults in any order, and the end of all faults.
 
-Two kinds of histories. In one, a fault comes alone: the cluster has come to rest before the next. Then every event is one
-row, copies that clients sent to other nodes included. In the other, anything goes beside anything else: nothing is lost
-and no event is two rows, but copies of an event whose owner and standby were both away may be (protocol.md §14).
+Two kinds of histories. In one, a fault comes alone: the cluster has come to rest before the next. Then every event is
+one row, copies that clients sent to other nodes included. In the other, anything goes beside anything else: nothing is
+lost and no event is two rows, but copies of an event whose owner and standby were both away may be (protocol.md §14).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from headwater.kit.simulate.run import Simulation
 from headwater.kit.simulate.threads import ProcessLoop
 from headwater.kit.simulate.view import Dead
-from tests.simulation.cluster_world import PARTITIONS, Node, Parts, World, simulated
+from tests.simulation.cluster_world import REAL, Node, Parts, World, simulated
 from tests.simulation.member_world import SECOND
 
 START_S = 40.0
@@ -148,7 +148,9 @@ def drain(world: World) -> None:
     """A planned hand-over: its partitions go to others, or come back."""
     node = world.some()
     if node.alive and not node.machine.paused:
-        node.member.do(node.member.membership.drain(node.member.now_ns(), draining=world.random.random() < 0.7))
+        node.member.do(
+            node.member.membership.drain(node.member.now_ns(), draining=world.random.random() < 0.7)
+        )
 
 
 def store_away(world: World) -> None:
@@ -170,12 +172,14 @@ def store_emptied(world: World) -> None:
 
 FAULTS: dict[Fault, int] = {
     split: 3, cut_one_way: 3, cut_both_ways: 2, cut_from_store: 1, cut_from_warehouse: 3, warehouse_away: 1,
-    reset_connections: 2, heal: 6, slow: 1, pause: 4, pause_inside: 4, kill: 3, power: 3, restart: 3, start_dead: 6, kill_process: 4,
-    die_inside: 4, wall_jump: 1, drain: 3, store_away: 1, store_back: 2, store_fails_over: 2, store_emptied: 1,
+    reset_connections: 2, heal: 6, slow: 1, pause: 4, pause_inside: 4, kill: 3, power: 3, restart: 3, start_dead: 6,
+    kill_process: 4, die_inside: 4, wall_jump: 1, drain: 3, store_away: 1, store_back: 2, store_fails_over: 2,
+    store_emptied: 1,
 }  # fmt: skip
 ALONE = [
-    split, cut_one_way, cut_both_ways, cut_from_warehouse, warehouse_away, reset_connections, slow, pause, pause_inside, kill,
-    power, restart, kill_process, die_inside, drain, store_fails_over, store_emptied, store_away, wall_jump,
+    split, cut_one_way, cut_both_ways, cut_from_warehouse, warehouse_away, reset_connections, slow, pause,
+    pause_inside, kill, power, restart, kill_process, die_inside, drain, store_fails_over, store_emptied, store_away,
+    wall_jump,
 ]  # fmt: skip
 
 
@@ -280,7 +284,7 @@ async def story(sim: Simulation, parts: Parts, kind: Callable[[World], object] |
     return world
 
 
-def play(sim: Simulation, parts: Parts = Parts(), kind: Callable[[World], object] | None = None) -> World:
+def play(sim: Simulation, parts: Parts = REAL, kind: Callable[[World], object] | None = None) -> World:
     """A whole history on a loop of its own. An error that nobody waited for is raised at the end."""
     loop = ProcessLoop(sim.seed, sim.time, steps_max=5_000_000)
     asyncio.set_event_loop(loop)

@@ -1,24 +1,24 @@
 """Nodes of a cluster in one thread: the real lane, processors and deliverers of each, as the processes that they are.
 
-What is real: ``LaneRole``, ``ProcessRole`` and ``DeliverRole`` whole, with everything below them (home, mirrors, progress,
-standby, takeover, ownership, peer connections from the handshake on), the raw log and its retention, and ``Membership``
-with its tables. They run on simulated disks that lose what was not synced, a simulated network, and simulated threads.
+What is real: ``LaneRole``, ``ProcessRole`` and ``DeliverRole`` whole, with everything below them (home, mirrors,
+progress, standby, takeover, ownership, peer connections from the handshake on), the raw log and its retention, and
+``Membership`` with its tables. They run on simulated disks that lose what was not synced, a simulated network, and
+simulated threads.
 
 What is replaced: sockets (the peers' links stand on kit/simulate/transport, requests between processes of a node on
-``Asking``), the store (member_world), the supervisor's few calls (``Node``), the door (``Node.accept`` writes blocks), what
-SQLite keeps of dead letters (there are none), the warehouse (one in memory, which all nodes reach), and the dialect (``PLAIN``
-of road_world). Times of polling are stretched, since idle turns cost most.
+``Asking``), the store (member_world), the supervisor's few calls (``Node``), the door (``Node.accept`` writes blocks),
+what SQLite keeps of dead letters (there are none), the warehouse (one in memory, which all nodes reach), the dialect
+(``PLAIN`` of road_world), and the bell of copies (no key wants any). Times of polling are stretched, since idle turns
+cost most.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import io
 import json
 import os
 import posixpath
-import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,7 +33,7 @@ import msgspec
 from headwater.cluster import view as views
 from headwater.cluster.membership import Membership, Rules
 from headwater.cluster.settings import ClusterSettings
-from headwater.cluster.table import NodeRecord, View
+from headwater.cluster.table import View
 from headwater.config.control import ControlPage
 from headwater.config.report import read_report, read_reports
 from headwater.config.running import NodeInfo
@@ -48,18 +48,18 @@ from headwater.kit.errors import HeadwaterError, Unavailable
 from headwater.kit.rng import SeededRng
 from headwater.kit.simulate import threads, transport
 from headwater.kit.simulate.disk import SimDisk
-from headwater.kit.simulate.names import FOLDER
 from headwater.kit.simulate.run import Simulation
 from headwater.kit.simulate.threads import CURRENT, LIFE, Life, Machine, ProcessLoop, ThreadClock
-from headwater.kit.simulate.view import Dead, ProcessDisk
+from headwater.kit.simulate.view import ProcessDisk
 from headwater.kit.threads import inline
 from headwater.lane import copies, home, mirror
+from headwater.lane.copies_held import Held
 from headwater.log import recover
 from headwater.log.block import Secret
 from headwater.log.recover import no_streams, raw_streams
 from headwater.log.write import BlockWriter
-from headwater.node import everywhere, logids, nodes, ownership, rawkeeper, retention
 from headwater.node import context as node_context
+from headwater.node import everywhere, hold, logids, nodes, ownership, rawkeeper, retention
 from headwater.node.context import Context
 from headwater.node.folder import Folder, Identity, open_folder
 from headwater.node.roles import deliver as deliver_role
@@ -73,6 +73,7 @@ from headwater.peer.identity import Identity as PeerIdentity
 from headwater.peer.link import Link
 from headwater.process import shape, state
 from tests.simulation import member_world
+from tests.simulation.log_oracle import violated
 from tests.simulation.member_world import SECOND
 from tests.simulation.road_oracle import MINUTE_NS, Copy, Obligations
 from tests.simulation.road_world import HEAD, PARTITIONS, PLAIN, anonymous, event, row_of, shaper
@@ -96,6 +97,9 @@ class Parts:
     destination: type[MemoryDestination] | None = None
     membership: Callable[..., Membership] = Membership
     patches: tuple[tuple[object, str, object], ...] = ()
+
+
+REAL = Parts()
 
 
 class NoLetters:
@@ -163,7 +167,7 @@ class Asking:
         asked = ask.decode_json(ask.encode_json(request))
         if body:
             asked["body"] = body
-        answer: asyncio.Future[tuple[dict[str, Any], bytes]] = self.world.loop.create_future()
+        answer: asyncio.Future[tuple[dict[str, Any], Any]] = self.world.loop.create_future()
 
         async def work() -> None:
             try:
@@ -351,7 +355,9 @@ class Node:
                 context.publish("running", role.reasons(), role.detail())
             await context.clock.sleep(TICK_S)
 
-    def ended(self, role: str, instance: str, life: Life, disk: ProcessDisk, done: asyncio.Task[None]) -> None:
+    def ended(
+        self, role: str, instance: str, life: Life, disk: ProcessDisk, done: asyncio.Task[None]
+    ) -> None:
         """A process ended by itself: with an error of ours it is started again, any other is a bug."""
         if life.dead:
             return
@@ -364,6 +370,7 @@ class Node:
         self.world.sim.note(f"{life.name} ended: {error!r}")
         if os.environ.get("SIM_DEBUG"):
             import traceback
+
             traceback.print_exception(error)
         self.kill_process(f"{role}-{instance}")
 
@@ -447,8 +454,9 @@ class Node:
     def retire(self) -> None:
         """The supervisor's pass over the raw log, with no wish to keep anything that is safe."""
         reports = read_reports(self.view, f"{self.data}/run/reports", self.control.start)
+        happenings: Any = Quiet(self.world.met)
         keeper = rawkeeper.RawKeeper(
-            self.view, self.clock, self.control, Quiet(self.world.met), self.data, PARTITIONS, Secret(SECRET)  # type: ignore[arg-type]
+            self.view, self.clock, self.control, happenings, self.data, PARTITIONS, Secret(SECRET)
         )
         safe, given_up = keeper.safe(self.world.settings, reports)
         self.world.retires(self, safe)
@@ -463,7 +471,9 @@ class Node:
 
     def accept(self, worker: int, names: Sequence[str]) -> None:
         """A block of events, durable, hence acknowledged on return."""
-        self.world.time.advance(0.001)  # nothing is received at the moment at which the last one was acknowledged
+        self.world.time.advance(
+            0.001
+        )  # nothing is received at the moment at which the last one was acknowledged
         known = WriterId(writer_id(int(self.id, 16), worker))
         if worker not in self.collectors:
             self.collectors[worker] = BlockWriter(
@@ -500,12 +510,12 @@ def wipe(disk: SimDisk, folder: str) -> None:
 class World:
     """The cluster, its network, its store and its warehouse."""
 
-    def __init__(self, sim: Simulation, count: int, parts: Parts = Parts(), *, heartbeat_s: float = 2.0) -> None:
+    def __init__(self, sim: Simulation, count: int, parts: Parts = REAL, *, heartbeat_s: float = 2.0) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ProcessLoop)
         self.sim, self.parts, self.loop = sim, parts, loop
         self.seed, self.random, self.time, self.network = sim.seed, sim.random, sim.time, sim.network
-        self.rng = SeededRng(sim.seed)
+        self.rng, self.clock = SeededRng(sim.seed), sim.clock
         self.context = contextvars.copy_context()
         self.met: Counter[str] = sim.disk.met
         self.asking = Asking(self)
@@ -533,7 +543,7 @@ class World:
         end = self.time.now_ns + round(seconds * SECOND)
         asked = self.time.now_ns
         while self.time.now_ns < end:
-            await asyncio.sleep(SLICE_S)
+            await self.clock.sleep(SLICE_S)
             for node in self.nodes:
                 node.disk.names.settle_below(f"{node.data}/run/")
                 node.disk.names.settle_below(f"{node.data}/mirror/")
@@ -603,9 +613,10 @@ class World:
         for p in range(PARTITIONS):
             for writer, at in safe.items():
                 if int(writer) & ~0xFFFF == int(node.id, 16) and stands.get(p, EMPTY)[writer] < at:
-                    from tests.simulation.log_oracle import violated
-
-                    violated("INV-LANE-2", f"{node.number} gives back below {at}, partition {p} is at {stands.get(p)}")
+                    violated(
+                        "INV-LANE-2",
+                        f"{node.number} gives back below {at}, partition {p} is at {stands.get(p)}",
+                    )
 
     def examine(self) -> None:
         """INV-DEST, INV-LED-1, INV-ORD-1."""
@@ -614,8 +625,6 @@ class World:
         self.oracle.examine(PIPELINE_NAME, rows, positions, {}, doubtful=self.doubtful)
         origins = Counter((row.writer, row.log, row.seq) for row in rows)
         last: dict[tuple[int, int], int] = {}
-        from tests.simulation.log_oracle import violated
-
         for origin, times in origins.items():
             if times > 1:
                 violated("INV-DEST", f"the event {origin} is there {times} times")
@@ -635,10 +644,17 @@ class World:
 
     def standing(self) -> str:
         """For a message."""
-        lines = [f"{n.number}: {n.member.membership.table.order} {n.member.membership.table.owner}" for n in self.nodes]
+        lines = [
+            f"{n.number}: {n.member.membership.table.order} {n.member.membership.table.owner}"
+            for n in self.nodes
+        ]
         for (_, p), row in sorted(self.store.positions.items()):
             at = Vector.decode(row.vector)
-            late = {f"{w:x}": (at[w].log, at[w].seq, end.seq) for w, end in self.oracle.ends.items() if at[w] < end}
+            late = {
+                f"{w:x}": (at[w].log, at[w].seq, end.seq)
+                for w, end in self.oracle.ends.items()
+                if at[w] < end
+            }
             lines.append(f"partition {p} of {row.owner}: lacks {late}")
         return "; ".join(lines)
 
@@ -678,7 +694,7 @@ def simulated(world: World) -> Iterator[None]:
         near, far = Link(), Link()
         door = world.doors.get(there)
         if door is None and not world.network.cuts & {(identity.node, there), (there, identity.node)}:
-            await asyncio.sleep(world.network.delay_s())
+            await world.clock.sleep(world.network.delay_s())
             raise Unavailable(f"{address} refuses", code="connect_failed")
         await transport.connect(world.network, identity.node, there, near, far, connection.DIAL_S)
         door = world.doors.get(there)
@@ -724,16 +740,19 @@ def simulated(world: World) -> Iterator[None]:
         (deliver_role, "DeadLetters", NoLetters),
         (copies, "Bell", NoBell),
         (catchup, "SimpleQueue", threads.Queue),
-        (lane_role, "Held", partial(lane_role.Held, thread=threads.Worker)),
+        (lane_role, "Held", partial(Held, thread=threads.Worker)),
         (connection, "connect", connect),
         (connection, "listen", listen),
-        *((module, "ask", world.asking) for module in (lane_role, ownership, everywhere, nodes, deliver_role)),
+        *(
+            (module, "ask", world.asking)
+            for module in (lane_role, ownership, everywhere, nodes, deliver_role)
+        ),
         *((module, "Thread", threads.Worker) for module in (both, deliver_role, process_role)),
         *((module, "threading", sim_threading) for module in (process_role, worker, deliver, home, mirror)),
         *((module, "os", sim_os) for module in (lane_role, process_role, ownership, node_context)),
         *((module, "shutil", SimpleNamespace(rmtree=rmtree)) for module in (mirror, lane_role, retire)),
         (retire, "remove", removed),
-        (process_role.hold, "retiring", retiring),
+        (hold, "retiring", retiring),
         (registry, "make", made_destination),
         (process_role, "meaning", lambda name: PLAIN),
         (process_role, "Shaper", lambda *_, **__: one_shaper),

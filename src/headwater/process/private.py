@@ -188,9 +188,7 @@ class PrivateRun:
         if not first_ns:
             return
         edge_ns = min(first_ns) - self.seen.window_minutes * MINUTE_NS - MINUTE_NS
-        known = idruns.below(
-            self.id_folders, self.partitions, self.at, edge_ns // MINUTE_NS, self.disk
-        )
+        known = idruns.below(self.id_folders, self.partitions, self.at, edge_ns // MINUTE_NS, self.disk)
         upto = EMPTY
         if known is not None:
             upto = known.upto

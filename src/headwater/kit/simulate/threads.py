@@ -99,7 +99,7 @@ class HeldHandle(asyncio.Handle):
 
     def _run(self) -> None:
         if not held(self):
-            super()._run()  # type: ignore[misc]
+            super()._run()
 
 
 class HeldTimer(DrawnTimer):
@@ -107,7 +107,7 @@ class HeldTimer(DrawnTimer):
 
     def _run(self) -> None:
         if not held(self):
-            super()._run()  # type: ignore[misc]
+            super()._run()
 
 
 class ProcessLoop(SimLoop):
@@ -119,7 +119,7 @@ class ProcessLoop(SimLoop):
         self.pending: set[asyncio.Task[Any]] = set()
         self.lives: list[Life] = []
 
-    def create_task(self, coro: Any, **words: Any) -> asyncio.Task[Any]:  # type: ignore[override]
+    def create_task(self, coro: Any, **words: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = super().create_task(coro, **words)
         self.pending.add(task)
         task.add_done_callback(self.pending.discard)
@@ -175,7 +175,7 @@ class ProcessLoop(SimLoop):
         for task in self.pending:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             with suppress(BaseException):  # what it wants to do in the end it cannot do any more
-                task.get_coro().close()  # type: ignore[union-attr]
+                task.get_coro().close()
         self.pending.clear()
         for carrier in self.idle:
             carrier.end()
@@ -253,7 +253,7 @@ class Fiber:
         self.parked = False
         self.carrier.go.release()
         self.carrier.back.acquire()
-        if self.done:
+        if self.ended():
             self.loop.idle.append(self.carrier)
             if self.life is not None:
                 self.life.fibers.discard(self)
@@ -261,6 +261,10 @@ class Fiber:
                 waiter.wake()
             if self.error is not None and not self.dead:
                 self.loop.call_exception_handler({"message": "a thread failed", "exception": self.error})
+
+    def ended(self) -> bool:
+        """Whether it is over, by now."""
+        return self.done
 
     def wake(self) -> None:
         """Resume it soon."""

@@ -77,6 +77,16 @@ class SimTransport(asyncio.Transport):
     # -- the network
 
     @property
+    def is_open_end(self) -> bool:
+        """Whether this end is neither closed nor gone."""
+        return not (self.gone or self.ending)
+
+    @property
+    def takes(self) -> bool:
+        """Whether it reads what arrives."""
+        return self.reading and self.is_open_end
+
+    @property
     def is_open(self) -> bool:
         """Whether anything gets from here to there now."""
         network = self.network
@@ -100,8 +110,8 @@ class SimTransport(asyncio.Transport):
         left = len(self.outgoing)
         if left > 1 and self.network.random.randrange(SPLIT_ONE_IN) == 0:
             left = self.network.random.randint(1, left)
-        while left and other.reading and not other.gone and not other.ending:
-            buffer = other.protocol.get_buffer(left)
+        while left and other.takes:
+            buffer = memoryview(other.protocol.get_buffer(left))
             count = min(left, len(buffer))
             buffer[:count] = self.outgoing[:count]
             del self.outgoing[:count]
@@ -116,7 +126,7 @@ class SimTransport(asyncio.Transport):
             if other.reading:
                 self.pump()
         elif self.ending:
-            if not other.gone and not other.ending:
+            if other.is_open_end:
                 other.protocol.eof_received()
                 other.close()
             self.lose(None, tell=False)
@@ -140,9 +150,7 @@ class SimTransport(asyncio.Transport):
         other = self.other
         self.lose(ConnectionResetError("reset on the way"), tell=False)
         if other is not None and not other.gone:
-            self.loop.call_later(
-                self.network.delay_s(), other.lose, ConnectionResetError("reset on the way")
-            )
+            self.loop.call_later(self.network.delay_s(), other.lose, ConnectionResetError("reset on the way"))
 
     def vanish(self) -> None:
         """The process of this end is dead: nobody here is told."""
