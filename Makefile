@@ -5,7 +5,8 @@
 BIN := .venv/bin
 # Words added to the command: make run ARGS="--config my.yaml", make test ARGS="-k log tests/unit".
 ARGS ?=
-# What `make simulate` runs; tests.simulation.test_membership:any_faults is the members of a cluster.
+# What `make simulate` runs; tests.simulation.test_membership:any_faults is the members of a cluster, test_cluster:any_faults
+# (of the same folder) whole nodes.
 SCENARIO ?= tests.simulation.test_log:any_weather
 # Test processes at once (pytest-xdist); 0 is one after the other. A file of tests with real parts stays in one process.
 TEST_WORKERS ?= 2
