@@ -88,7 +88,7 @@ def test_a_history_holds_what_it_is_meant_to_hold_and_a_seed_is_one_history() ->
 def test_a_copy_across_a_cut_is_one_row_where_delivery_waits_until_its_owner_is_none() -> None:
     """The wait that the product has, 2 s, is shorter: with it these seeds have doubles (docs/decisions/0007, What the
     simulation covers)."""
-    run.simulate(copies_across_a_cut, [18, 31, 33])
+    run.simulate(copies_across_a_cut, [18, 33, 42])
 
 
 @pytest.mark.slow

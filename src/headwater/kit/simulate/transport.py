@@ -106,7 +106,9 @@ class SimTransport(asyncio.Transport):
         if self.gone or not self.is_open:
             return  # held back: ``heal`` pumps again
         if other is None or other.gone:
-            return self.lose(ConnectionResetError("the other end is gone") if self.outgoing else None, tell=False)
+            return self.lose(
+                ConnectionResetError("the other end is gone") if self.outgoing else None, tell=False
+            )
         left = len(self.outgoing)
         if left > 1 and self.network.random.randrange(SPLIT_ONE_IN) == 0:
             left = self.network.random.randint(1, left)
