@@ -205,6 +205,8 @@ class PrivateRun:
     ) -> Iterator[Ids | None]:
         """The ids of one writer in [begin, end) from the block on that stands at ``edge_ns``."""
         folder = self._folder(writer)
+        if begin < end and not files.logs(self.disk, folder):
+            self.incomplete = True  # its home cannot be asked now
         below = [s for s in files.segments(self.disk, folder) if Position(s.log, s.first) < end]
         begins = [retain.node_time_ns(self.disk, segment, self.secret) for segment in below]
         inside = [n for n, ns in enumerate(begins) if ns <= edge_ns]

@@ -2,5 +2,6 @@
 
 Only tests use it. The walk: ``run.py`` gives a scenario its ``Simulation``; ``clock.py`` holds the time that all parts
 share; ``loop.py`` an asyncio loop on that time, ``threads.py`` processes and blocking threads on it; ``files.py`` and
-``names.py`` what a disk keeps and loses; ``disk.py`` the processes that use it; ``wire.py`` the network between hosts, ``transport.py`` the same for protocols.
+``names.py`` what a disk keeps and loses; ``disk.py`` the processes that use it; ``wire.py`` the network between hosts,
+``transport.py`` the same for protocols.
 """
