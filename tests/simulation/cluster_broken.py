@@ -7,7 +7,6 @@ from typing import Any
 
 from headwater.cluster.table import View
 from headwater.destinations.port import PositionRow, Step
-from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Position, Vector
 from headwater.kit.errors import Broken
 from headwater.lane import wire
@@ -42,11 +41,6 @@ def anything_held(about: About, vectors: Mapping[int, Vector], wanted: Collectio
 
 def nothing_remembered(self: ProcessWorker, *_: object) -> None:
     """Ids are no part of what is taken over (INV-STATE)."""
-
-
-def at_once(self: BackedReader, bytes_max: int) -> list[tuple[Commit, Position]]:
-    """Delivery does not wait for the standby."""
-    return self.reader.read(bytes_max)
 
 
 def safe_for_itself(view: View | None, by_node: Mapping[str, Progress]) -> tuple[Vector, Vector]:
@@ -96,7 +90,6 @@ VARIANTS: dict[str, Parts] = {
             (ProcessWorker, "_remember_rest", nothing_remembered),
         )
     ),
-    "ahead of the standby": Parts(patches=((BackedReader, "read", at_once),)),
     "beyond what is kept back": Parts(patches=((BackedReader, "waits", False), (backed, "WAIT_S", 10.0))),
     "safe for itself": Parts(patches=((needs, "safe", safe_for_itself),)),
     "asks further": Parts(
