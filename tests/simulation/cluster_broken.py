@@ -14,8 +14,7 @@ from headwater.lane.folder import MirrorLog
 from headwater.lane.mirror import HomeMirror
 from headwater.lane.wire import Progress
 from headwater.node import needs
-from headwater.node.standby import backed, sink
-from headwater.node.standby.backed import BackedReader
+from headwater.node.standby import sink
 from headwater.process.idruns import About
 from headwater.process.worker import ProcessWorker
 from tests.simulation.cluster_world import Parts, Tables
@@ -90,7 +89,6 @@ VARIANTS: dict[str, Parts] = {
             (ProcessWorker, "_remember_rest", nothing_remembered),
         )
     ),
-    "beyond what is kept back": Parts(patches=((BackedReader, "waits", False), (backed, "WAIT_S", 10.0))),
     "safe for itself": Parts(patches=((needs, "safe", safe_for_itself),)),
     "asks further": Parts(
         patches=((HomeMirror, "opening", asks_further), (MirrorLog, "check", lambda self, head: None))

@@ -102,7 +102,6 @@ def test_a_copy_across_a_cut_is_one_row_where_delivery_waits_until_its_owner_is_
         ("safe for itself", anything, "INV-LANE-2|not at rest", 6),
         ("asks further", anything, "INV-DEST|not at rest", 0),
         ("no ids", alone, "INV-DEST", 0),
-        ("beyond what is kept back", crossing, "INV-DEST", 8),
     ],
 )
 def test_a_broken_cluster_is_found(
