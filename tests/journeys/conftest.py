@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.running import Running
+from tests.journeys.three import Three
 from tests.parts import require_part
 
 CHROMIUM_ARGS = [
@@ -23,6 +25,8 @@ CHROMIUM_ARGS = [
 ]
 
 
+NODES = int(os.environ.get("HEADWATER_JOURNEYS_NODES", "1"))
+"""3: what these tests know as a node is one of a cluster (three.py)."""
 LAUNCH_MS = 90_000
 """The first start of a browser on a cold, busy machine takes more than Playwright's 30 s."""
 
@@ -35,7 +39,7 @@ def maker(base: Path) -> Iterator[Callable[..., Running]]:
     def make(**options: Any) -> Running:
         folder = base / f"node{len(made)}"
         folder.mkdir()
-        made.append(Running(folder, **options))
+        made.append((Three if NODES == 3 else Running)(folder, **options))
         return made[-1]
 
     try:
