@@ -31,6 +31,12 @@ LAUNCH_MS = 90_000
 """The first start of a browser on a cold, busy machine takes more than Playwright's 30 s."""
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("one_node"):
+        if NODES > 1:
+            pytest.skip(f"one node alone: {marker.args[0]}")
+
+
 @contextmanager
 def maker(base: Path) -> Iterator[Callable[..., Running]]:
     """Makes nodes that are not started yet, below ``base``."""

@@ -1,11 +1,11 @@
 """The node of a journey as one of three: `HEADWATER_JOURNEYS_NODES=3` runs what was written for one node on a cluster.
 
-The node that a test speaks to is called ``a``; ``b`` and ``c`` run beside it with the same configuration, own two thirds
-of the visitors, and go on while the test stops, kills or starts ``a``. DuckDB's files are pinned to ``a``, so that a test
-finds them where it looks for them. Like ``running.py``, nothing here imports Headwater.
+The node that a test speaks to is called ``a``; ``b`` and ``c`` run beside it with the same configuration, own two
+thirds of the visitors, and go on while the test stops, kills or starts ``a``. DuckDB's files are pinned to ``a``, so
+that a test finds them where it looks for them. Like ``running.py``, nothing here imports Headwater.
 
-What a test does to its node stays what it does to its node, with two exceptions: configuration is written for all (a
-cluster has one), and SIGHUP reaches all of them. Before the test goes on after a first start, partitions have settled.
+What a test does to its node is done to that node alone, with two exceptions: configuration is written for all (a
+cluster has one), and SIGHUP reaches all of them. The test goes on when partitions have settled after the first start.
 """
 
 from __future__ import annotations
@@ -108,11 +108,18 @@ class Three(OneOfThree):
         together = all(node.runs() for node in self.beside)
         super().start(max(timeout_s, TOGETHER_S))
         if not together:
-            wait_for(lambda: all(n.settled() for n in [self, *self.beside]), TOGETHER_S, self.log_of_all, interval_s=0.2)
+            wait_for(
+                lambda: all(n.settled() for n in [self, *self.beside]),
+                TOGETHER_S,
+                self.log_of_all,
+                interval_s=0.2,
+            )
 
     def log_of_all(self) -> str:
         """What all of them say, for failures."""
-        return "\n".join(f"{node.name}: {json.dumps(node.status())}\n{node.log()}" for node in [self, *self.beside])
+        return "\n".join(
+            f"{node.name}: {json.dumps(node.status())}\n{node.log()}" for node in [self, *self.beside]
+        )
 
     def signal(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:

@@ -21,6 +21,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from headwater.destinations import load, plan, refused, stand
+from headwater.destinations.alarm import Alarm
 from headwater.destinations.catchup import CatchUp, Tell
 from headwater.destinations.chain import Chain
 from headwater.destinations.pause import Held, Pause
@@ -138,6 +139,7 @@ class Deliverer:
         self.certain = False
         """True when positions and chain were both read from the start since the last doubt."""
         self.trouble: HeadwaterError | None = None
+        self.alarm = Alarm()
         self.retry_ns = 0
         self.failures = 0
         self.loaded_ns = 0
@@ -175,6 +177,7 @@ class Deliverer:
             if self.trouble is not None:
                 self.tell("destination_resumed", {"destination": self.name})
             self.trouble, self.failures = None, 0
+            self.alarm.over()
             if self.held is None:
                 self.look()
             return wait_s
@@ -476,10 +479,8 @@ class Deliverer:
             self.certain = False
             if error.code not in OWN_TROUBLE:
                 self.destination.close()
-        if self.trouble is None or self.trouble.code != error.code:
-            self.tell(
-                "destination_paused", {"destination": self.name, "code": error.code, "reason": str(error)}
-            )
+        if happening := self.alarm.look(error, self.clock.boot_ns()):
+            self.tell(happening, {"destination": self.name, "code": error.code, "reason": str(error)})
         self.trouble = error
         wait_s = stand.retry_s(error, self.failures, self.settings.retry_interval_s)
         self.failures += 1
@@ -517,6 +518,7 @@ class Deliverer:
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0
             self.trouble = None
+            self.alarm.over()
             skipped = missing + sum(row.total.skipped for row in placed.values())
             self.tell("destination_adopted", {"destination": self.name, "start": start, "skipped": skipped})
             return {

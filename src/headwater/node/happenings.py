@@ -209,6 +209,16 @@ class DestinationPaused(Happening):
     reason: str
 
 
+class DestinationWaits(Happening):
+    """A destination does not answer, and mostly will by itself: a server or a node that is started again. After a
+    minute it is `destination_paused`."""
+
+    level: ClassVar[Level] = "warning"
+    destination: str
+    code: str
+    reason: str
+
+
 class DestinationHeld(Happening):
     """An operator paused a destination (`headwater destination pause`), until `headwater destination resume`."""
 
@@ -300,6 +310,7 @@ OF_DESTINATIONS = {
     kind.name(): kind
     for kind in (
         DestinationPaused,
+        DestinationWaits,
         DestinationHeld,
         DestinationResumed,
         DestinationAdopted,

@@ -15,6 +15,7 @@ import pytest
 from msgspec import structs
 
 from headwater.destinations import remember, worker
+from headwater.destinations.alarm import PATIENCE_S
 from headwater.destinations.chain import OUT
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.memory import MemoryDestination, MemorySettings, Store
@@ -234,7 +235,20 @@ def test_a_destination_that_is_down_is_tried_again(world: World) -> None:
     world.run(deliverer)
     assert world.exact()
     assert code(deliverer) is None
-    assert world.told == ["destination_paused", "destination_resumed"]
+    assert world.told == ["destination_waits", "destination_resumed"]
+    deliverer.close()
+
+
+def test_a_destination_that_stays_down_becomes_an_error_once(world: World) -> None:
+    world.ready.entries += chain([5, 3], PARTITIONS)
+    world.store.up = False
+    deliverer = world.deliverer()
+    world.run(deliverer, 3)
+    assert world.told == ["destination_waits"]
+    for _ in range(10):
+        world.clock.now_ns += int(PATIENCE_S / 5 * 1e9)
+        world.run(deliverer, 1)
+    assert world.told == ["destination_waits", "destination_paused"]
     deliverer.close()
 
 

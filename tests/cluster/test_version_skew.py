@@ -1,0 +1,145 @@
+"""Two versions of Headwater in one cluster: nodes are upgraded one by one under load (protocol.md §12), and a node that
+speaks no protocol of the others stays outside and says why.
+
+The previous version is real: its code comes out of the history of this repository.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.load import Roaming
+from tests.cluster.nodes import ClusterNode, cluster_of, wait_view
+from tests.journeys.running import unique, wait_for
+from tests.parts import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+PREVIOUS = "5ea59d4"
+"""There is no tag yet; the last commit that spoke protocol 1 only."""
+WAREHOUSE = (
+    "destinations:\n  warehouse: {type: duckdb, node: a, path: warehouse.duckdb, sql: {rows_max: 1000000}}\n"
+)
+START_S, SETTLED_S, STOP_S = 60, 90, 60
+CLIENTS = 3
+
+
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code of the previous version."""
+    archive = subprocess.run(["git", "archive", PREVIOUS, "src"], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        pytest.skip(f"the history with {PREVIOUS} is not here: {archive.stderr.decode().strip()}")
+    code = tmp_path_factory.mktemp("previous")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        tar.extractall(code)
+    return code / "src"
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[ClusterNode]]:
+    """Three, not started; the warehouse is a's."""
+    with cluster_of(tmp_path, 3, sections=WAREHOUSE) as every:
+        for node in every:
+            node.environment["PYTHONPATH"] = str(ROOT / "src")
+        yield every
+
+
+def started(nodes: Sequence[ClusterNode]) -> None:
+    """All there and ready."""
+    for node in nodes:
+        node.begin()
+    ready(nodes)
+
+
+def ready(nodes: Sequence[ClusterNode]) -> None:
+    """All see each other, serve, and share the partitions."""
+    wait_view(nodes, START_S)
+    wait_for(lambda: all(shared(node) and node.status_of(node.ops, "/ready") == 200 for node in nodes), START_S,
+             lambda: log(nodes), interval_s=0.2)  # fmt: skip
+
+
+def shared(node: ClusterNode) -> bool:
+    """Whether partitions and their standbys are spread over all nodes."""
+    rows = node.status()["nodes"]
+    owned, stood = ([row[name] for row in rows] for name in ("partitions", "standby"))
+    return max(owned) - min(owned) <= 1 and min(stood) > 0
+
+
+def log(nodes: Sequence[ClusterNode]) -> str:
+    return "\n".join(f"--- {node.name} {json.dumps(node.status())}\n{node.log()}" for node in nodes)
+
+
+def protocols(node: ClusterNode) -> dict[str, int]:
+    """What this node knows that everybody speaks."""
+    return {row["name"]: row["protocol"] for row in node.status()["nodes"]}
+
+
+def upgrade(node: ClusterNode) -> None:
+    """Drain it, and start it with today's code."""
+    assert node.process is not None
+    node.signal(signal.SIGTERM)
+    assert node.process.wait(STOP_S) == 0, node.log()
+    node.environment["PYTHONPATH"] = str(ROOT / "src")
+    node.begin()
+
+
+def pending(told: str) -> bool:
+    """Whether the JSON of a reconciliation has something under way."""
+    return any(one["pending"] for one in json.loads(told))
+
+
+def settled(nodes: Sequence[ClusterNode]) -> None:
+    """Every node says that nothing is under way, and that the sums hold."""
+    said = ""
+
+    def holds() -> bool:
+        nonlocal said
+        for node in nodes:
+            done = node.command("reconcile", "--json")
+            said = done.stdout + done.stderr
+            if (
+                done.returncode
+                or not done.stdout.startswith("[")
+                or any(one["pending"] for one in json.loads(done.stdout))
+            ):
+                return False
+        return True
+
+    wait_for(holds, SETTLED_S, lambda: f"{said}\n{log(nodes)}", interval_s=0.3)
+
+
+def arrived(node: ClusterNode, load: Roaming) -> None:
+    """What was acknowledged is there, everything at most once."""
+    done = node.command(
+        "sql", "--json", "--limit", "1000000", f"select message_id from events where event = 'R{load.round}'"
+    )
+    assert done.returncode == 0, done.stderr
+    there = unique(row["message_id"] for row in json.loads(done.stdout))
+    assert load.acknowledged <= there <= load.sent.keys(), f"lost: {sorted(load.acknowledged - there)[:5]}"
+
+
+def test_a_cluster_is_upgraded_node_by_node_under_load_and_nothing_is_lost_or_doubled(
+    nodes: list[ClusterNode], previous: Path
+) -> None:
+    a, b, c = nodes
+    for node in nodes:
+        node.environment["PYTHONPATH"] = str(previous)
+    started(nodes)
+    load = Roaming(*nodes, clients=CLIENTS, pause_s=0.05)
+    for number, node in enumerate((c, a, b)):
+        load.begin(number)
+        upgrade(node)
+        ready(nodes)
+        assert set(protocols(node).values()) == ({1, 2} if node is not b else {2})
+        load.rest()
+        settled(nodes)
+        arrived(b, load)
+        assert len(load.acknowledged) > 50
