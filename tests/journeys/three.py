@@ -75,19 +75,23 @@ class Three(OneOfThree):
     """``a``, as a journey knows its node, with the others beside it."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        with free_ports(2 * len(NAMES)) as ports:
-            pairs = list(zip(ports[::2], ports[1::2], strict=True))
-        peers = json.dumps([f"127.0.0.1:{member}" for member, _ in pairs])
+        with free_ports(4 * len(NAMES)) as ports:  # drawn together, or two could be the same
+            fours = list(zip(*[iter(ports)] * 4, strict=True))
+        peers = json.dumps([f"127.0.0.1:{member}" for _, _, member, _ in fours])
         own, *others = (
             BLOCK.format(name=name, member=member, lane=lane, peers=peers)
-            for name, (member, lane) in zip(NAMES, pairs, strict=True)
+            for name, (_, _, member, lane) in zip(NAMES, fours, strict=True)
         )
         self.beside: list[OneOfThree] = []
+        """The others."""
         super().__init__(folder, NAMES[0], own, **options)
         shared = {name: told for name, told in options.items() if name != "data"}
         for name, block in zip(NAMES[1:], others, strict=True):
             (folder / name).mkdir()
             self.beside.append(OneOfThree(folder / name, name, block, **shared))
+        for node, (collect, ops, _, _) in zip([self, *self.beside], fours, strict=True):
+            node.collect, node.ops = collect, ops
+        self.configure()
 
     def configure(self, **changed: Any) -> None:
         super().configure(**changed)

@@ -511,6 +511,10 @@ class Deliverer:
                 processed,
             )
             placed = {p: replace(row, owner=self.owner) for p, row in adopted.items()}
+            if start == "beginning" and self.shared:
+                # of what is empty everybody begins anew; once rows are there, nobody else could decide so any more
+                rest = stand.first_rows({}, set(range(self.partitions)) - self.owned, self.owner)
+                self.destination.place(self.memory.pipeline, rest, missing_only=True)
             if start != "here":
                 self.destination.place(self.memory.pipeline, placed)
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})

@@ -28,7 +28,6 @@ from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
 from headwater.kit.errors import Misconfigured, Unavailable
 from headwater.kit.threads import Thread
-from headwater.log import moment
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
@@ -89,7 +88,7 @@ class DeliverRole:
             open_private=open_private,
             owned=self.owned,
             processed=lambda: processed_at(context),
-            stood_when=lambda at_ns, limit: stood_when(context, at_ns, limit),
+            stood_when=self.mirrors.stood_when,
             tell=lambda happening, fields: context.happenings.emit(
                 happenings.of_destination(happening, fields)
             ),
@@ -209,17 +208,6 @@ def processed_at(context: Context) -> ProcessedAt:
     told = standing.passed(reports)
     vectors = {int(p): Vector.decode(bytes.fromhex(text)) for p, text in told["vectors"].items()}
     return ProcessedAt(vectors, {int(p): dict(streams) for p, streams in told["passed"].items()})
-
-
-def stood_when(context: Context, at_ns: int, limit: Vector) -> Vector:
-    """Where the raw logs stood at a time, at most at ``limit``; where they begin, if they reach back less far."""
-    positions = {
-        writer: moment.at(
-            context.disk, context.path("raw", f"{writer:016x}"), writer, at_ns, end, secret=context.secret
-        )
-        for writer, end in limit.items()
-    }
-    return Vector(positions, min(at_ns, limit.clock))
 
 
 def ready_folders(context: Context) -> list[int]:

@@ -271,11 +271,11 @@ def followed(view: View) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def whole_of(connection: Peer, frame: Frame, partitions: Sequence[int]) -> Whole:
-    """What an owner says that it has told whole. One of protocol 1 says it once, without a body, of everything that it
-    has on its disk; what it never spoke of stands nowhere there. Broken: it is something else."""
-    if connection.protocol >= STANDBY_MARKS:
-        return entries.decode_as(frame.body, Whole)
-    return Whole(list(partitions), list(partitions))
+    """What an owner says that it has told whole. One of protocol 1 may say it once, without a body, of everything that
+    it has on its disk; what it never spoke of stands nowhere there. Broken: it is something else."""
+    if not frame.body and connection.protocol < STANDBY_MARKS:
+        return Whole(list(partitions), list(partitions))
+    return entries.decode_as(frame.body, Whole)
 
 
 def numbered(header: Mapping[str, object]) -> tuple[int, bool]:
