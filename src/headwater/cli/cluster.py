@@ -23,6 +23,7 @@ NODE_COLUMNS = (
     "incarnation",
     "address",
     "heard",
+    "clock",
 )
 
 
@@ -107,6 +108,9 @@ def status(data: str, as_json: bool) -> None:
 
     Every node tells what it sees itself; ask another one where two could disagree. `incarnation` is the time at which
     a node's membership began, so a greater one means that it has joined again.
+
+    `clock` says how far a node's clock is ahead of those of most nodes; further than `cluster.clock_warning_s` is a
+    warning.
 
     Below the nodes: what is mirrored here of other nodes' logs; of each node's raw log how many events each owner
     has not gone past yet, and for how long at least (`slow`: more than 2 s); and how old the state is that stands
@@ -223,6 +227,8 @@ def page(told: dict[str, Any]) -> None:
     click.echo(f"seen by {told['name']} ({told['node']})")
     for reason in told["waits_for"]:
         click.echo(click.style(f"  waits for: {reason}", fg="yellow"))
+    for warning in told.get("warnings", ()):
+        click.echo(click.style(f"  warning: {warning}", fg="yellow"))
     show.as_table(NODE_COLUMNS, (node_row(one, told["node"]) for one in told["nodes"]))
     lanes(told["lanes"], names)
     lags(told.get("lag", {}))
@@ -245,7 +251,13 @@ def node_row(one: dict[str, Any], own: str) -> list[Any]:
         one["incarnation"],
         one["address"],
         "itself" if one["id"] == own else heard_words(one["heard_s"]),
+        clock_words(one.get("clock_ahead_s")),
     ]
+
+
+def clock_words(ahead_s: float | None) -> str:
+    """How far its clock is ahead of most."""
+    return "" if ahead_s is None else f"{ahead_s:+.1f} s"
 
 
 def heard_words(heard_s: float | None) -> str:

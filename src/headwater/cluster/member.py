@@ -31,6 +31,7 @@ from headwater.cluster.actions import (
     Show,
     Stop,
 )
+from headwater.cluster.clocks import Change, Clocks
 from headwater.cluster.history import Activity
 from headwater.cluster.links import Links
 from headwater.cluster.meeting import Meeting
@@ -45,7 +46,7 @@ from headwater.kit.disk import Disk, make_folders, read_whole, write_whole
 from headwater.kit.errors import Rejected, Unavailable
 from headwater.kit.tasks import Group
 from headwater.peer import address
-from headwater.peer.identity import Identity
+from headwater.peer.identity import CLOCKS, Identity
 
 SILENT_HEARTBEATS = 3
 """A connection that is silent for so long is dialled anew."""
@@ -142,6 +143,7 @@ class Member:
             dial_s=settings.dial_timeout_s,
             silent_s=SILENT_HEARTBEATS * settings.heartbeat_s,
         )
+        self.clocks = Clocks(settings.clock_warning_s)
         self.acquainted: dict[str, NodeRecord] = {}
         """Everybody who was ever known, for the names in what is told."""
         self.meeting = None if store is None else self.meet(store, counters)
@@ -196,6 +198,8 @@ class Member:
 
     def heard(self, node: str, message: Message) -> None:
         """A node said something."""
+        if isinstance(message, Heartbeat) and message.wall_ms:
+            self.clocks.heard(node, message.wall_ms, self.clock.wall_ns() // 1_000_000)
         self.act(self.core.received(node, message, self.clock.boot_ns()))
 
     def met(self, node: str) -> None:
@@ -276,7 +280,7 @@ class Member:
         for action in actions:
             match action:
                 case Send(to=to, message=Heartbeat() as beat):
-                    self.send(to, beat)
+                    self.send_beat(to, beat)
                 case Keep() | Show():
                     self.idle = False
                     self.waiting.put_nowait(action)
@@ -342,6 +346,21 @@ class Member:
         for node in to:
             self.links.send(node, message)
 
+    def send_beat(self, to: tuple[str, ...], beat: Heartbeat) -> None:
+        """A heartbeat, with what the clock shows for those who understand it."""
+        timed = msgspec.structs.replace(beat, wall_ms=max(0, self.clock.wall_ns() // 1_000_000))
+        for node in to:
+            self.links.send(node, timed if self.links.protocol(node) >= CLOCKS else beat)
+
+    def clocks_ahead(self) -> dict[str, float]:
+        """How far the clock of each node that is heard is ahead of most; see Clocks."""
+        heard = self.core.hearing.fresh(self.clock.boot_ns())
+        return self.clocks.ahead(self.core.me.node, heard.keys())
+
+    def clock_changes(self) -> list[Change]:
+        """Whose clock has become wrong or right since this was asked last."""
+        return self.clocks.changes(self.clocks_ahead())
+
     def name_of(self, node: str) -> str:
         """A node's name, or its id where nobody ever said it."""
         if node == self.core.me.node:
@@ -388,6 +407,8 @@ class Member:
             [store] if store else [],
             self.clock.boot_ns(),
             self.clock.wall_ns(),
+            self.clocks_ahead(),
+            self.settings.clock_warning_s,
         )
 
     def mark(self) -> object:

@@ -352,6 +352,24 @@ class ClusterNodeEvicted(ClusterChanged):
     level: ClassVar[Level] = "warning"
 
 
+class ClusterClockWrong(Happening):
+    """The wall clock of a node is further from those of most nodes than `cluster.clock_warning_s`. Said once by each
+    node, also by its own."""
+
+    level: ClassVar[Level] = "warning"
+    node: str
+    node_name: str
+    ahead_s: float
+
+
+class ClusterClockRight(Happening):
+    """It is near the others again."""
+
+    node: str
+    node_name: str
+    ahead_s: float
+
+
 class ClusterNotJoined(Happening):
     """This node has tried `cluster.join_retry_max` times to get into the cluster; it goes on trying."""
 

@@ -297,6 +297,8 @@ class Look:
         yield from metrics.from_part(accepted.streams, standing.processed(reports).streams, wanted)
         lane = reports.get("lane-0")
         yield from metrics.from_lag(lane.detail.get("lag", []) if lane is not None else [])
+        member = reports.get("member-0")
+        yield from metrics.from_clocks(member.detail.get("status", {}).get("nodes", ()) if member else ())
 
     def status(self) -> dict[str, Any]:
         """One page about everything, for ``headwater status``."""
