@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -152,3 +154,24 @@ def test_a_cluster_is_upgraded_node_by_node_under_load_and_nothing_is_lost_or_do
         settled(new)
         arrived(new[0], load)
         assert len(load.acknowledged) > 50
+
+
+def test_a_node_that_speaks_no_protocol_of_the_others_stays_outside_and_says_why(
+    nodes: list[ClusterNode], tmp_path: Path
+) -> None:
+    a, b, c = nodes
+    code = tmp_path / "code"
+    shutil.copytree(ROOT / "src", code, ignore=shutil.ignore_patterns("__pycache__"))
+    identity = code / "headwater" / "peer" / "identity.py"
+    told = re.sub(r"^PROTOCOL = .*$", "PROTOCOL = (77, 79)", identity.read_text(), flags=re.MULTILINE)
+    identity.write_text(told)
+    c.environment["PYTHONPATH"] = str(code)
+    for node in nodes:
+        node.begin()
+    wait_view([a, b], START_S)
+    wait_for(lambda: "speaks protocols" in c.waits_for(), START_S, c.log)
+    assert "protocols 1 to 2, this one 77 to 79" in c.waits_for()
+    wait_for(lambda: all(node.status_of(node.ops, "/ready") == 200 for node in (a, b)), START_S, a.log)
+    refused = 'headwater_peer_refused_total{reason="foreign_version"'
+    assert refused in a.ask("GET", "/metrics", port=a.ops).body.decode()
+    assert c.status_of(c.ops, "/ready") == 503

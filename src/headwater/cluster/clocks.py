@@ -18,6 +18,9 @@ from typing import NamedTuple
 
 SAMPLES = 5
 """Heartbeats that count; a clock that was set is seen after so many."""
+STEADY = 3
+"""Heartbeats for which a clock must be found wrong, or right, before it is told: when a clock is set, its own node
+finds the others moved, one after the other."""
 
 
 class Change(NamedTuple):
@@ -32,10 +35,13 @@ class Change(NamedTuple):
 class Clocks:
     """What is known of the others' clocks. Pure; bounded by the nodes that ``ahead`` was last asked for."""
 
-    def __init__(self, warning_s: float) -> None:
+    def __init__(self, warning_s: float, heartbeat_s: float) -> None:
         self.warning_s = warning_s
+        self.steady_ns = int(STEADY * heartbeat_s * 1e9)
         self.samples: dict[str, deque[int]] = {}
         self.wrong: set[str] = set()
+        self.turning: dict[str, int] = {}
+        """Since when a clock is found to be other than it was told."""
 
     def heard(self, node: str, theirs_ms: int, ours_ms: int) -> None:
         """A heartbeat came."""
@@ -49,16 +55,21 @@ class Clocks:
         middle = statistics.median_low(found.values())
         return {node: (at - middle) / 1000 for node, at in found.items()}
 
-    def changes(self, ahead: dict[str, float]) -> list[Change]:
+    def changes(self, ahead: dict[str, float], now_ns: int) -> list[Change]:
         """Whose clock has become wrong, or right again, since this was asked last. Right is below half of what is
         wrong, so that a clock at the edge is not told of again and again."""
-        found = []
-        for node, seconds in ahead.items():
-            limit_s = self.warning_s / 2 if node in self.wrong else self.warning_s
-            if (wrong := abs(seconds) > limit_s) != (node in self.wrong):
-                found.append(Change(node, round(seconds, 1), wrong))
-        self.wrong = {node for node in self.wrong if node in ahead} ^ {one.node for one in found}
-        return found
+        self.wrong &= ahead.keys()
+        other = {
+            node for node, seconds in ahead.items() if self.is_wrong(node, seconds) != (node in self.wrong)
+        }
+        self.turning = {node: self.turning.get(node, now_ns) for node in other}
+        turned = [node for node, since_ns in self.turning.items() if now_ns - since_ns >= self.steady_ns]
+        self.wrong ^= set(turned)
+        return [Change(node, round(ahead[node], 1), node in self.wrong) for node in turned]
+
+    def is_wrong(self, node: str, ahead_s: float) -> bool:
+        """Whether a clock is found wrong now."""
+        return abs(ahead_s) > (self.warning_s / 2 if node in self.wrong else self.warning_s)
 
 
 def words(name: str, ahead_s: float, warning_s: float) -> str:

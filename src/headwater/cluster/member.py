@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from headwater.cluster import status, view
+from headwater.cluster import clocks, status, view
 from headwater.cluster.actions import (
     Action,
     AskLease,
@@ -143,7 +143,7 @@ class Member:
             dial_s=settings.dial_timeout_s,
             silent_s=SILENT_HEARTBEATS * settings.heartbeat_s,
         )
-        self.clocks = Clocks(settings.clock_warning_s)
+        self.clocks = Clocks(settings.clock_warning_s, settings.heartbeat_s)
         self.acquainted: dict[str, NodeRecord] = {}
         """Everybody who was ever known, for the names in what is told."""
         self.meeting = None if store is None else self.meet(store, counters)
@@ -359,7 +359,7 @@ class Member:
 
     def clock_changes(self) -> list[Change]:
         """Whose clock has become wrong or right since this was asked last."""
-        return self.clocks.changes(self.clocks_ahead())
+        return self.clocks.changes(self.clocks_ahead(), self.clock.boot_ns())
 
     def name_of(self, node: str) -> str:
         """A node's name, or its id where nobody ever said it."""
@@ -399,6 +399,8 @@ class Member:
     def page(self) -> dict[str, Any]:
         """For status."""
         store = self.meeting.trouble if self.meeting is not None else ""
+        ahead, limit_s = self.clocks_ahead(), self.settings.clock_warning_s
+        wrong = sorted(self.clocks.wrong & ahead.keys(), key=self.name_of)
         return status.page(
             self.core,
             self.settings.name,
@@ -407,8 +409,8 @@ class Member:
             [store] if store else [],
             self.clock.boot_ns(),
             self.clock.wall_ns(),
-            self.clocks_ahead(),
-            self.settings.clock_warning_s,
+            ahead,
+            [clocks.words(self.name_of(node), ahead[node], limit_s) for node in wrong],
         )
 
     def mark(self) -> object:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from headwater.cluster import clocks
 from headwater.cluster.membership import Membership
 from headwater.cluster.table import NodeRecord
 from headwater.config.control import HELD_JOINING, HELD_NO_MAJORITY, HELD_TOO_FEW, NOT_HELD, Held
@@ -35,11 +34,12 @@ def page(
     now_ns: int,
     wall_ns: int,
     ahead: Mapping[str, float],
-    clock_warning_s: float,
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
     """Everything. ``acquainted``: records of nodes that were here once; ``trouble``: address → why nobody is reached
-    there; ``waits_for``: what else hinders it; ``ahead``: of whose clocks it is known, how many seconds they are ahead.
-    Times of the page are wall times, told from how long ago things were."""
+    there; ``waits_for``: what else hinders it; ``ahead``: of whose clocks it is known, how many seconds they are ahead;
+    ``warnings``: what hinders nothing, and should be known. Times of the page are wall times, told from how long ago
+    things were."""
     why = core.why_not_viable(now_ns)
     table, me = core.table, core.me
     records = known(core, now_ns)
@@ -54,11 +54,7 @@ def page(
         "viable": not why,
         "why": why,
         "waits_for": [*([why] if why else []), *waits_for, *unreached(core, trouble, now_ns)],
-        "warnings": [
-            clocks.words(records[node].name if node in records else node, seconds, clock_warning_s)
-            for node, seconds in sorted(ahead.items())
-            if abs(seconds) > clock_warning_s
-        ],
+        "warnings": list(warnings),
         "epoch": table.epoch,
         "leader": table.leader,
         "leads": core.leads(now_ns),

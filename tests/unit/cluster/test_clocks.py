@@ -14,7 +14,7 @@ A, B, C, D = (f"{letter * 12}0000" for letter in "abcd")
 
 def clocks(**ahead_ms: int) -> Clocks:
     """Of A, which has heard these."""
-    made = Clocks(5.0)
+    made = Clocks(5.0, 2.0)
     for node, ms in ahead_ms.items():
         made.heard({"b": B, "c": C, "d": D}[node], 1_000_000 + ms, 1_000_000)
     return made
@@ -39,7 +39,7 @@ def test_clocks_are_told_against_the_one_in_the_middle(
 
 
 def test_of_the_last_heartbeats_the_one_that_was_on_its_way_for_the_least_time_counts() -> None:
-    made = Clocks(5.0)
+    made = Clocks(5.0, 2.0)
     for late_ms in (900, 20, 300):
         made.heard(B, 10_000, 10_000 + late_ms)
         made.heard(C, 10_000, 10_000)
@@ -50,23 +50,30 @@ def test_of_the_last_heartbeats_the_one_that_was_on_its_way_for_the_least_time_c
 
 
 def test_a_change_is_told_once_and_again_when_it_is_over() -> None:
-    made = clocks(b=0, c=0)
+    made, now_ns = clocks(b=0, c=0), 0
 
-    def told(seconds: float) -> list[Change]:
-        return made.changes({A: 0.0, B: seconds, C: 0.0})
+    def told(seconds: float, for_s: int = 10) -> list[Change]:
+        nonlocal now_ns
+        found = []
+        for _ in range(for_s):
+            now_ns += 10**9
+            found += made.changes({A: 0.0, B: seconds, C: 0.0}, now_ns)
+        return found
 
     assert told(5.0) == []
     assert told(-5.26) == [Change(B, -5.3, True)]
     assert told(6.0) == told(4.0) == told(2.6) == []
     assert told(2.5) == [Change(B, 2.5, False)]
     assert told(4.9) == []
+    assert [told(40.0, 5), told(0.0, 1), told(40.0, 5)] == [[], [], []], "not for three heartbeats"
 
 
 def test_who_is_no_longer_heard_is_forgotten() -> None:
     made = clocks(b=7000, c=0)
-    assert [one.node for one in made.changes(made.ahead(A, {B, C}))] == [B]
+    made.changes(made.ahead(A, {B, C}), 0)
+    assert [one.node for one in made.changes(made.ahead(A, {B, C}), 6 * 10**9)] == [B]
     assert made.ahead(A, {C}) == {A: 0.0, C: 0.0}
-    assert made.changes(made.ahead(A, {C})) == []
+    assert made.changes(made.ahead(A, {C}), 7 * 10**9) == []
     assert not made.wrong
     assert B not in made.ahead(A, {B, C})
 
