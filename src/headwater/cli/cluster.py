@@ -37,11 +37,12 @@ def cluster() -> None:
     headwater cluster try                 three nodes on this machine, to look at and to kill
     headwater cluster status              who is there, who owns how much, what it waits for
     headwater cluster drain node-b        move node-b's partitions away, for example before a repair
-    headwater cluster evict node-c        node-c is gone for good: do not wait for it
+    headwater cluster evict node-c        node-c does not answer: do not wait for it
+    headwater cluster forget node-c       node-c is gone for good: never wait for what only it has
     headwater cluster reset               say everything again, after the store was lost or restored
 
-    Over HTTP the same: GET /cluster/status, and POST /cluster/drain, evict, reset with `Authorization: Bearer` and
-    cluster.admin_token.
+    Over HTTP the same: GET /cluster/status, and POST /cluster/drain, evict, forget, reset with `Authorization: Bearer`
+    and cluster.admin_token.
     """
 
 
@@ -164,6 +165,37 @@ def evict(node: str, data: str, as_json: bool) -> None:
     """
     told = ordered(Node(data), "evict", {"node": node})
     tell(told, as_json, f"{told['name']} is evicted")
+
+
+@cluster.command()
+@click.argument("node")
+@click.option("--yes", is_flag=True, help="Do it; without it, only what would be given up is said.")
+@data_option
+@json_option
+def forget(node: str, yes: bool, data: str, as_json: bool) -> None:
+    """Say that NODE, which is gone, will never come back: nobody waits any more for what only its disk has.
+
+    Until then it is named wherever it could know more: `reconcile` counts nothing as certain, `explain` and `dead` say
+    that it was not asked. NODE is the id that they show, or its name while that is known. Forgetting needs `--yes`:
+    events that NODE had accepted and nobody had processed are given up, and cannot be counted, nor can its dead
+    letters; what `reconcile` shows as accepted of it is what was processed. A destination that lacks events which only
+    NODE has is paused, and says how to leave them out. Keys with `ack: replicated` lose nothing.
+
+    A node that is alive, or a member still, is refused. Should NODE come back after all, it joins as ever, and
+    what it has is delivered.
+
+    \b
+    headwater cluster forget node-c
+    headwater cluster forget 84792222d2dd0000 --yes
+    """
+    told = ordered(Node(data), "forget", {"node": node, "yes": yes})
+    if told["forgotten"] or as_json:
+        tell(told, as_json, f"{told['name']} ({told['node']}) is forgotten")
+    if not told["forgotten"]:
+        answer_no(
+            f"{told['name']} ({told['node']}) would be forgotten: what it had accepted and nobody has processed is "
+            "given up, uncounted, with its dead letters; say --yes"
+        )
 
 
 @cluster.command()

@@ -39,7 +39,7 @@ from headwater.cluster.membership import Membership, Rules
 from headwater.cluster.messages import Drain, Heartbeat, Message
 from headwater.cluster.settings import ClusterSettings
 from headwater.cluster.stores.port import Holder, Store
-from headwater.cluster.table import NodeRecord, Table, View
+from headwater.cluster.table import FORGETTING, NodeRecord, Table, View
 from headwater.kit.clock import Clock
 from headwater.kit.counters import Counters
 from headwater.kit.disk import Disk, make_folders, read_whole, write_whole
@@ -221,6 +221,8 @@ class Member:
                 return self.order_drain(self.found(asked), draining=not asked.get("back", False))
             case "evict":
                 return self.order_evict(self.found(asked))
+            case "forget":
+                return self.order_forget(asked)
         raise Rejected(f"no such order: {asked.get('op')!r}", code="order")
 
     def reset(self) -> dict[str, Any]:
@@ -261,6 +263,50 @@ class Member:
             )
         self.act(actions)
         return {"node": record.node, "name": record.name, "evicted": True}
+
+    def order_forget(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Wait no more for what only a node has that is gone for good; without ``yes``, whom that would be. ``homes``:
+        the ids of nodes that have accepted events and are not here."""
+        node = self.gone(str(asked.get("node", "")), set(asked.get("homes", ())))
+        told = {"node": node, "name": self.name_of(node)}
+        if node == self.core.me.node or self.core.hearing.hears(node, self.clock.boot_ns()):
+            raise Rejected(f"{told['name']} is alive", code="node_alive", help="there is nothing to forget")
+        if node in self.core.table.members:
+            raise Rejected(
+                f"{told['name']} is a member still",
+                code="node_member",
+                help=f"headwater cluster evict {told['name']}, if it will not come back",
+            )
+        if node in self.core.table.forgotten:
+            return {**told, "forgotten": True}
+        if self.core.table.enabled_version < FORGETTING:
+            raise Rejected(
+                "some member runs a version that does not know of forgotten nodes",
+                code="version",
+                help="update all nodes first",
+            )
+        if not asked.get("yes", False):
+            return {**told, "forgotten": False}
+        actions = self.core.forget(node, self.clock.boot_ns())
+        if not actions:
+            raise Unavailable(
+                "nobody leads the cluster now", code="no_leader", help="try again in some seconds"
+            )
+        self.act(actions)
+        return {**told, "forgotten": True}
+
+    def gone(self, wanted: str, homes: set[str]) -> str:
+        """The id of the node that is to be forgotten: by its id, or by its name where that is still known. Rejected:
+        none, or several."""
+        known = {node: record.name for node, record in self.acquainted.items()}
+        known |= {one.node: one.name for one in status.known(self.core, self.clock.boot_ns()).values()}
+        known |= {node: known.get(node, node) for node in homes}
+        hits = [node for node, name in known.items() if wanted in (node, name)]
+        if len(hits) == 1:
+            return hits[0]
+        names = ", ".join(sorted(f"{known[node]} ({node})" for node in homes)) or "none"
+        what = "several nodes are called" if hits else "no node is called"
+        raise Rejected(f"{what} {wanted!r}", code="node", help=f"nodes that are away: {names}")
 
     def found(self, asked: Mapping[str, Any]) -> NodeRecord:
         """The node that an order names, by id or name. Rejected: none, or several."""

@@ -128,6 +128,15 @@ class Evict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         short("reason", self.reason)
 
 
+class Forget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="forget"):
+    """An operator says that X is gone for good; to the leader, of version 2 or later."""
+
+    about: str
+
+    def __post_init__(self) -> None:
+        node_id("about", self.about)
+
+
 def bits(partitions: Iterable[int]) -> bytes:
     """A set of partitions as it travels."""
     whole = sum(1 << partition for partition in partitions)
@@ -140,7 +149,7 @@ def partitions_in(data: bytes) -> frozenset[int]:
     return frozenset(p for p in range(8 * len(data)) if whole >> p & 1)
 
 
-Message = Heartbeat | WantTable | NewTable | Probe | ProbeAck | Bye | Drain | Evict
+Message = Heartbeat | WantTable | NewTable | Probe | ProbeAck | Bye | Drain | Evict | Forget
 
 DECODER = msgspec.msgpack.Decoder(Message)
 

@@ -69,6 +69,10 @@ class Ownership:
             return {}
         return {node: frozenset(view.table.owned_by(node)) for node in view.table.members}
 
+    def forgotten(self) -> frozenset[str]:
+        """The ids of nodes that are gone for good, as an operator said."""
+        return frozenset(self.view.table.forgotten) if self.view is not None else frozenset()
+
     def pipeline(self, destination: str) -> str:
         """The name under which a destination keeps its positions. Unavailable: the cluster has not said its name."""
         if self.alone:
