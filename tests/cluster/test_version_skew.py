@@ -135,6 +135,8 @@ def arrived(node: ClusterNode, load: Roaming) -> None:
     assert load.acknowledged <= there <= load.sent.keys(), f"lost: {sorted(load.acknowledged - there)[:5]}"
 
 
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
 def test_a_cluster_is_upgraded_node_by_node_under_load_and_nothing_is_lost_or_doubled(
     nodes: list[ClusterNode], previous: Path
 ) -> None:

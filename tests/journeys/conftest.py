@@ -27,8 +27,17 @@ CHROMIUM_ARGS = [
 
 NODES = int(os.environ.get("HEADWATER_JOURNEYS_NODES", "1"))
 """3: what these tests know as a node is one of a cluster (three.py)."""
+TIMES = 3
 LAUNCH_MS = 90_000
 """The first start of a browser on a cold, busy machine takes more than Playwright's 30 s."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Three nodes on the same machine take longer."""
+    for item in items if NODES > 1 else ():
+        marker = item.get_closest_marker("timeout")
+        usual_s = marker.args[0] if marker is not None else float(item.config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(TIMES * usual_s), append=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
