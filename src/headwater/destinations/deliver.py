@@ -234,12 +234,15 @@ class Deliverer:
             self.begin(new)
             rows = self.own_rows()
         vectors = {p: Vector.decode(row.vector) for p, row in rows.items()}
+        if vectors.keys() - self.memory.vectors.keys() and self.settings.start_ns is not None:
+            self.memory.begin_skipping(self.clock.boot_ns())  # who began these may not have counted it
         if wrong := plan.examine(vectors, self.remembered(), sorted(self.owned)):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
             if wrong.code != "destination_went_back" or self.settings.on_restored == "pause":
                 raise stand.paused(self.name, wrong)
             self.memory.note(vectors, {})  # it fills itself up again, from here
             self.memory.count_again()
+            self.certain = False  # the chain from its beginning, which may hold all that is lacking
         if any(map(self.unknown, plan.standing(vectors))):
             # the next start reads it, and begins its logs behind them
             self.memory.note(vectors, self.memory.ready)

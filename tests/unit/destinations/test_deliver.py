@@ -385,6 +385,31 @@ def test_a_destination_that_is_gone_pauses(world: World) -> None:
     second.close()
 
 
+def test_the_beginning_that_one_node_adopts_is_the_beginning_for_all_nodes(world: World) -> None:
+    """Its own rows are there at once: nobody else could begin anew after that."""
+    world.ready.entries += chain([5, 3], PARTITIONS[:2]) + chain([4], PARTITIONS[2:])
+    nodes = [world.deliverer(name) for name in "ab"]
+    for one, owned in zip(nodes, (PARTITIONS[:2], PARTITIONS[2:]), strict=True):
+        one.own(owned)
+        world.run(one)
+    before = world.ids()
+    assert len(before) == 12
+    world.store.rows.clear()
+    world.store.positions.clear()
+    for one in nodes:
+        one.rows = None
+        world.run(one, 2)
+    assert {code(one) for one in nodes} == {"position_missing"}
+    nodes[0].adopt("beginning")
+    world.run(nodes[0])
+    assert len(world.ids()) == 8
+    world.run(nodes[1])
+    assert code(nodes[1]) is None
+    assert sorted(world.ids()) == sorted(before)
+    for one in nodes:
+        one.close()
+
+
 def test_a_new_destination_that_comes_too_late_pauses_and_adopt_counts_what_it_skips(world: World) -> None:
     world.ready.entries += chain([5, 3, 4], PARTITIONS)
     world.ready.kept_from = 1
