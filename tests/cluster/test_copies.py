@@ -167,7 +167,7 @@ def test_a_node_that_lost_the_others_refuses_these_keys_only(tmp_path: Path) -> 
         started(nodes)
         a = nodes[0]
         nodes[1].kill_all()
-        wait_for(lambda: send(a, "never")[1].get("error") == "not_enough_copies", 4, a.log)
+        wait_for(lambda: send(a, "never")[1].get("error") == "not_enough_copies", 15, a.log)
         status, told = send(a, "never")
         assert (status, "this one and 0 others" in told["reason"]) == (503, True), told
         assert send(a, "fast", DISK)[0] == 200

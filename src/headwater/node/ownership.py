@@ -16,7 +16,7 @@ from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.kit import ask
 from headwater.kit.errors import HeadwaterError, Unavailable
 from headwater.lane.calls import LOOK, wait_of
-from headwater.log import moment
+from headwater.log import files, moment
 from headwater.log.cut import home_of
 from headwater.node.context import Context
 from headwater.node.nodes import answers_of
@@ -161,6 +161,8 @@ class Mirrors:
         """See Sources: their homes are alive, or some node has copies that reach so far, as the lane knows."""
         if self.ownership.alone:
             return True
+        if not all(self.holds(w, last) for w, (_, last) in needed.items() if home_of(w) == self.me):
+            return False
         view = self.ownership.view
         alive = {int(node, 16) for node in view.alive} if view is not None else set()
         lost = {w: one for w, one in needed.items() if home_of(w) not in alive | {self.me}}
@@ -169,6 +171,13 @@ class Mirrors:
         told = {f"{w:016x}": [*first, *last] for w, (first, last) in lost.items()}
         answer = self.ask({"op": "reachable", "needed": told})
         return answer is not None and bool(answer["reachable"])
+
+    def holds(self, writer: WriterId, end: Position) -> bool:
+        """Whether an own log reaches that far, or may yet; it does not where the folder was put back from a backup."""
+        disk, folder = self.context.disk, self.context.path("raw", f"{writer:016x}")
+        logs = files.logs(disk, folder) if disk.exists(folder) else []
+        ended = files.read_end(disk, folder, end.log) if end.log in logs else None
+        return end.log <= max(logs, default=0) and (ended is None or end.seq <= ended.seq)
 
     def released(self, epoch: int) -> bool:
         """Whether every other node that answers delivers by this table or a newer one, or no more: what it gave up,
@@ -183,7 +192,10 @@ class Mirrors:
         return all(one["detail"].get("epoch", 0) >= epoch for one in told)
 
     def stood(self, partitions: Sequence[int]) -> Mapping[int, Vector]:
-        """See Sources: as the deliverers of this node find it, which begin with these partitions too."""
+        """See Sources: as the deliverers of this node find it, which begin with these partitions too. One node begins
+        where its own state ends: destinations that stand further (a folder put back from a backup) wait for it."""
+        if self.ownership.alone:
+            return {}
         context = self.context
         until_ns = context.clock.boot_ns() + STOOD_WAIT_NS
         found: dict[int, Vector] = {}

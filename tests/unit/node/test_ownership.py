@@ -1,14 +1,17 @@
-"""When a new owner may begin to deliver."""
+"""When a new owner may begin to deliver, and what a processor may wait for."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from headwater.event.position import Position, Vector, WriterId
+from headwater.kit.disk import SystemDisk
 from headwater.kit.errors import Unavailable
+from headwater.log import files
 from headwater.node.ownership import Mirrors
 from headwater.ops.everywhere import Answers
 
@@ -64,3 +67,29 @@ def test_a_home_that_does_not_say_where_its_log_stood_is_waited_for(monkeypatch:
     gone = Vector({A: Position(1, 9), WriterId(9 << 16): Position(2, 9)}, 50)
     found = asking(monkeypatch, {}).stood_when(40, gone)
     assert found[WriterId(9 << 16)] == Position(2, 9), "nothing is read of who is no member"
+
+
+def test_a_node_by_itself_asks_no_destination_where_to_begin() -> None:
+    """A folder put back from a backup has destinations that stand beyond its own logs; nobody would ever get there."""
+    mirrors = Mirrors(CONTEXT, SimpleNamespace(alone=True))  # type: ignore[arg-type]
+    assert mirrors.stood(range(64)) == {}
+
+
+@pytest.mark.parametrize(
+    ("end", "reachable"),
+    [((5, 7), True), ((5, 8), False), ((6, 900), True), ((7, 1), False), ((4, 3), True)],
+)
+def test_own_logs_are_reachable_as_far_as_they_go_or_may_yet_go(
+    end: tuple[int, int], reachable: bool, tmp_path: Path
+) -> None:
+    """Log 5 ended at 7, log 6 is being written, log 4 is long gone."""
+    writer = WriterId(0x10000)
+    folder = tmp_path / "raw" / f"{writer:016x}"
+    folder.mkdir(parents=True)
+    disk = SystemDisk()
+    files.write_end(disk, str(folder), files.End(log=5, seq=7))
+    (folder / f"{6:016x}.wm").write_bytes(bytes(8))
+    node = SimpleNamespace(folder_id="0000000000010000")
+    context: Any = SimpleNamespace(node=node, disk=disk, path=lambda *parts: str(tmp_path.joinpath(*parts)))
+    mirrors = Mirrors(context, SimpleNamespace(alone=False, view=None))  # type: ignore[arg-type]
+    assert mirrors.reachable({writer: (Position(0, 0), Position(*end))}) is reachable
