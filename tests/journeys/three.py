@@ -103,7 +103,7 @@ class Three(OneOfThree):
         for node in self.beside:
             node.environment = {**self.environment}
             if node.runs() and node.started_with != node.config.read_text():
-                assert node.stop() == 0, node.log()
+                assert node.stop(TOGETHER_S) == 0, node.log()
             if not node.runs():
                 node.begin()
         super().begin()
