@@ -18,13 +18,19 @@ NORMAL_SHARE = 0.25
 NORMAL_S = 2.0
 REMIND_S = 30.0
 
-Reason = Literal["slow_consumer", "no_owner", "missing_key", "too_large", "not_owner", "lost"]
-Action = Literal["waiting", "rejected", "resent", "dropped", "resumed"]
+Reason = Literal[
+    "slow_consumer", "no_owner", "missing_key", "too_large", "not_owner", "failed", "lost",
+    "spool_full", "spool_failed",
+]  # fmt: skip
+"""``failed``: the consumer's handler raised. ``spool_full``, ``spool_failed``: the advice listener takes no more."""
+Action = Literal["waiting", "spooling", "rejected", "resent", "dropped", "resumed"]
 
 
 class Advisory(msgspec.Struct, frozen=True, kw_only=True):
     """What happened, to how many events, and what was done. ``event`` is the one concerned, where it is one."""
 
+    id: str = ""
+    """Of this advisory: the producer and a number that rises."""
     topic: str
     reason: Reason
     action: Action
@@ -36,6 +42,10 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True):
     events: int = 0
     size_bytes: int = 0
     oldest_age_s: float = 0.0
+    slots: tuple[int, int] | None = None
+    """The least and the greatest slot of the events, where they have any."""
+    error: str = ""
+    """What failed, in the words of who failed."""
     event: bytes = b""
 
 
@@ -47,6 +57,7 @@ class Slowness:
 
     def __init__(self) -> None:
         self.slow = False
+        self.slow_since_s = 0.0
         self.told_s = 0.0
         self.normal_since_s: float | None = None
 
@@ -56,7 +67,7 @@ class Slowness:
         if not self.slow:
             if not bad:
                 return None
-            self.slow, self.told_s, self.normal_since_s = True, now_s, None
+            self.slow, self.slow_since_s, self.told_s, self.normal_since_s = True, now_s, now_s, None
             return "waiting"
         if bad or share > NORMAL_SHARE:
             self.normal_since_s = None

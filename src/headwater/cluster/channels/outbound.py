@@ -3,207 +3,42 @@
 Modes (C5): ``acked`` [default] keeps an event until its batch was acknowledged, and sends it again, with the same
 number, over a new connection or to a new owner; the consumer drops what it knows already. ``fire`` never sends
 again what was written once: ``delivered`` means written there, less what consumers said that they did not take.
+``spooled`` hands every event to the advice listener: it is durable when ``send`` returns, and the replay delivers it.
 
 Order (C3): all events of a slot go over one connection in the order of ``send``. When a connection or a table
 changes, all that was not acknowledged is taken back at once, sorted, and goes its new way before anything newer
 (``adopt``); so the order of a slot holds for what an owner gets, with repetitions at the seams.
 
 Bounds: what was accepted and is not settled is at most ``pending_events_max`` and ``pending_bytes_max``; then
-``send`` waits (acked) or raises Busy (fire). ``accepted = delivered + pending + lost`` at every moment (A1); what
-``send`` raised for was not accepted.
+``send`` waits (acked) or raises Busy (fire). ``accepted = delivered + pending + spooled + lost`` at every moment (A1);
+what ``send`` raised for was not accepted.
+
+With an advice listener (advice.py) events that cannot be delivered are kept there, and are somebody else's then
+(``spooled``); spooling.py says when, and how the order of a slot holds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from headwater.cluster.channels.advisory import Action, Advise, Advisory, Reason, Slowness
+from headwater.cluster.channels.advice import AdviceListener, AdviceSettings, Undelivered
+from headwater.cluster.channels.advisory import REMIND_S, SLOW_AGE_S, Action, Advise, Advisory, Reason
+from headwater.cluster.channels.road import Event, Origin, Road, Told
+from headwater.cluster.channels.spooling import Spooling
 from headwater.cluster.channels.topic import NO_SLOT, Discover, Key, slot_of
 from headwater.kit import tasks
-from headwater.kit.errors import Busy, HeadwaterError, Lost, Rejected, Unavailable
-from headwater.peer import batch, connection
-from headwater.peer.connection import Connection, Identity, Kind
-from headwater.peer.credit import Spending
+from headwater.kit.errors import Busy, Misconfigured, Rejected
+from headwater.peer import batch
+from headwater.peer.connection import Identity
 
 LOOK_S = 0.2
 """How often the directory and the age of what waits are looked at (M6: a new table is used within 1 s)."""
 
-BACKOFF_FIRST_S = 0.05
-BACKOFF_MAX_S = 2.0
-OPEN_S = 5.0
-"""A consumer that took the connection answers within this time, or it is tried again."""
-
 DRAIN_LOOK_S = 0.005
-
-
-@dataclass(slots=True)
-class Event:
-    """An event on its way. ``node`` is set for one that is meant for that node only (broadcast)."""
-
-    number: int
-    slot: int
-    data: bytes
-    since_s: float
-    node: str = ""
-
-
-class Road:
-    """The way to one consumer: what waits for it, and what it has not acknowledged."""
-
-    def __init__(self, channel: OutboundChannel, node: str, address: str) -> None:
-        self.channel = channel
-        self.node = node
-        self.address = address
-        self.queue: deque[Event] = deque()
-        self.sent: deque[tuple[int, list[Event]]] = deque()
-        self.size_bytes = 0
-        self.seq = 0
-        self.turn = 0
-        """Counts up when everything is taken back; whoever was in the middle of something then stops."""
-        self.wake = asyncio.Event()
-        self.full = asyncio.Event()
-        self.peer: Connection | None = None
-        self.slowness = Slowness()
-
-    def put(self, event: Event) -> None:
-        self.queue.append(event)
-        self.size_bytes += len(event.data)
-        self.wake.set()
-        if len(self.queue) >= batch.EVENTS_MAX or self.size_bytes >= batch.BYTES_MAX:
-            self.full.set()
-
-    def take_back(self) -> list[Event]:
-        """Everything that is not settled, oldest first; the connection ends."""
-        events = [event for _, events in self.sent for event in events] + list(self.queue)
-        self.sent.clear()
-        self.queue.clear()
-        self.size_bytes = 0
-        self.turn += 1
-        self.wake.clear()
-        self.full.clear()
-        if self.peer is not None:
-            self.peer.abort()
-        return events
-
-    def oldest_s(self) -> float | None:
-        """Since when its oldest event waits."""
-        if self.sent:
-            return self.sent[0][1][0].since_s
-        return self.queue[0].since_s if self.queue else None
-
-    async def run(self) -> None:
-        """Connect and send, again and again, until cancelled."""
-        wait_s = BACKOFF_FIRST_S
-        while True:
-            await self.wake.wait()
-            try:
-                self.peer = await connection.dial(self.address, self.channel.identity, node=self.node)
-                await self.talk(self.peer)
-            except (HeadwaterError, TimeoutError):
-                pass
-            finally:
-                if self.peer is not None:
-                    self.peer.abort()
-            if self.peer is not None and self.peer.link.received_bytes:
-                wait_s = BACKOFF_FIRST_S
-            self.peer = None
-            self.again(self.take_back())
-            self.channel.adopt()
-            await self.channel.identity.clock.sleep(wait_s)
-            wait_s = min(BACKOFF_MAX_S, 2 * wait_s)
-
-    def again(self, events: list[Event]) -> None:
-        """The connection ended: all of it goes once more, first."""
-        for event in events:
-            self.put(event)
-
-    async def talk(self, peer: Connection) -> None:
-        """Send what waits over one connection. Raises what ended it."""
-        self.seq = 0
-        await peer.send(Kind.OPEN, {"topic": self.channel.topic, "producer": self.channel.producer})
-        async with asyncio.timeout(OPEN_S):
-            opened = await peer.receive()
-        if opened is None or opened.kind != Kind.OPEN:
-            raise Unavailable(f"{self.node} does not take {self.channel.topic}", code="no_topic")
-        credit = Spending(opened.header["events"], opened.header["bytes"])
-        async with tasks.Group(f"road to {self.node}", ignore) as group:
-            group.start("hear", self.hear(peer, credit, self.turn))
-            await self.speak(peer, credit, self.turn)
-
-    async def speak(self, peer: Connection, credit: Spending, turn: int) -> None:
-        """Batches, as events and credit come."""
-        while turn == self.turn:
-            await self.wake.wait()
-            if not self.full.is_set():
-                try:
-                    async with asyncio.timeout(batch.WAIT_S):
-                        await self.full.wait()
-                except TimeoutError:
-                    pass
-            if turn != self.turn or not self.queue:
-                continue
-            events = self.next_batch(credit)
-            body = batch.pack([event.data for event in events])
-            self.seq += 1
-            self.sent.append((self.seq, events))
-            await credit.take(len(events), len(body))
-            if turn != self.turn:
-                return
-            header = {
-                "topic": self.channel.topic,
-                "epoch": self.channel.directory.epoch,
-                "producer": self.channel.producer,
-                "seq": self.seq,
-                "numbers": struct.pack(f">{len(events)}Q", *[event.number for event in events]),
-                "slots": struct.pack(f">{len(events)}H", *[event.slot for event in events]),
-            }
-            if self.channel.mode == "fire":  # written once is all there is: it is out of our hands now
-                self.sent.pop()
-                self.settle(events)
-            await peer.send(Kind.FIRE if self.channel.mode == "fire" else Kind.DATA, header, body)
-
-    def next_batch(self, credit: Spending) -> list[Event]:
-        """The first events that wait, as many as go together."""
-        events_max = min(batch.EVENTS_MAX, max(1, credit.window.events // 2))
-        events: list[Event] = []
-        size = 0
-        while self.queue and len(events) < events_max:
-            if events and size + len(self.queue[0].data) > batch.BYTES_MAX:
-                break
-            events.append(self.queue.popleft())
-            size += len(events[-1].data)
-        if not self.queue:
-            self.wake.clear()
-        if len(self.queue) < batch.EVENTS_MAX:
-            self.full.clear()
-        return events
-
-    async def hear(self, peer: Connection, credit: Spending, turn: int) -> None:
-        """Acknowledgements and credit; raises when there will be no more."""
-        while (frame := await peer.receive()) is not None and turn == self.turn:
-            match frame.kind:
-                case Kind.ACK:
-                    while self.sent and self.sent[0][0] <= frame.header["to"]:
-                        self.settle(self.sent.popleft()[1])
-                case Kind.CREDIT:
-                    credit.grant(frame.header["events"], frame.header["bytes"])
-                case Kind.NACK:
-                    self.channel.nacked(self, frame.header["events"])
-                    raise Lost(f"{self.node} does not own what was sent", code="not_owner")
-                case _:
-                    peer.ignore(frame)
-        raise Unavailable(f"{self.node}: {peer.closed}", code="connection_lost")
-
-    def settle(self, events: list[Event]) -> None:
-        """They are delivered."""
-        self.size_bytes -= sum(len(event.data) for event in events)
-        self.channel.settled("delivered", events)
 
 
 class OutboundChannel:
@@ -215,12 +50,17 @@ class OutboundChannel:
         identity: Identity,
         discover: Discover,
         *,
-        mode: Literal["acked", "fire"] = "acked",
+        mode: Literal["acked", "fire", "spooled"] = "acked",
         keyless: Literal["balance", "reject"] = "balance",
         pending_events_max: int = 65_536,
         pending_bytes_max: int = 64 * 1024 * 1024,
         advise: Advise | None = None,
+        advice: AdviceListener | None = None,
+        advice_settings: AdviceSettings | None = None,
+        eager: bool = False,
     ) -> None:
+        """``advise`` is called with each advisory and must not wait; ``advice`` keeps what cannot be delivered;
+        ``eager``: connect with every consumer before there is anything for it."""
         self.topic = topic
         self.identity = identity
         self.discover = discover
@@ -229,6 +69,7 @@ class OutboundChannel:
         self.pending_events_max = pending_events_max
         self.pending_bytes_max = pending_bytes_max
         self.advise = advise
+        self.eager = eager
         self.producer = f"{identity.node}-{identity.rng.u64():016x}"
         self.directory = discover()
         self.roads: dict[str, Road] = {}
@@ -241,11 +82,31 @@ class OutboundChannel:
         self.waiting: deque[asyncio.Future[None]] = deque()
         """Senders for whom there is no room; each looks again when it is woken."""
         self.counts: Counter[str] = Counter()
-        """``accepted``, ``delivered``, ``lost``, ``rejected``; events."""
+        """``accepted``, ``delivered``, ``spooled``, ``lost``, ``rejected``; events."""
+        self.advised: Counter[str] = Counter()
+        """Advisories, by reason."""
+        self.told_s: dict[str, float] = {}
+        """When something was told that is told seldom."""
+        self.event_bytes_max = batch.EVENT_BYTES_MAX
+        self.spooling: Spooling | None = None
+        if advice is not None:
+            self.event_bytes_max = min(self.event_bytes_max, advice.event_bytes_max)
+            self.spooling = Spooling(self, advice, advice_settings or AdviceSettings())
+        elif mode == "spooled":
+            raise Misconfigured(
+                f"the channel {topic} is `spooled` and has no advice listener",
+                code="no_advice",
+                help="give it one (advice=KafkaAdvice(…)), or take the mode `acked`",
+            )
         self.group = tasks.Group(f"channel {topic}", self.failed)
 
     async def __aenter__(self) -> Self:
+        if self.spooling is not None:
+            await self.spooling.begin()
         await self.group.__aenter__()
+        if self.spooling is not None:
+            self.group.start("keep", self.spooling.run())
+            self.group.start("follow the replay", self.spooling.follow())
         self.follow()
         self.group.start("look", self.look())
         return self
@@ -260,22 +121,26 @@ class OutboundChannel:
     async def send(self, key: Key | None, event: bytes) -> None:
         """Take an event for the owner of ``key``; without a key, for the live node that has least to do.
 
-        On return it is pending, not delivered. Waits while the channel is full; Busy instead in the mode ``fire``.
+        On return it is pending, not delivered; in the mode ``spooled`` the advice listener has it durably. Waits
+        while the channel is full; Busy instead in the mode ``fire``.
         Rejected: too large, or without a key where one is asked for; an advisory says so, too.
         """
-        if len(event) > batch.EVENT_BYTES_MAX:
-            raise self.rejected("too_large", event, f"an event has at most {batch.EVENT_BYTES_MAX} bytes")
+        if len(event) > self.event_bytes_max:
+            raise self.rejected("too_large", event, f"an event has at most {self.event_bytes_max} bytes")
         if key is None and self.keyless == "reject":
             raise self.rejected("missing_key", event, "this channel takes events with a key only")
         slot = NO_SLOT if key is None else slot_of(key)
         if not self.fits(len(event)):
             await self.wait_for_room(len(event))
-        self.route(self.accepted(slot, event))
+        if self.mode == "spooled" and self.spooling is not None:
+            await self.spooling.spool(self.accepted(slot, event))
+        else:
+            self.route(self.accepted(slot, event))
 
     async def broadcast(self, event: bytes) -> int:
         """Take an event for each live node once; how many there are."""
-        if len(event) > batch.EVENT_BYTES_MAX:
-            raise self.rejected("too_large", event, f"an event has at most {batch.EVENT_BYTES_MAX} bytes")
+        if len(event) > self.event_bytes_max:
+            raise self.rejected("too_large", event, f"an event has at most {self.event_bytes_max} bytes")
         if not self.fits(len(event)):
             await self.wait_for_room(len(event))
         nodes = sorted(self.roads)
@@ -314,11 +179,34 @@ class OutboundChannel:
         self.pending_bytes += len(data)
         return Event(self.number, slot, data, self.now_s(), node)
 
+    def forward(self, undelivered: Undelivered, replays: int, told: Told) -> None:
+        """Route an event of another producer, under its own name (R5). The caller keeps it within bounds."""
+        event = self.accepted(undelivered.slot, undelivered.data)
+        event.origin = Origin(undelivered.producer, undelivered.number, replays, undelivered.first_ms)
+        event.told = told
+        self.route(event)
+
+    def withdraw(self, told: Told) -> None:
+        """Forget what was forwarded for ``told`` and is not settled."""
+        mine = [event for event in self.homeless if event.told is told]
+        self.homeless = [event for event in self.homeless if event.told is not told]
+        for road in self.roads.values():
+            if road.holds(told):
+                events = road.take_back()
+                mine += [event for event in events if event.told is told]
+                road.again([event for event in events if event.told is not told])
+        self.counts["accepted"] -= len(mine)
+        self.unpend(mine)
+
     def route(self, event: Event) -> None:
-        """Onto the road of whoever is to get it by the directory in use."""
+        """Onto the road of whoever is to get it by the directory in use, or to the advice listener."""
         node = event.node or self.chosen(event.slot)
-        if node in self.roads:
-            self.roads[node].put(event)
+        road = self.roads.get(node)
+        event.routed_s = self.now_s()
+        if self.spooling is not None and not event.node and self.spooling.takes(event, road):
+            return
+        if road is not None:
+            road.put(event)
         elif event.node:
             self.settled("lost", [event])  # a broadcast to a node that is gone
         else:
@@ -331,8 +219,9 @@ class OutboundChannel:
             return self.directory.owner_of(slot)
         if not self.roads:
             return ""
-        least = min(road.size_bytes for road in self.roads.values())
-        idle = sorted(node for node, road in self.roads.items() if road.size_bytes == least)
+        rank = {node: (road.slowness.slow, road.size_bytes) for node, road in self.roads.items()}
+        least = min(rank.values())
+        idle = sorted(node for node in rank if rank[node] == least)
         return idle[self.number % len(idle)]
 
     # -- when the world changes ----------------------------------------------------------------------------------------
@@ -377,34 +266,82 @@ class OutboundChannel:
             self.counts["lost"] += events
         self.tell("not_owner", "resent" if self.mode == "acked" else "dropped", peer=road.node, events=events)
 
+    def failed_at(self, road: Road, refusal: Mapping[str, Any]) -> None:
+        """A consumer's handler raised on the oldest that it has of us."""
+        events, error = refusal["events"], str(refusal["error"])
+        if self.mode == "fire":
+            self.counts["delivered"] -= events
+            self.counts["lost"] += events
+        self.tell_seldom("failed", events, error, peer=road.node)
+        oldest = road.sent[0][1] if road.sent else []
+        for told in {id(event.told): event.told for event in oldest if event.told is not None}.values():
+            told.failed(f"{road.node}: {error}", passes=refusal.get("passes") is True)
+
     async def look(self) -> None:
         """The clock of the channel."""
         while True:
             await self.identity.clock.sleep(LOOK_S)
             self.adopt()
             now_s = self.now_s()
-            for road in self.roads.values():
-                since_s = road.oldest_s()
-                age_s = 0.0 if since_s is None else now_s - since_s
-                action = road.slowness.look(now_s, age_s, self.share_of(road))
-                if action is not None:
-                    waiting = len(road.queue) + sum(len(events) for _, events in road.sent)
-                    self.tell("slow_consumer", action, peer=road.node, events=waiting, oldest_age_s=age_s,
-                              size_bytes=road.size_bytes)  # fmt: skip
+            for road in list(self.roads.values()):
+                self.look_at(road, now_s)
+            if self.spooling is not None and self.homeless and now_s - self.homeless[0].routed_s > SLOW_AGE_S:
+                self.spool_homeless(self.spooling)
+
+    def look_at(self, road: Road, now_s: float) -> None:
+        """Whether a consumer is slow; what it does not take is kept elsewhere then."""
+        since_s = road.oldest_s()
+        age_s = 0.0 if since_s is None else now_s - since_s
+        share = self.share_of(road)
+        spooling, slowness = self.spooling, road.slowness
+        if spooling and slowness.slow and not spooling.healing(road.node, slowness.slow_since_s):
+            share = 1.0  # nothing was tried since
+        action = slowness.look(now_s, age_s, share)
+        if action is not None:
+            events = road.events()
+            done: Action = "spooling" if spooling and action == "waiting" else action
+            self.tell("slow_consumer", done, peer=road.node, events=len(events), oldest_age_s=age_s,
+                      size_bytes=road.size_bytes, slots=range_of(events))  # fmt: skip
+        if spooling and slowness.slow:
+            self.divert(road)
+
+    def divert(self, road: Road) -> None:
+        """What a slow consumer has not acknowledged goes another way; what is for it alone stays."""
+        if all(event.node for event in road.events()):
+            return
+        events = road.take_back()
+        road.again([event for event in events if event.node])
+        for event in events:
+            if not event.node:
+                self.route(event)
+
+    def spool_homeless(self, spooling: Spooling) -> None:
+        """Nobody owns them, and that for long."""
+        events, self.homeless = self.homeless, []
+        age_s = self.now_s() - events[0].routed_s
+        for event in events:
+            spooling.add(spooling.bars.get(event.slot) or spooling.bar(event.slot, ""), event)
+        self.tell("no_owner", "spooling", events=len(events), oldest_age_s=age_s, slots=range_of(events),
+                  size_bytes=sum(len(event.data) for event in events))  # fmt: skip
 
     def share_of(self, road: Road) -> float:
         """How full the channel is because of one consumer."""
-        waiting = len(road.queue) + sum(len(events) for _, events in road.sent)
-        return max(waiting / self.pending_events_max, road.size_bytes / self.pending_bytes_max)
+        return max(road.count() / self.pending_events_max, road.size_bytes / self.pending_bytes_max)
 
     # -- counting and telling ------------------------------------------------------------------------------------------
 
-    def settled(self, how: Literal["delivered", "lost"], events: Iterable[Event]) -> None:
+    def settled(self, how: Literal["delivered", "spooled", "lost"], events: list[Event]) -> None:
         """They are pending no longer."""
+        self.counts[how] += len(events)
+        self.unpend(events)
         for event in events:
-            self.counts[how] += 1
-            self.pending_events -= 1
-            self.pending_bytes -= len(event.data)
+            if event.told is not None:
+                event.told.settled(event)
+
+    def unpend(self, events: list[Event]) -> None:
+        """Give back their room."""
+        self.pending_events -= len(events)
+        self.pending_bytes -= sum(len(event.data) for event in events)
         while self.waiting and self.fits(0):
             turn = self.waiting.popleft()
             if not turn.done():
@@ -417,17 +354,22 @@ class OutboundChannel:
             f"the channel {self.topic} does not take an event of {len(event)} bytes", code=reason, help=help
         )
 
-    def tell(
-        self, reason: Reason, action: Action, *, peer: str = "", events: int = 0, size_bytes: int = 0,
-        oldest_age_s: float = 0.0, event: bytes = b"",
-    ) -> None:  # fmt: skip
-        """Hand an advisory to whoever wants it."""
+    def tell_seldom(self, reason: Reason, events: int, error: str = "", peer: str = "") -> None:
+        """What goes on for long is told each 30 s."""
+        what, now_s = f"{reason} {peer}", self.now_s()
+        if now_s - self.told_s.get(what, -REMIND_S) >= REMIND_S:
+            self.told_s = {told: at_s for told, at_s in self.told_s.items() if now_s - at_s < REMIND_S}
+            self.told_s[what] = now_s
+            self.tell(reason, "waiting", peer=peer, events=events, error=error)
+
+    def tell(self, reason: Reason, action: Action, **more: Any) -> None:
+        """Hand an advisory to whoever wants it. It passes no queue, so none is lost to a full one (R2)."""
+        self.advised[reason] += 1
         if self.advise is not None:
             self.advise(
                 Advisory(
-                    topic=self.topic, reason=reason, action=action, time_ns=self.identity.clock.wall_ns(),
-                    node=self.identity.node, peer=peer, events=events, size_bytes=size_bytes,
-                    oldest_age_s=oldest_age_s, event=event,
+                    id=f"{self.producer}-{self.advised.total()}", topic=self.topic, reason=reason, action=action,
+                    time_ns=self.identity.clock.wall_ns(), node=self.identity.node, **more,
                 )
             )  # fmt: skip
 
@@ -439,5 +381,7 @@ class OutboundChannel:
         asyncio.get_running_loop().call_exception_handler({"message": f"{owner}: {name}", "exception": error})
 
 
-def ignore(owner: str, name: str, error: BaseException) -> None:
-    """The end of a connection is nothing to report: ``Road.run`` goes on."""
+def range_of(events: Iterable[Event]) -> tuple[int, int] | None:
+    """The least and the greatest slot."""
+    slots = [event.slot for event in events if event.slot != NO_SLOT]
+    return (min(slots), max(slots)) if slots else None

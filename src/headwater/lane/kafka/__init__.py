@@ -9,7 +9,8 @@ Walk: ``settings`` · ``driver`` (configuration and errors of librdkafka, one pl
 goes to) · ``produce`` · ``sink`` (the contract) → ``part`` (one partition: what waits, what is done; pure) → ``work``
 (one partition: retry, bisect, dead letters) → ``consume`` (the group, the thread that polls, commits) ·
 ``begin`` (where reading begins; pure) · ``allocate`` (who reads what; pure) · ``rate``. The lane: ``topic`` ·
-``record`` (what is in it) · ``home`` (produces) · ``spool`` (what came, for mirrors) · ``lane`` (both together).
+``record`` (what is in it) · ``home`` (produces) · ``spool`` (what came, for mirrors) · ``lane`` (both together). For
+public channels: ``advice`` (keeps what cannot be delivered) · ``replay`` (delivers it).
 
 Letters with numbers in brackets (K1–K9) are lines of the semantic specification; the tests carry them in their names.
 """

@@ -39,7 +39,7 @@ class Send(Protocol):
 
     async def send_many(
         self, topic: str, records: Sequence[tuple[bytes | None, bytes]], *, partition: int = -1
-    ) -> None: ...
+    ) -> object: ...
 
 
 class KafkaHome:

@@ -175,8 +175,9 @@ class KafkaProducer:
         await self.acknowledged([chunk], topic)
         return Acknowledged(*chunk.at)
 
-    async def send_many(self, topic: str, records: Sequence[Record], *, partition: int = -1) -> None:
-        """Send events in this order; on return the brokers have all of them.
+    async def send_many(self, topic: str, records: Sequence[Record], *, partition: int = -1) -> Acknowledged:
+        """Send events in this order; on return the brokers have all of them. Where the last one is, which says
+        something of the others when ``partition`` is given; (-1, -1) where there was none.
 
         Rejected: one is too large; none was sent. Unavailable: some may be there and some not.
         """
@@ -188,6 +189,7 @@ class KafkaProducer:
             messages = [{"key": key, "value": value} for key, value in records[first:end]]
             self.hand(topic, messages, partition, chunk)
         await self.acknowledged(chunks, topic)
+        return Acknowledged(*chunks[-1].at) if chunks else Acknowledged(-1, -1)
 
     def hand(self, topic: str, messages: list[dict[str, Any]], partition: int, chunk: Chunk) -> None:
         """To the driver. It takes all of them or says why not for each; there is room, so that is final."""

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 from collections import defaultdict
 
 import pytest
 
-from headwater.cluster.channels import outbound
+from headwater.cluster.channels import road
 from headwater.cluster.channels.inbound import InboundChannel
 from headwater.cluster.channels.outbound import OutboundChannel
 from headwater.cluster.channels.topic import Directory, slot_of
@@ -16,6 +17,16 @@ from headwater.peer.connection import Kind
 from tests.unit.peer.nodes import dialled, identity
 
 SLOTS = 64
+LIES: list[dict[str, object]] = [
+    {"origins": []},
+    {"origins": 7},
+    {"origins": [["p", 2]], "replays": bytes(2), "first_ms": bytes(8)},
+    {"origins": [["p", -1], ["p", 2]], "replays": bytes(2), "first_ms": bytes(8)},
+    {"origins": [[7, 1]], "replays": bytes(2), "first_ms": bytes(8)},
+    {"origins": [["p", 1]], "replays": b"", "first_ms": bytes(8)},
+    {"origins": [["p", 1]], "replays": bytes(2)},
+]
+"""What a replayer could say of whose events these are."""
 
 
 class Bench:
@@ -230,9 +241,9 @@ async def test_c4_a_pause_moves_nothing_and_holds_the_producer_within_its_bounds
         await until(lambda: out.pending_events >= 1000 and out.waiting)
         assert out.pending_events == 1000
         assert not bench.all()
-        [road] = out.roads.values()
-        await until(lambda: road.seq >= 2)
-        unacked = sum(len(events) for _, events in road.sent)
+        [way] = out.roads.values()
+        await until(lambda: way.seq >= 2)
+        unacked = sum(len(events) for _, events in way.sent)
         assert unacked <= 400 + batch.EVENTS_MAX  # C7: the credit, and a batch that waits for it
         bench.channels["a"].resume()
         await sending
@@ -275,6 +286,10 @@ async def test_c5_fire_refuses_when_full_and_does_not_send_again(bench):
         (Kind.DATA, {"seq": 1, "numbers": bytes(8), "slots": bytes(2)}, b"no batch"),
         (Kind.DATA, {"seq": 1, "numbers": bytes(8 * 20), "slots": bytes(2 * 20)}, batch.pack([b"x"] * 20)),
         (Kind.DATA, {}, b""),
+        *(
+            (Kind.DATA, {"seq": 1, "numbers": bytes(8), "slots": bytes(2)} | more, batch.pack([b"x"]))
+            for more in LIES
+        ),
     ],
 )
 async def test_a_producer_that_lies_is_refused(bench, said):
@@ -298,7 +313,7 @@ async def test_another_topic_is_refused(bench):
 
 
 async def test_a_consumer_that_takes_the_connection_and_says_nothing_is_tried_again(bench, monkeypatch):
-    monkeypatch.setattr(outbound, "OPEN_S", 0.05)
+    monkeypatch.setattr(road, "OPEN_S", 0.05)
     silent = iter([True])
 
     async def serve(channel, peer):
@@ -342,3 +357,22 @@ async def test_r4_over_five_slow_and_quick_turns_the_order_of_each_key_holds(ben
         assert await out.drain(10) == 0
     assert len(bench.processed["a"]) == 9000
     assert in_order(bench.processed["a"])
+
+
+async def test_c10_an_event_of_1_kb_costs_both_sides_together_less_than_a_tenth_of_a_millisecond_of_cpu(
+    bench,
+):
+    """The speed itself is a benchmark's matter; here what would make it impossible."""
+    await bench.consumer("a")
+    await bench.consumer("b")
+    bench.table("ab")
+    pad, count = bytes(1000), 10_000
+    async with bench.outbound() as out:
+        begun = os.times()
+        for n in range(count):
+            await out.send(f"k{n % 100}", pad + b"k:%d" % n)
+        assert await out.drain(30) == 0
+        ended = os.times()
+    spent_s = ended.user + ended.system - begun.user - begun.system
+    assert len(bench.all()) == count
+    assert spent_s / count < 100e-6
