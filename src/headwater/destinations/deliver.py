@@ -21,6 +21,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from headwater.destinations import load, plan, refused, stand
+from headwater.destinations.alarm import Alarm
 from headwater.destinations.catchup import CatchUp, Tell
 from headwater.destinations.chain import Chain
 from headwater.destinations.pause import Held, Pause
@@ -138,6 +139,7 @@ class Deliverer:
         self.certain = False
         """True when positions and chain were both read from the start since the last doubt."""
         self.trouble: HeadwaterError | None = None
+        self.alarm = Alarm()
         self.retry_ns = 0
         self.failures = 0
         self.loaded_ns = 0
@@ -175,6 +177,7 @@ class Deliverer:
             if self.trouble is not None:
                 self.tell("destination_resumed", {"destination": self.name})
             self.trouble, self.failures = None, 0
+            self.alarm.over()
             if self.held is None:
                 self.look()
             return wait_s
@@ -231,12 +234,15 @@ class Deliverer:
             self.begin(new)
             rows = self.own_rows()
         vectors = {p: Vector.decode(row.vector) for p, row in rows.items()}
+        if vectors.keys() - self.memory.vectors.keys() and self.settings.start_ns is not None:
+            self.memory.begin_skipping(self.clock.boot_ns())  # who began these may not have counted it
         if wrong := plan.examine(vectors, self.remembered(), sorted(self.owned)):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
             if wrong.code != "destination_went_back" or self.settings.on_restored == "pause":
                 raise stand.paused(self.name, wrong)
             self.memory.note(vectors, {})  # it fills itself up again, from here
             self.memory.count_again()
+            self.certain = False  # the chain from its beginning, which may hold all that is lacking
         if any(map(self.unknown, plan.standing(vectors))):
             # the next start reads it, and begins its logs behind them
             self.memory.note(vectors, self.memory.ready)
@@ -478,10 +484,8 @@ class Deliverer:
             self.certain = False
             if error.code not in OWN_TROUBLE:
                 self.destination.close()
-        if self.trouble is None or self.trouble.code != error.code:
-            self.tell(
-                "destination_paused", {"destination": self.name, "code": error.code, "reason": str(error)}
-            )
+        if happening := self.alarm.look(error, self.clock.boot_ns()):
+            self.tell(happening, {"destination": self.name, "code": error.code, "reason": str(error)})
         self.trouble = error
         wait_s = stand.retry_s(error, self.failures, self.settings.retry_interval_s)
         self.failures += 1
@@ -512,6 +516,10 @@ class Deliverer:
                 processed,
             )
             placed = {p: replace(row, owner=self.owner) for p, row in adopted.items()}
+            if start == "beginning" and self.shared:
+                # of what is empty everybody begins anew; once rows are there, nobody else could decide so any more
+                rest = stand.first_rows({}, set(range(self.partitions)) - self.owned, self.owner)
+                self.destination.place(self.memory.pipeline, rest, missing_only=True)
             if start != "here":
                 self.destination.place(self.memory.pipeline, placed)
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
@@ -519,6 +527,7 @@ class Deliverer:
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0
             self.trouble = None
+            self.alarm.over()
             skipped = missing + sum(row.total.skipped for row in placed.values())
             self.tell("destination_adopted", {"destination": self.name, "start": start, "skipped": skipped})
             return {
