@@ -69,6 +69,7 @@ HELP = {
     "cannot be read, by code.",
     "headwater_collect_positions_unread_total": ("Looks at positions for `ack: delivered` that failed."),
     "headwater_lane_silent_total": "Questions of a processor or deliverer that the lane process did not answer.",
+    "headwater_channel_store_errors_total": "Calls of a public channel to the coordination store that failed.",
 }
 
 TOLD = {
