@@ -15,10 +15,9 @@ import pytest
 from headwater.kit.clock import SystemClock
 from headwater.kit.simulate import run
 from headwater.kit.simulate.run import Simulation
-from headwater.node.standby import backed
 from tests.simulation.cluster_broken import VARIANTS
 from tests.simulation.cluster_story import alone, anything, crossing, play
-from tests.simulation.cluster_world import Parts, World
+from tests.simulation.cluster_world import World
 from tests.simulation.member_world import SECOND
 from tests.simulation.road_world import row_of
 
@@ -44,9 +43,9 @@ def faults_together(sim: Simulation) -> None:
 
 
 def copies_across_a_cut(sim: Simulation) -> None:
-    """Clients send events again at the other side of a cut, and a commit waits for its standby for so long that its
-    owner is none by then."""
-    play(sim, Parts(patches=((backed, "WAIT_S", 20.0),)), kind=crossing)
+    """Clients send events again at the other side of a cut: a commit waits for its standby for so long that its owner
+    is none by then."""
+    play(sim, kind=crossing)
 
 
 @pytest.mark.slow

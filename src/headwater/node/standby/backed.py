@@ -25,7 +25,8 @@ FOLDER = "backed"
 """Below ``run/``."""
 EVERYTHING = Position((1 << 64) - 1, 0)
 """Where nobody is waited for."""
-WAIT_S = 2.0
+WAIT_S = 20.0
+"""Longer than an owner that is cut off from its standby remains one by its own view (12 s where one link is cut)."""
 
 
 def taken_by_all(
