@@ -6,10 +6,10 @@ progress, standby, takeover, ownership, peer connections from the handshake on),
 simulated threads.
 
 What is replaced: sockets (the peers' links stand on kit/simulate/transport, requests between processes of a node on
-``Asking``), the store (member_world), the supervisor's few calls (``Node``), the door (``Node.accept`` writes blocks),
-what SQLite keeps of dead letters (there are none), what LMDB keeps of facts (nobody logs in), the warehouse (one in memory, which all nodes reach), the dialect
-(``PLAIN`` of road_world), and the bell of copies (no key wants any). Times of polling are stretched, since idle turns
-cost most.
+``Asking``), the store (member_world), the supervisor's few calls (``Node``), the door (``Node.accept`` writes
+blocks), what SQLite keeps of dead letters (there are none), what LMDB keeps of facts (nobody logs in), the warehouse
+(one in memory, which all nodes reach), the dialect (``PLAIN`` of road_world), and the bell of copies (no key wants
+any). Times of polling are stretched, since idle turns cost most.
 """
 
 from __future__ import annotations
