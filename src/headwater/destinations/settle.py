@@ -9,7 +9,7 @@ facts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -26,8 +26,16 @@ LOOK_INTERVAL_S = 1.0
 class Settler:
     """``turn`` from the deliverer's thread, between its steps."""
 
-    def __init__(self, destination: Settling, settings: IdentitySettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        destination: Settling,
+        settings: IdentitySettings,
+        clock: Clock,
+        partitions: Callable[[], Sequence[int] | None] = lambda: None,
+    ) -> None:
+        """``partitions``: whose ids are settled from here; None: all."""
         self.destination = destination
+        self.partitions = partitions
         self.settings = settings
         self.clock = clock
         self.due_ns = 0
@@ -49,16 +57,17 @@ class Settler:
 
     def settle_some(self) -> bool:
         """One pass; whether there may be more to do."""
-        settings = self.settings
-        ids = self.destination.unsettled(settings.settle_ids_max)
-        if not ids:
-            return False
-        changed = changes(self.destination.facts(ids), self.settings)
-        rows = self.destination.settle(ids, intervals_table(changed), settings.settle_rows_max)
-        self.counters["passes"] += 1
-        self.counters["ids"] += len(ids)
-        self.counters["rows"] += rows
-        return rows >= settings.settle_rows_max or len(ids) == settings.settle_ids_max
+        done = self.destination.settle(
+            self.partitions(), self.whose, ids_max=self.settings.settle_ids_max, rows_max=self.settings.settle_rows_max
+        )
+        self.counters["passes"] += bool(done.ids or done.rows)
+        self.counters["ids"] += done.ids
+        self.counters["rows"] += done.rows
+        return done.more
+
+    def whose(self, facts: pa.Table) -> pa.Table:
+        """What the facts of the ids of a pass say."""
+        return intervals_table(changes(facts, self.settings))
 
     def close(self) -> None:
         """Nothing is held."""
