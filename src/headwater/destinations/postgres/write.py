@@ -454,7 +454,8 @@ class PostgresDestination(Session):
     def size(self, name: str) -> int:
         """Bytes of a table, with its partitions."""
         found = self.rows(
-            "SELECT coalesce(sum(pg_relation_size(relid)), 0)::bigint FROM pg_partition_tree(%(table)s::regclass)",
+            "SELECT sum(pg_relation_size(relid))::bigint FROM "
+            "(SELECT relid FROM pg_partition_tree(%(table)s) UNION SELECT %(table)s::regclass) AS t",
             {"table": self.named(name)},
         )
         return int(found[0][0])
