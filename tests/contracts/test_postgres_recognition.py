@@ -1,5 +1,5 @@
-"""Several nodes settle the rows of one PostgreSQL schema: no fact is lost between two, none waits for the other, and one
-visitor with very many rows holds nobody up."""
+"""Several nodes settle the rows of one PostgreSQL schema: no fact is lost between two, none waits for the other, and
+one visitor with very many rows holds nobody up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from headwater.destinations.port import Outcome, PositionRow, Redo, Settled, Step
 from headwater.destinations.postgres.settings import PostgresSettings
-from headwater.destinations.settle import Settler
+from headwater.destinations.settle import TROUBLE_INTERVAL_S, Settler
 from headwater.event.piece import Range
 from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.identity.owner import FIRST_SEEN, LOGIN, Fact
@@ -55,7 +55,9 @@ class Node:
     def __post_init__(self) -> None:
         self.destination = PostgresDestination(self.place.settings, "/", SystemClock())
         self.destination.open(create=True)
-        self.destination.place(PIPELINE, {p: PositionRow(EMPTY.encode()) for p in PARTITIONS}, missing_only=True)
+        self.destination.place(
+            PIPELINE, {p: PositionRow(EMPTY.encode()) for p in PARTITIONS}, missing_only=True
+        )
         self.destination.fit({"events": [standard_schema()]})
         self.settler = Settler(self.destination, self.settings, SystemClock(), lambda: self.partitions)
 
@@ -165,9 +167,15 @@ def test_two_nodes_that_settle_at_once_do_not_wait_for_each_other(make_node: Mak
     one, two = make_node(), make_node()
     one.load([("v0", None)], login(0, "v0", "ada"))
     others: list[Settled] = []
-    done = one.settle_with(lambda: others.append(two.settle_with(lambda: None)))
-    assert others == [Settled(0, 0, more=False)]
-    assert done == Settled(1, 1, more=False)
+
+    def during() -> None:
+        two.load([("v1", None)], login(0, "v1", "bob"))
+        others.append(two.settle_with(lambda: None))
+        assert two.place.users() == [("v0", None), ("v1", "bob")]
+
+    assert one.settle_with(during) == Settled(1, 1, more=False)
+    assert others == [Settled(1, 1, more=False)]
+    assert one.place.users() == [("v0", "ada"), ("v1", "bob")]
     assert one.destination.unsettled(None, 10) == []
 
 
@@ -251,7 +259,9 @@ def test_facts_that_are_known_already_change_nothing_and_open_nothing(make_node:
     assert one.destination.facts(["v0"]).equals(known)
     one.load([], (0, "v0", Fact(FIRST_SEEN, "ada", BASE_US + 40, "m6")))
     assert one.destination.unsettled(None, 10) == ["v0"]
-    seen = one.destination.facts(["v0"]).filter(pa.compute.equal(one.destination.facts(["v0"])["kind"], FIRST_SEEN))
+    seen = one.destination.facts(["v0"]).filter(
+        pa.compute.equal(one.destination.facts(["v0"])["kind"], FIRST_SEEN)
+    )
     assert seen.select(["time_us", "message_id", "settled"]).to_pylist() == [
         {"time_us": BASE_US + 40, "message_id": "m6", "settled": False}
     ]
@@ -276,11 +286,35 @@ def test_a_large_table_without_the_index_waits_for_an_operators_and_loses_nothin
     place.ask(f"drop index {place.schema}.{index}")
     monkeypatch.setattr(identity, "TABLE_BYTES_MAX", 0)
     large = make_node()
-    assert large.settle_with(lambda: None) == Settled(0, 0, more=False)
+    assert large.settler.turn() == TROUBLE_INTERVAL_S
+    trouble = large.settler.trouble
+    assert trouble is not None
+    assert trouble.code == "visitor_index"
     assert large.load([("v0", None)]) is Outcome.DONE  # rows come as ever
-    place.ask(identity.index_ddl("events", f"{place.schema}.events", concurrently=True))
+    place.ask(trouble.help.partition(";")[0])
     large.settle()
     assert place.users() == [("v0", "ada")] * 2
+
+
+def test_a_constraint_that_refuses_a_user_is_told_and_keeps_no_row_waiting(make_node: MakeNode) -> None:
+    one = make_node()
+    one.load([("v0", None)], login(0, "v0", "ada"))
+    one.place.ask("alter table {events} add constraint nobody check (user_id is null)")
+    told: list[HeadwaterError] = []
+    one.settler = Settler(one.destination, one.settings, SystemClock(), tell=told.append)
+    assert one.settler.turn() == TROUBLE_INTERVAL_S
+    one.settler.touch()
+    assert one.settler.turn() > TROUBLE_INTERVAL_S / 2  # other facts do not hurry it
+    one.settler.due_ns = 0
+    assert one.settler.turn() == TROUBLE_INTERVAL_S
+    assert [trouble.code for trouble in told] == ["row_refused"]
+    assert one.settler.told["reason"] == told[0].message
+    assert one.load([("v0", None)]) is Outcome.DONE
+    one.place.ask("alter table {events} drop constraint nobody")
+    one.settler.due_ns = 0
+    one.settler.turn()
+    assert one.settler.told["reason"] is None
+    assert one.place.users() == [("v0", "ada")] * 2
 
 
 def test_a_small_table_that_is_there_gets_the_index(make_node: MakeNode) -> None:
@@ -290,7 +324,9 @@ def test_a_small_table_that_is_there_gets_the_index(make_node: MakeNode) -> None
     assert make_node().destination.indexed("events")
 
 
-def test_nodes_that_load_and_settle_the_same_visitors_at_once_end_with_every_row_right(make_node: MakeNode) -> None:
+def test_nodes_that_load_and_settle_the_same_visitors_at_once_end_with_every_row_right(
+    make_node: MakeNode,
+) -> None:
     """Facts of the same visitors in both partitions, in any order: no deadlock, no lost fact."""
     nodes = [make_node(0), make_node(1)]
     troubles: list[HeadwaterError] = []

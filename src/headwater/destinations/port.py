@@ -209,7 +209,7 @@ class Replayable(Destination, Protocol):
 
 
 class Settled(NamedTuple):
-    """What a pass did: anonymous ids that are settled now, rows changed, and whether there may be more to do at once."""
+    """What a pass did: anonymous ids that are settled now, rows changed, and whether there may be more to do soon."""
 
     ids: int
     rows: int
@@ -242,7 +242,7 @@ class Settling(Destination, Protocol):
         """One pass, in one transaction: take unsettled ids, and make the user of their rows that name none what
         ``whose`` says of their facts, ``rows_max`` rows at most. Ids whose rows are all right are settled. Facts that
         come meanwhile are not lost; what another node settles at this moment is left to it. Repeating changes nothing.
-        """
+        Rejected, Misconfigured: rows cannot be made right before an operator acts."""
         ...
 
 

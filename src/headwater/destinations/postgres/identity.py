@@ -6,11 +6,11 @@ decides. Two ids of one hash are settled together, which is right for both. Rows
 hash (``visitor_index``).
 
 Nodes work side by side. Who writes facts of a visitor, or settles its rows, holds the visitor's row in
-``headwater_unsettled``: a step takes those of its facts first, in rising order, and waits; ``settle`` takes those that
-are free (SKIP LOCKED) and waits for no step. Whatever stands behind them (facts, rows) is then touched by one at a time, so
-that facts never come between reading them and marking them settled, and two never wait for each other. What others
-hold, such as a row that a replay takes away, ``settle`` waits for only ``YIELD`` long, which is less than the server's
-``deadlock_timeout``: it gives in, and comes again.
+``headwater_unsettled``: a step takes those of its facts first, in rising order, and waits; ``settle`` takes those
+that are free (SKIP LOCKED) and waits for no step. What stands behind them (facts, rows) is then touched by one at a
+time, so that facts never come between reading them and marking them settled, and two never wait for each other. What
+others hold, such as a row that a replay takes away, ``settle`` waits for only ``YIELD`` long, which is less than the
+server's ``deadlock_timeout``: it gives in, and comes again.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ AT = "timestamptz 'epoch' + {} * interval '1 microsecond'"
 FACTS = """unnest(%(ids)s::text[], %(kinds)s::text[], %(users)s::text[], %(times)s::bigint[], %(messages)s::text[],
   %(partitions)s::integer[]) WITH ORDINALITY AS f(anonymous_id, kind, user_id, at_us, message_id, partition, n)"""
 FACT = f"""CASE f.kind WHEN '{FIRST_SEEN}' THEN hashtextextended(f.user_id, 0)
-  ELSE hashtextextended(f.message_id, hashtextextended(coalesce(f.user_id, ''), hashtextextended(f.kind, f.at_us))) END"""
+  ELSE hashtextextended(f.message_id, hashtextextended(coalesce(f.user_id, ''), hashtextextended(f.kind, f.at_us)))
+  END"""
 EARLIER = '({0}."time", {0}.message_id COLLATE "C") < (i."time", i.message_id COLLATE "C")'
 NEWS = f"""SELECT f.n - 1, f.kind = '{SETTLE}'
   FROM (SELECT f.*, {AT.format("f.at_us")} AS "time", {OF_FACT} AS visitor, {FACT} AS fact FROM {FACTS}) AS f
@@ -69,7 +70,8 @@ TOUCH = f"""INSERT INTO {{unsettled}} AS u (visitor, partition)
   ON CONFLICT (visitor) DO UPDATE SET partition = excluded.partition"""
 """It changes the row that is there, so as to hold it; one that is settled meanwhile comes anew."""
 KEEP = f"""INSERT INTO {{identity}} AS i
-  SELECT DISTINCT ON (1, 2) {OF_FACT}, {FACT}, f.anonymous_id, f.kind, f.user_id, {AT.format("f.at_us")}, f.message_id, false
+  SELECT DISTINCT ON (1, 2) {OF_FACT}, {FACT}, f.anonymous_id, f.kind, f.user_id, {AT.format("f.at_us")}, f.message_id,
+    false
   FROM {FACTS} WHERE f.kind <> '{SETTLE}' ORDER BY 1, 2, f.at_us, f.message_id COLLATE "C"
   ON CONFLICT (visitor, fact) DO UPDATE SET "time" = excluded."time", message_id = excluded.message_id, settled = false
   WHERE i.kind = '{FIRST_SEEN}' AND {EARLIER.format("excluded")}"""
@@ -79,8 +81,12 @@ UNWISHED = f"""UPDATE {{identity}} AS i SET settled = false FROM {FACTS}
 
 WAITING = """SELECT visitor FROM {unsettled} WHERE %(partitions)s::integer[] IS NULL OR partition = ANY(%(partitions)s)
   ORDER BY passes, touched_at LIMIT %(limit)s"""
-UNSETTLED_IDS = f"""SELECT DISTINCT i.anonymous_id FROM ({WAITING}) AS u JOIN {{identity}} i USING (visitor)"""
-FACTS_OF = 'SELECT visitor, anonymous_id, kind, user_id, "time", message_id, settled FROM {identity} AS i WHERE '
+UNSETTLED_IDS = (
+    f"""SELECT DISTINCT i.anonymous_id FROM ({WAITING}) AS u JOIN {{identity}} i USING (visitor)"""
+)
+FACTS_OF = (
+    'SELECT visitor, anonymous_id, kind, user_id, "time", message_id, settled FROM {identity} AS i WHERE '
+)
 OF_VISITORS = f"{FACTS_OF} visitor = ANY(%(visitors)s)"
 OF_IDS = f"""{FACTS_OF} anonymous_id = ANY(%(ids)s)
   AND visitor IN (SELECT {OF_FACT} FROM unnest(%(ids)s::text[]) AS f(anonymous_id))"""
@@ -251,4 +257,7 @@ def correct(
         "users": spans["user_id"].to_pylist(),
         "limit": rows_max,
     }
-    return [(n, int(wrong), int(done)) for n, wrong, done in cursor.execute(worded(CORRECT, {"table": table}), values)]
+    return [
+        (n, int(wrong), int(done))
+        for n, wrong, done in cursor.execute(worded(CORRECT, {"table": table}), values)
+    ]

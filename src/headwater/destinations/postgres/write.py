@@ -414,13 +414,23 @@ class PostgresDestination(Session):
         self, partitions: Sequence[int] | None, whose: Whose, *, ids_max: int, rows_max: int
     ) -> Settled:
         self.unindexed = [name for name in self.unindexed if not self.indexed(name)]
-        if self.unindexed:
-            return Settled(0, 0, more=False)
+        for name in self.unindexed:
+            raise Misconfigured(
+                f"{self.label}: {name} is large, and has no index over its visitors",
+                code="visitor_index",
+                help=f"{identity.index_ddl(name, self.named(name), concurrently=True)}; (docs/guides/postgres.md)",
+            )
         tables_ = [self.named(name) for name, columns in self.columns.items() if identity.settles(columns)]
         try:
             with self.transaction() as cursor:
                 done = identity.settle(
-                    cursor, self.identity_names, tables_, partitions, whose, ids_max=ids_max, rows_max=rows_max
+                    cursor,
+                    self.identity_names,
+                    tables_,
+                    partitions,
+                    whose,
+                    ids_max=ids_max,
+                    rows_max=rows_max,
                 )
                 cursor.execute("COMMIT")
                 return done
@@ -449,7 +459,12 @@ class PostgresDestination(Session):
     def indexed(self, name: str) -> bool:
         """Whether a table's rows can be found by their visitor."""
         index = {"index": self.named(identity.visitor_index(name))}
-        return self.rows("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%(index)s) AND indisvalid", index) != []
+        return (
+            self.rows(
+                "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%(index)s) AND indisvalid", index
+            )
+            != []
+        )
 
     def size(self, name: str) -> int:
         """Bytes of a table, with its partitions."""

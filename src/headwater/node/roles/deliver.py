@@ -104,7 +104,18 @@ class DeliverRole:
         if deliverer.destination.capabilities.updates:
             settling = cast("Settling", deliverer.destination)
             deliverer.settler = Settler(
-                settling, context.settings.identity, context.clock, lambda: self.settled_here(deliverer)
+                settling,
+                context.settings.identity,
+                context.clock,
+                lambda: self.settled_here(deliverer),
+                lambda trouble: deliverer.tell(
+                    "recognition_waits",
+                    {
+                        "destination": name,
+                        "code": trouble.code,
+                        "reason": f"{trouble.message}: {trouble.help}",
+                    },
+                ),
             )
         deliverer.replays = Replays(deliverer, book, raw, settings.replay_events_per_s)
         return deliverer
