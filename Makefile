@@ -1,11 +1,12 @@
 # Every target may be called on a fresh clone; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run cluster setup parts test thorough simulate chaos fuzz check format bench docs pin clean
+.PHONY: help run cluster setup parts test thorough journeys simulate chaos fuzz check format bench docs pin clean
 
 BIN := .venv/bin
 # Words added to the command: make run ARGS="--config my.yaml", make test ARGS="-k log tests/unit".
 ARGS ?=
-# What `make simulate` runs; tests.simulation.test_membership:any_faults is the members of a cluster.
+# What `make simulate` runs; tests.simulation.test_membership:any_faults is the members of a cluster, test_cluster:any_faults
+# (of the same folder) whole nodes.
 SCENARIO ?= tests.simulation.test_log:any_weather
 # Test processes at once (pytest-xdist); 0 is one after the other. A file of tests with real parts stays in one process.
 TEST_WORKERS ?= 2
@@ -32,6 +33,9 @@ test: setup parts check ## the gates, then every test but the long ones (make th
 
 thorough: setup parts ## tests with real servers and nodes, as often and as long as the promises say (half an hour)
 	@HEADWATER_THOROUGH=1 $(BIN)/python -m pytest --durations=10 tests/contracts tests/cluster tests/journeys $(ARGS)
+
+journeys: setup parts ## every journey on three nodes instead of one (half an hour); ARGS="-k kill"
+	@HEADWATER_JOURNEYS_NODES=3 $(BIN)/python -m pytest --durations=10 tests/journeys $(ARGS)
 
 simulate: setup ## 1,000 random histories on a disk that loses and lies; ARGS="--seed 17 --count 1", ARGS="--minutes 20 --report FILE"
 	@exec $(BIN)/python -m headwater.kit.simulate $(SCENARIO) --count 1000 $(ARGS)

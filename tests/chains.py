@@ -93,6 +93,8 @@ def chain(sizes: Sequence[int], partitions: Sequence[int], first: int = 0) -> li
 class ListReader:
     """Reads a list that may grow."""
 
+    waits = False
+
     def __init__(self, entries: list[Commit], kept_from: int, at: Position) -> None:
         self.entries = entries
         self.at = max(kept_from, at.seq if at != ZERO else 0)

@@ -243,6 +243,39 @@ def test_a_slow_owner_is_told_of_once_moves_nothing_and_keeps_the_order(
     assert nodes.holder.sql(query) == [], "each visitor's events stand in the order in which they came"
 
 
+def test_a_node_that_is_gone_for_good_is_named_until_it_is_forgotten(
+    nodes: SimpleNamespace, receipt: str
+) -> None:
+    asked, home = nodes.asked, nodes.home
+    gone = home.status()["node"]
+    assert "is alive" in refused(asked, "cluster", "forget", home.name)
+    home.kill_all()
+    try:
+        names = {nodes.asked.name, nodes.holder.name}
+        wait_for(lambda: {one["name"] for one in asked.status()["nodes"] if one["member"]} == names, 40)
+        wait_for(lambda: asked.reconcile()[0]["problems"] != [], 20)
+        assert gone in str(told(asked, "explain", "m7")["not_asked"])
+        first = asked.command("cluster", "forget", gone)
+        assert (first.returncode, "given up, uncounted" in first.stderr) == (1, True)
+        assert gone in str(told(asked, "explain", "m7")["not_asked"]), "nothing was done yet"
+        done = asked.command("cluster", "forget", gone, "--yes")
+        assert done.returncode == 0, done.stderr
+        for node in (asked, nodes.holder):
+            wait_for(lambda node=node: told(node, "explain", "m7")["not_asked"] == [], 20, node.log)  # type: ignore[misc]
+            assert gone not in node.command("dead", "list").stderr
+            wait_for(lambda node=node: node.reconcile()[0]["holds"], 30, node.log)  # type: ignore[misc]
+            (ledger,) = node.reconcile()
+            assert (
+                "gone for good" in ledger["problems"][-1] and ledger["accepted"] >= ledger["delivered"] >= 40
+            )
+            assert ledger["pending"] == 0
+    finally:  # it comes back after all
+        home.begin()
+        wait_view(nodes.every, 60)
+    wait_for(lambda: asked.reconcile()[0]["holds"] and not asked.reconcile()[0]["problems"], 60, asked.log)
+    assert told(asked, "explain", "m7")["not_asked"] == []
+
+
 def test_who_does_not_answer_is_named_and_nothing_wrong_is_said(nodes: SimpleNamespace, receipt: str) -> None:
     names = (f"node {nodes.home.name}", f"node {nodes.home.status()['node']}")  # by its id once it is evicted
     nodes.home.kill_all()

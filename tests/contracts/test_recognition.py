@@ -140,6 +140,7 @@ def table_of(some: list[Event], first: int) -> pa.Table:
         "received_at": pa.array([e.received_us for e in some], pa.int64()).cast(time),
         "timestamp": pa.array([e.received_us - e.late_us for e in some], pa.int64()).cast(time),
         "is_bot": pa.array([e.bot for e in some]),
+        "bot_reason": pa.array(["crawler" if e.bot else None for e in some], pa.string()),
         "_hw_seq": pa.array(range(first, first + len(some)), pa.uint64()),
         "_hw_partition": pa.array([0] * len(some), pa.uint16()),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.running import Running
+from tests.journeys.three import Three
 from tests.parts import require_part
 
 CHROMIUM_ARGS = [
@@ -23,8 +25,25 @@ CHROMIUM_ARGS = [
 ]
 
 
+NODES = int(os.environ.get("HEADWATER_JOURNEYS_NODES", "1"))
+"""3: what these tests know as a node is one of a cluster (three.py)."""
+TIMES = 3
 LAUNCH_MS = 90_000
 """The first start of a browser on a cold, busy machine takes more than Playwright's 30 s."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Three nodes on the same machine take longer."""
+    for item in items if NODES > 1 else ():
+        marker = item.get_closest_marker("timeout")
+        usual_s = marker.args[0] if marker is not None else float(item.config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(TIMES * usual_s), append=False)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("one_node"):
+        if NODES > 1:
+            pytest.skip(f"one node alone: {marker.args[0]}")
 
 
 @contextmanager
@@ -35,7 +54,7 @@ def maker(base: Path) -> Iterator[Callable[..., Running]]:
     def make(**options: Any) -> Running:
         folder = base / f"node{len(made)}"
         folder.mkdir()
-        made.append(Running(folder, **options))
+        made.append((Three if NODES == 3 else Running)(folder, **options))
         return made[-1]
 
     try:

@@ -21,6 +21,7 @@ import pytest
 from tests.chaos.load import Load
 from tests.journeys.running import Running, unique, wait_for
 
+pytestmark = pytest.mark.one_node("a backup is of one node's folder")
 MakeNode = Callable[..., Running]
 SMALL = "log: {segment_bytes: 8388608, ready_segment_bytes: 8388608, spare_segments_max: 1}\n"
 

@@ -99,6 +99,7 @@ def test_full_quota_is_503_until_processing_has_made_room(make_node: Callable[..
     sender.check()
 
 
+@pytest.mark.one_node("fills the ready log of one node; three share what it is filled with")
 def test_full_ready_log_makes_processing_wait_while_the_door_is_open(
     make_node: Callable[..., Running],
 ) -> None:

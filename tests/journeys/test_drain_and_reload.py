@@ -86,7 +86,13 @@ def test_memory_key_says_memory_and_its_events_arrive(shared: Running) -> None:
     assert shared.command("where", reply["receipt"]).returncode == 0
 
 
-@pytest.mark.parametrize("level", ["replicated", "telepathy"])
+@pytest.mark.parametrize(
+    "level",
+    [
+        pytest.param("replicated", marks=pytest.mark.one_node("three nodes keep `replicated`")),
+        "telepathy",
+    ],
+)
 def test_level_that_cannot_be_kept_refuses_to_start(make_node: Callable[..., Running], level: str) -> None:
     node = make_node(keys=f'  - {{id: more, secret: "{NEW_KEY}", ack: {level}}}')
     done = node.command("run", "--config", str(node.config))

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.journeys.running import Running, unique, wait_for
 
 MIB = 1024 * 1024
@@ -71,6 +73,7 @@ def holds(
         assert stream["holds"], stream
 
 
+@pytest.mark.one_node("fills the ready log of one node; three share what it is filled with")
 def test_a_destination_that_was_away_costs_raw_log_only_and_catches_up(
     make_node: Callable[..., Running],
 ) -> None:

@@ -56,21 +56,35 @@ def test_inv_dest_events_land_in_both_and_kill_9_of_the_deliverer_under_load_is_
     other = node.sql(f"select {columns} from events")
     assert {(row["message_id"], int(row["_hw_seq"])) for row in other} == {(m, seq) for m, _, _, seq in there}
     assert_said(node, schema)
-    assert_replayed(node, postgres, schema, told)
 
 
-def assert_replayed(node: Running, server: Server, schema: str, told: set[str]) -> None:
-    """All of it again, into the table that is there and into a new one: the same events, once."""
+@pytest.mark.slow
+@pytest.mark.one_node("a replay over several nodes is not built (docs/plan.md)")
+def test_a_replay_gives_postgres_the_same_events_once(
+    make_node: Callable[..., Running], postgres: Server
+) -> None:
+    """Into the table that is there, and into a new one."""
+    schema = postgres.schema()
+    node = make_node(more=MORE.format(url=postgres.url(), schema=schema))
+    node.environment["PG_PASSWORD"] = PASSWORD
+    node.start()
+    load = Load(node, clients=2)
+    load.begin(1)
+    time.sleep(1)
+    load.rest()
+    node.wait_settled()
+    told = unique(one for (one,) in postgres.ask(f"select message_id from {schema}.events"))
+    assert load.acknowledged <= told
     words = ("--from", "1h", "--to", "now", "--partial", "--destination", "pg", "--rate", "50000")
     for more, table in (((), "events"), (("--into", "again"), "events_again")):
         done = node.command("replay", *words, *more)
         assert done.returncode == 0, done.stderr
         wait_for(lambda: replayed(node), 60, node.log, interval_s=0.3)
-        rows = server.ask(f"select message_id from {schema}.{table}")
+        rows = postgres.ask(f"select message_id from {schema}.{table}")
         assert unique(message_id for (message_id,) in rows) == told
     assert all(ledger["holds"] for ledger in node.wait_settled())
     assert node.command("replay", "drop", "again", "--destination", "pg").returncode == 0
-    assert server.ask("select to_regclass(%s)", f"{schema}.events_again") == [(None,)]
+    assert postgres.ask("select to_regclass(%s)", f"{schema}.events_again") == [(None,)]
 
 
 def replayed(node: Running) -> bool:

@@ -14,6 +14,9 @@ from tests.journeys.previous import make as previous
 from tests.journeys.running import Running, unique
 from tests.parts import ROOT
 
+pytestmark = pytest.mark.one_node(
+    "a folder of one node goes on in its destinations where that node founds the cluster; here anybody may"
+)
 HERE = Path(__file__).parent / "previous"
 PREVIOUS = "701d3ae"
 """There is no tag yet; the last commit before the upkeep of the logs began."""

@@ -13,7 +13,11 @@ import pytest
 
 from tests.journeys.running import Running, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.one_node("systemd looks after one node"),
+]
 WATCHDOG_S = 1.0
 
 

@@ -591,8 +591,9 @@ def test_reset_forgets_the_user_and_makes_a_new_visitor(site, collector, context
     page.evaluate("headwater.track('After')")
     page.reload()
     page.evaluate("headwater.track('Reloaded')")
-    first, _, after, reloaded = collector.events
+    first, _, reset, after, reloaded = collector.events
     assert first["userId"] == "u-1"
+    assert (reset["type"], reset["userId"], reset["anonymousId"]) == ("reset", "u-1", first["anonymousId"])
     assert "userId" not in after
     assert "groupId" not in after["context"]
     assert after["anonymousId"] == reloaded["anonymousId"] != first["anonymousId"]

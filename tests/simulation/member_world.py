@@ -191,6 +191,7 @@ class World:
         make: Callable[..., Membership] = Membership,
         zones: tuple[str, ...] = ("",),
         store: bool = True,
+        node: type[Node] = Node,
     ) -> None:
         from tests.simulation.member_oracle import Oracle
 
@@ -215,7 +216,7 @@ class World:
         self.messages: Counter[str] = Counter()
         self.met: Counter[str] = Counter()
         self.oracle = Oracle(self)
-        self.nodes = [Node(self, number) for number in range(count)]
+        self.nodes = [node(self, number) for number in range(count)]
         self.by_id = {node.id: node for node in self.nodes}
         if store:
             self.after(SECOND, self.back_up)

@@ -23,6 +23,7 @@ NODE_COLUMNS = (
     "incarnation",
     "address",
     "heard",
+    "clock",
 )
 
 
@@ -36,11 +37,12 @@ def cluster() -> None:
     headwater cluster try                 three nodes on this machine, to look at and to kill
     headwater cluster status              who is there, who owns how much, what it waits for
     headwater cluster drain node-b        move node-b's partitions away, for example before a repair
-    headwater cluster evict node-c        node-c is gone for good: do not wait for it
+    headwater cluster evict node-c        node-c does not answer: do not wait for it
+    headwater cluster forget node-c       node-c is gone for good: never wait for what only it has
     headwater cluster reset               say everything again, after the store was lost or restored
 
-    Over HTTP the same: GET /cluster/status, and POST /cluster/drain, evict, reset with `Authorization: Bearer` and
-    cluster.admin_token.
+    Over HTTP the same: GET /cluster/status, and POST /cluster/drain, evict, forget, reset with `Authorization: Bearer`
+    and cluster.admin_token.
     """
 
 
@@ -108,6 +110,9 @@ def status(data: str, as_json: bool) -> None:
     Every node tells what it sees itself; ask another one where two could disagree. `incarnation` is the time at which
     a node's membership began, so a greater one means that it has joined again.
 
+    `clock` says how far a node's clock is ahead of those of most nodes; further than `cluster.clock_warning_s` is a
+    warning.
+
     Below the nodes: what is mirrored here of other nodes' logs; of each node's raw log how many events each owner
     has not gone past yet, and for how long at least (`slow`: more than 2 s); and how old the state is that stands
     by elsewhere.
@@ -160,6 +165,37 @@ def evict(node: str, data: str, as_json: bool) -> None:
     """
     told = ordered(Node(data), "evict", {"node": node})
     tell(told, as_json, f"{told['name']} is evicted")
+
+
+@cluster.command()
+@click.argument("node")
+@click.option("--yes", is_flag=True, help="Do it; without it, only what would be given up is said.")
+@data_option
+@json_option
+def forget(node: str, yes: bool, data: str, as_json: bool) -> None:
+    """Say that NODE, which is gone, will never come back: nobody waits any more for what only its disk has.
+
+    Until then it is named wherever it could know more: `reconcile` counts nothing as certain, `explain` and `dead` say
+    that it was not asked. NODE is the id that they show, or its name while that is known. Forgetting needs `--yes`:
+    events that NODE had accepted and nobody had processed are given up, and cannot be counted, nor can its dead
+    letters; what `reconcile` shows as accepted of it is what was processed. A destination that lacks events which only
+    NODE has is paused, and says how to leave them out. Keys with `ack: replicated` lose nothing.
+
+    A node that is alive, or a member still, is refused. Should NODE come back after all, it joins as ever, and
+    what it has is delivered.
+
+    \b
+    headwater cluster forget node-c
+    headwater cluster forget 84792222d2dd0000 --yes
+    """
+    told = ordered(Node(data), "forget", {"node": node, "yes": yes})
+    if told["forgotten"] or as_json:
+        tell(told, as_json, f"{told['name']} ({told['node']}) is forgotten")
+    if not told["forgotten"]:
+        answer_no(
+            f"{told['name']} ({told['node']}) would be forgotten: what it had accepted and nobody has processed is "
+            "given up, uncounted, with its dead letters; say --yes"
+        )
 
 
 @cluster.command()
@@ -223,6 +259,8 @@ def page(told: dict[str, Any]) -> None:
     click.echo(f"seen by {told['name']} ({told['node']})")
     for reason in told["waits_for"]:
         click.echo(click.style(f"  waits for: {reason}", fg="yellow"))
+    for warning in told.get("warnings", ()):
+        click.echo(click.style(f"  warning: {warning}", fg="yellow"))
     show.as_table(NODE_COLUMNS, (node_row(one, told["node"]) for one in told["nodes"]))
     lanes(told["lanes"], names)
     lags(told.get("lag", {}))
@@ -245,7 +283,13 @@ def node_row(one: dict[str, Any], own: str) -> list[Any]:
         one["incarnation"],
         one["address"],
         "itself" if one["id"] == own else heard_words(one["heard_s"]),
+        clock_words(one.get("clock_ahead_s")),
     ]
+
+
+def clock_words(ahead_s: float | None) -> str:
+    """How far its clock is ahead of most."""
+    return "" if ahead_s is None else f"{ahead_s:+.1f} s"
 
 
 def heard_words(heard_s: float | None) -> str:

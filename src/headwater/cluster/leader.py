@@ -62,6 +62,8 @@ class Leader:
         """Who said goodbye, with which incarnation."""
         self.unwanted: dict[str, str] = {}
         """Whom an operator wants out, and why."""
+        self.forgetting: set[str] = set()
+        """Who is gone for good, as an operator said just now."""
         self.apart: dict[Pair, int] = {}
         """Since when one member is known to miss another."""
         self.parted: dict[str, str] = {}
@@ -84,6 +86,8 @@ class Leader:
         if members != scene.table.members:
             self.quiet_ns = scene.now_ns + self.heartbeat_ns // 2
             decision.members, decision.why = members, gone
+        elif self.forgetting:
+            decision.members = members
         elif calm and not self.settled:
             self.quiet_ns = scene.now_ns + self.heartbeat_ns // 2
             decision.members = members

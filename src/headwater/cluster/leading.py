@@ -13,7 +13,7 @@ import msgspec
 
 from headwater.cluster.assign import Shares, assign, fresh, paced
 from headwater.cluster.messages import Heartbeat
-from headwater.cluster.table import Member, NodeRecord, Table
+from headwater.cluster.table import FORGOTTEN_MAX, Member, NodeRecord, Table
 
 MOVES_SHARE = 8
 """So many-th part of the partitions may move in one table (H6)."""
@@ -86,8 +86,21 @@ def next_shares(
     return shares, shares.owner == ideal.owner
 
 
+def next_forgotten(table: Table, wanted: Set[str], members: Mapping[str, Member]) -> list[str]:
+    """Who is gone for good from now on; whoever comes back is not. No more than a table may hold: the last are left
+    out."""
+    return sorted({*table.forgotten, *wanted} - members.keys())[:FORGOTTEN_MAX]
+
+
 def next_table(
-    table: Table, members: Mapping[str, Member], shares: Shares, me: NodeRecord, *, epoch: int, version: int
+    table: Table,
+    members: Mapping[str, Member],
+    shares: Shares,
+    me: NodeRecord,
+    *,
+    epoch: int,
+    version: int,
+    forgotten: list[str],
 ) -> Table:
     """The table that replaces ``table``. ``epoch`` is the greatest that anybody is known to have."""
     return msgspec.structs.replace(
@@ -100,6 +113,7 @@ def next_table(
         owner=shares.owner,
         standby=shares.standby,
         enabled_version=max(table.enabled_version, version),
+        forgotten=forgotten,
     )
 
 

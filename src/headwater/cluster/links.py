@@ -142,6 +142,11 @@ class Links:
         lines[-1].put(messages.encode(message))
         return True
 
+    def protocol(self, node: str) -> int:
+        """What is spoken with a node; 0: there is no connection."""
+        lines = self.lines.get(node)
+        return lines[-1].peer.protocol if lines else 0
+
     def check(self, now_ns: int) -> None:
         """Drop connections on which nobody was heard for long."""
         for lines in self.lines.values():

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from headwater.cluster import status, view
+from headwater.cluster import clocks, status, view
 from headwater.cluster.actions import (
     Action,
     AskLease,
@@ -31,6 +31,7 @@ from headwater.cluster.actions import (
     Show,
     Stop,
 )
+from headwater.cluster.clocks import Change, Clocks
 from headwater.cluster.history import Activity
 from headwater.cluster.links import Links
 from headwater.cluster.meeting import Meeting
@@ -38,14 +39,14 @@ from headwater.cluster.membership import Membership, Rules
 from headwater.cluster.messages import Drain, Heartbeat, Message
 from headwater.cluster.settings import ClusterSettings
 from headwater.cluster.stores.port import Holder, Store
-from headwater.cluster.table import NodeRecord, Table, View
+from headwater.cluster.table import FORGETTING, NodeRecord, Table, View
 from headwater.kit.clock import Clock
 from headwater.kit.counters import Counters
 from headwater.kit.disk import Disk, make_folders, read_whole, write_whole
 from headwater.kit.errors import Rejected, Unavailable
 from headwater.kit.tasks import Group
 from headwater.peer import address
-from headwater.peer.identity import Identity
+from headwater.peer.identity import CLOCKS, Identity
 
 SILENT_HEARTBEATS = 3
 """A connection that is silent for so long is dialled anew."""
@@ -142,6 +143,7 @@ class Member:
             dial_s=settings.dial_timeout_s,
             silent_s=SILENT_HEARTBEATS * settings.heartbeat_s,
         )
+        self.clocks = Clocks(settings.clock_warning_s, settings.heartbeat_s)
         self.acquainted: dict[str, NodeRecord] = {}
         """Everybody who was ever known, for the names in what is told."""
         self.meeting = None if store is None else self.meet(store, counters)
@@ -196,6 +198,8 @@ class Member:
 
     def heard(self, node: str, message: Message) -> None:
         """A node said something."""
+        if isinstance(message, Heartbeat) and message.wall_ms:
+            self.clocks.heard(node, message.wall_ms, self.clock.wall_ns() // 1_000_000)
         self.act(self.core.received(node, message, self.clock.boot_ns()))
 
     def met(self, node: str) -> None:
@@ -217,6 +221,8 @@ class Member:
                 return self.order_drain(self.found(asked), draining=not asked.get("back", False))
             case "evict":
                 return self.order_evict(self.found(asked))
+            case "forget":
+                return self.order_forget(asked)
         raise Rejected(f"no such order: {asked.get('op')!r}", code="order")
 
     def reset(self) -> dict[str, Any]:
@@ -258,6 +264,50 @@ class Member:
         self.act(actions)
         return {"node": record.node, "name": record.name, "evicted": True}
 
+    def order_forget(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Wait no more for what only a node has that is gone for good; without ``yes``, whom that would be. ``homes``:
+        the ids of nodes that have accepted events and are not here."""
+        node = self.gone(str(asked.get("node", "")), set(asked.get("homes", ())))
+        told = {"node": node, "name": self.name_of(node)}
+        if node == self.core.me.node or self.core.hearing.hears(node, self.clock.boot_ns()):
+            raise Rejected(f"{told['name']} is alive", code="node_alive", help="there is nothing to forget")
+        if node in self.core.table.members:
+            raise Rejected(
+                f"{told['name']} is a member still",
+                code="node_member",
+                help=f"headwater cluster evict {told['name']}, if it will not come back",
+            )
+        if node in self.core.table.forgotten:
+            return {**told, "forgotten": True}
+        if self.core.table.enabled_version < FORGETTING:
+            raise Rejected(
+                "some member runs a version that does not know of forgotten nodes",
+                code="version",
+                help="update all nodes first",
+            )
+        if not asked.get("yes", False):
+            return {**told, "forgotten": False}
+        actions = self.core.forget(node, self.clock.boot_ns())
+        if not actions:
+            raise Unavailable(
+                "nobody leads the cluster now", code="no_leader", help="try again in some seconds"
+            )
+        self.act(actions)
+        return {**told, "forgotten": True}
+
+    def gone(self, wanted: str, homes: set[str]) -> str:
+        """The id of the node that is to be forgotten: by its id, or by its name where that is still known. Rejected:
+        none, or several."""
+        known = {node: record.name for node, record in self.acquainted.items()}
+        known |= {one.node: one.name for one in status.known(self.core, self.clock.boot_ns()).values()}
+        known |= {node: known.get(node, node) for node in homes}
+        hits = [node for node, name in known.items() if wanted in (node, name)]
+        if len(hits) == 1:
+            return hits[0]
+        names = ", ".join(sorted(f"{known[node]} ({node})" for node in homes)) or "none"
+        what = "several nodes are called" if hits else "no node is called"
+        raise Rejected(f"{what} {wanted!r}", code="node", help=f"nodes that are away: {names}")
+
     def found(self, asked: Mapping[str, Any]) -> NodeRecord:
         """The node that an order names, by id or name. Rejected: none, or several."""
         wanted = str(asked.get("node", ""))
@@ -276,7 +326,7 @@ class Member:
         for action in actions:
             match action:
                 case Send(to=to, message=Heartbeat() as beat):
-                    self.send(to, beat)
+                    self.send_beat(to, beat)
                 case Keep() | Show():
                     self.idle = False
                     self.waiting.put_nowait(action)
@@ -342,6 +392,21 @@ class Member:
         for node in to:
             self.links.send(node, message)
 
+    def send_beat(self, to: tuple[str, ...], beat: Heartbeat) -> None:
+        """A heartbeat, with what the clock shows for those who understand it."""
+        timed = msgspec.structs.replace(beat, wall_ms=max(0, self.clock.wall_ns() // 1_000_000))
+        for node in to:
+            self.links.send(node, timed if self.links.protocol(node) >= CLOCKS else beat)
+
+    def clocks_ahead(self) -> dict[str, float]:
+        """How far the clock of each node that is heard is ahead of most; see Clocks."""
+        heard = self.core.hearing.fresh(self.clock.boot_ns())
+        return self.clocks.ahead(self.core.me.node, heard.keys())
+
+    def clock_changes(self) -> list[Change]:
+        """Whose clock has become wrong or right since this was asked last."""
+        return self.clocks.changes(self.clocks_ahead(), self.clock.boot_ns())
+
     def name_of(self, node: str) -> str:
         """A node's name, or its id where nobody ever said it."""
         if node == self.core.me.node:
@@ -380,6 +445,8 @@ class Member:
     def page(self) -> dict[str, Any]:
         """For status."""
         store = self.meeting.trouble if self.meeting is not None else ""
+        ahead, limit_s = self.clocks_ahead(), self.settings.clock_warning_s
+        wrong = sorted(self.clocks.wrong & ahead.keys(), key=self.name_of)
         return status.page(
             self.core,
             self.settings.name,
@@ -388,6 +455,8 @@ class Member:
             [store] if store else [],
             self.clock.boot_ns(),
             self.clock.wall_ns(),
+            ahead,
+            [clocks.words(self.name_of(node), ahead[node], limit_s) for node in wrong],
         )
 
     def mark(self) -> object:

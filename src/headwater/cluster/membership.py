@@ -46,6 +46,7 @@ from headwater.cluster.messages import (
     Bye,
     Drain,
     Evict,
+    Forget,
     Heartbeat,
     Message,
     NewTable,
@@ -55,7 +56,7 @@ from headwater.cluster.messages import (
     bits,
     partitions_in,
 )
-from headwater.cluster.table import NO_TABLE, NodeRecord, Table, View, greater
+from headwater.cluster.table import FORGETTING, NO_TABLE, NodeRecord, Table, View, greater
 
 SECOND_NS = 1_000_000_000
 EPOCH_LEAP_MAX = 1 << 32
@@ -153,6 +154,8 @@ class Membership:
                 return self.drain(now_ns, message.draining)
             case Evict():
                 return self.evict(message.about, message.reason, now_ns)
+            case Forget():
+                return self.forget(message.about, now_ns)
 
     def heard(self, sender: str, beat: Heartbeat, now_ns: int) -> list[Action]:
         record = beat.record
@@ -262,6 +265,17 @@ class Membership:
             return self.decide(now_ns)
         leading_now = self.leading_node(now_ns)
         return [Send((leading_now,), Evict(about=node, reason=reason))] if leading_now else []
+
+    def forget(self, node: str, now_ns: int) -> list[Action]:
+        """Nobody waits any more for what only this node has, which is no member; where this node does not lead, the
+        leader is asked to. Nothing while not all members know what that means."""
+        if self.table.enabled_version < FORGETTING or node in self.table.members:
+            return []
+        if self.leads(now_ns):
+            self.leader.forgetting.add(node)
+            return self.decide(now_ns)
+        leading_now = self.leading_node(now_ns)
+        return [Send((leading_now,), Forget(about=node))] if leading_now else []
 
     # Time
 
@@ -474,7 +488,10 @@ class Membership:
         shares, self.leader.settled = leading.next_shares(
             self.table, decision.members, ready, self.rules.partitions
         )
-        if decision.members == self.table.members and shares == (self.table.owner, self.table.standby):
+        forgotten = leading.next_forgotten(self.table, self.leader.forgetting, decision.members)
+        self.leader.forgetting.clear()
+        same = decision.members == self.table.members and forgotten == self.table.forgotten
+        if same and shares == (self.table.owner, self.table.standby):
             return actions
         table = leading.next_table(
             self.table,
@@ -483,6 +500,7 @@ class Membership:
             self.me,
             epoch=max(self.greatest_epoch, self.table.epoch),
             version=leading.common_version(decision.members, scene.records()),
+            forgotten=forgotten,
         )
         told = sorted(set(self.targets()) | (self.table.members.keys() - {self.me.node}))
         actions += self.adopt(table, decision.why, now_ns)

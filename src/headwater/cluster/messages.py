@@ -24,8 +24,13 @@ from headwater.cluster.table import (
 from headwater.kit.errors import Rejected
 
 
-class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="heartbeat"):
-    """I live; each H to everybody. ``misses`` rather than whom I hear: with 1,000 members that is short, too."""
+class Heartbeat(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, tag="heartbeat"
+):
+    """I live; each H to everybody. ``misses`` rather than whom I hear: with 1,000 members that is short, too.
+
+    Unknown fields are refused, so a field that a later protocol brings stays at its default, which is not sent, for
+    whoever speaks an older one."""
 
     record: NodeRecord
     table: Order
@@ -36,11 +41,14 @@ class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """I hold the lease, and may act on it."""
     ready: bytes = b""
     """Bit p: I am the standby of partition p, and have its state."""
+    wall_ms: int = 0
+    """What my wall clock shows, since protocol 2; 0: not said (cluster/clocks.py)."""
 
     def __post_init__(self) -> None:
         check_order(self.table)
         within("bytes of ready", len(self.ready), 0, PARTITIONS_MAX // 8)
         within("count of misses", len(self.misses), 0, MEMBERS_MAX)
+        within("wall_ms", self.wall_ms, 0, U64_MAX)
         for node in self.misses:
             node_id("misses", node)
 
@@ -120,6 +128,15 @@ class Evict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         short("reason", self.reason)
 
 
+class Forget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="forget"):
+    """An operator says that X is gone for good; to the leader, of version 2 or later."""
+
+    about: str
+
+    def __post_init__(self) -> None:
+        node_id("about", self.about)
+
+
 def bits(partitions: Iterable[int]) -> bytes:
     """A set of partitions as it travels."""
     whole = sum(1 << partition for partition in partitions)
@@ -132,7 +149,7 @@ def partitions_in(data: bytes) -> frozenset[int]:
     return frozenset(p for p in range(8 * len(data)) if whole >> p & 1)
 
 
-Message = Heartbeat | WantTable | NewTable | Probe | ProbeAck | Bye | Drain | Evict
+Message = Heartbeat | WantTable | NewTable | Probe | ProbeAck | Bye | Drain | Evict | Forget
 
 DECODER = msgspec.msgpack.Decoder(Message)
 

@@ -217,6 +217,10 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     kafka: KafkaLaneSettings | None = None
     """Events travel between nodes through a topic of Kafka, and over `lane` only what the topic lacks. Left out: over
     `lane`."""
+    clock_warning_s: float = 5.0
+    """A node's wall clock that is further from those of most nodes than this, seconds, is named in status, in metrics
+    and once in the log. Far below `process.dedupe_window_s`, beyond which copies of events that come through that node
+    are not known."""
     activity_max: int = 50
     """How many of the last happenings in the cluster (joined, left, evicted) each node remembers."""
     advisories: AdvisoriesSettings | None = None
@@ -340,6 +344,7 @@ def check_numbers(settings: ClusterSettings) -> None:
         ("join_retry_max", 1, 1_000_000),
         ("copies_timeout_s", 0.1, 300),
         ("copies_bytes_max", 256 * 1024**2, 2**60),
+        ("clock_warning_s", 0.1, 3600),
         ("activity_max", 1, 10_000),
         ("mirror_bytes_max", 256 * 1024**2, 2**60),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from headwater.cluster.membership import Membership
@@ -33,9 +33,13 @@ def page(
     waits_for: Iterable[str],
     now_ns: int,
     wall_ns: int,
+    ahead: Mapping[str, float],
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
     """Everything. ``acquainted``: records of nodes that were here once; ``trouble``: address → why nobody is reached
-    there; ``waits_for``: what else hinders it. Times of the page are wall times, told from how long ago things were."""
+    there; ``waits_for``: what else hinders it; ``ahead``: of whose clocks it is known, how many seconds they are ahead;
+    ``warnings``: what hinders nothing, and should be known. Times of the page are wall times, told from how long ago
+    things were."""
     why = core.why_not_viable(now_ns)
     table, me = core.table, core.me
     records = known(core, now_ns)
@@ -50,11 +54,15 @@ def page(
         "viable": not why,
         "why": why,
         "waits_for": [*([why] if why else []), *waits_for, *unreached(core, trouble, now_ns)],
+        "warnings": list(warnings),
         "epoch": table.epoch,
         "leader": table.leader,
         "leads": core.leads(now_ns),
         "partitions": len(table.owner),
-        "nodes": [node_row(core, record, now_ns) for _, record in sorted(records.items(), key=by_name)],
+        "nodes": [
+            {**node_row(core, record, now_ns), "clock_ahead_s": rounded(ahead.get(node))}
+            for node, record in sorted(records.items(), key=by_name)
+        ],
         "activity": [
             {
                 "date": date_text(wall_ns - (now_ns - one.at_ns)),
@@ -69,6 +77,11 @@ def page(
             for one in core.history.entries
         ],
     }
+
+
+def rounded(seconds: float | None) -> float | None:
+    """To tenths; None where it is not known."""
+    return None if seconds is None else round(seconds, 1)
 
 
 def by_name(entry: tuple[str, NodeRecord]) -> tuple[str, str]:

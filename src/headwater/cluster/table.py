@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 PARTITIONS_MAX = 4096
 MEMBERS_MAX = 4096
+FORGOTTEN_MAX = 4096
+FORGETTING = 2
+"""The version that knows of forgotten nodes."""
 WEIGHT_MAX = 100
 U64_MAX = (1 << 64) - 1
 
@@ -42,7 +45,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         short("zone", self.zone)
 
 
-class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """What one leader decided. ``owner[p]`` and ``standby[p]`` are node ids, or "" where there is nobody."""
 
     epoch: int
@@ -56,6 +59,8 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Formats and features up to this version may be used: all members have them."""
     topics: dict[str, Any] = {}
     """Public topics and who owns their slots."""
+    forgotten: list[str] = []
+    """Nodes that are gone for good, as an operator said: nobody waits for what only they have (since version 2)."""
 
     @property
     def order(self) -> Order:
@@ -78,6 +83,9 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         node_id("leader", self.leader)
         node_id("cluster_id", self.cluster_id)
         within("count of members", len(self.members), 1, MEMBERS_MAX)
+        within("count of forgotten", len(self.forgotten), 0, FORGOTTEN_MAX)
+        for node in self.forgotten:
+            node_id("forgotten", node)
         for node in self.members:
             node_id("members", node)
         check_owners(self)
@@ -162,7 +170,7 @@ def node_id(name: str, text: str) -> None:
 
 
 def check_none(table: Table) -> None:
-    for name in ("leader", "cluster_id", "members", "owner", "standby"):
+    for name in ("leader", "cluster_id", "members", "owner", "standby", "forgotten"):
         if getattr(table, name):
             raise ValueError(f"{name}: expected none in epoch 0")
 

@@ -86,6 +86,11 @@ class Chain:
         return self.held_bytes >= self.bytes_max
 
     @property
+    def waits(self) -> bool:
+        """Whether there are commits behind the last entry that are not given yet."""
+        return self.reader is not None and self.reader.waits
+
+    @property
     def links(self) -> Sequence[Link]:
         """What the plan looks at."""
         return [entry.link for entry in self.entries]

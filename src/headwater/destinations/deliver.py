@@ -21,6 +21,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from headwater.destinations import load, plan, refused, stand
+from headwater.destinations.alarm import Alarm
 from headwater.destinations.catchup import CatchUp, Tell
 from headwater.destinations.chain import Chain
 from headwater.destinations.pause import Held, Pause
@@ -141,6 +142,7 @@ class Deliverer:
         self.certain = False
         """True when positions and chain were both read from the start since the last doubt."""
         self.trouble: HeadwaterError | None = None
+        self.alarm = Alarm()
         self.retry_ns = 0
         self.failures = 0
         self.loaded_ns = 0
@@ -178,6 +180,7 @@ class Deliverer:
             if self.trouble is not None:
                 self.tell("destination_resumed", {"destination": self.name})
             self.trouble, self.failures = None, 0
+            self.alarm.over()
             if self.held is None:
                 self.look()
             return wait_s
@@ -236,12 +239,15 @@ class Deliverer:
             self.begin(new)
             rows = self.own_rows()
         vectors = {p: Vector.decode(row.vector) for p, row in rows.items()}
+        if vectors.keys() - self.memory.vectors.keys() and self.settings.start_ns is not None:
+            self.memory.begin_skipping(self.clock.boot_ns())  # who began these may not have counted it
         if wrong := plan.examine(vectors, self.remembered(), sorted(self.owned)):
             self.tell(wrong.code, {"destination": self.name, "partitions": wrong.partitions})
             if wrong.code != "destination_went_back" or self.settings.on_restored == "pause":
                 raise stand.paused(self.name, wrong)
             self.memory.note(vectors, {})  # it fills itself up again, from here
             self.memory.count_again()
+            self.certain = False  # the chain from its beginning, which may hold all that is lacking
         if any(map(self.unknown, plan.standing(vectors))):
             # the next start reads it, and begins its logs behind them
             self.memory.note(vectors, self.memory.ready)
@@ -418,9 +424,11 @@ class Deliverer:
 
     def look_beyond(self) -> float:
         """The chain holds nothing more. Where processing is further all the same, and this destination has not moved
-        for BEYOND_S, what lies between has left the ready log."""
+        for BEYOND_S, what lies between has left the ready log; unless the log keeps it back, for a standby to have it
+        first: a private run would deliver it before."""
         now_ns = self.clock.boot_ns()
-        if now_ns - self.beyond_ns > BEYOND_S * 1e9 and not any(c.entries for c in self.chains.values()):
+        more = any(c.entries or c.waits for c in self.chains.values())
+        if now_ns - self.beyond_ns > BEYOND_S * 1e9 and not more:
             self.beyond_ns, stood, self.stood_at = now_ns, self.stood_at, dict(self.have)
             ends = {p: v for p, v in self.processed().vectors.items() if not v <= self.have.get(p, v)}
             if ends and stood == self.have:
@@ -483,10 +491,8 @@ class Deliverer:
             self.certain = False
             if error.code not in OWN_TROUBLE:
                 self.destination.close()
-        if self.trouble is None or self.trouble.code != error.code:
-            self.tell(
-                "destination_paused", {"destination": self.name, "code": error.code, "reason": str(error)}
-            )
+        if happening := self.alarm.look(error, self.clock.boot_ns()):
+            self.tell(happening, {"destination": self.name, "code": error.code, "reason": str(error)})
         self.trouble = error
         wait_s = stand.retry_s(error, self.failures, self.settings.retry_interval_s)
         self.failures += 1
@@ -517,6 +523,10 @@ class Deliverer:
                 processed,
             )
             placed = {p: replace(row, owner=self.owner) for p, row in adopted.items()}
+            if start == "beginning" and self.shared:
+                # of what is empty everybody begins anew; once rows are there, nobody else could decide so any more
+                rest = stand.first_rows({}, set(range(self.partitions)) - self.owned, self.owner)
+                self.destination.place(self.memory.pipeline, rest, missing_only=True)
             if start != "here":
                 self.destination.place(self.memory.pipeline, placed)
             self.memory.note({p: Vector.decode(row.vector) for p, row in placed.items()}, {})
@@ -524,6 +534,7 @@ class Deliverer:
             self.memory.save(self.clock.boot_ns(), 0.0)
             self.rows, self.certain, self.retry_ns = None, False, 0
             self.trouble = None
+            self.alarm.over()
             skipped = missing + sum(row.total.skipped for row in placed.values())
             self.tell("destination_adopted", {"destination": self.name, "start": start, "skipped": skipped})
             return {

@@ -266,6 +266,11 @@ class PieceRun(Protocol):
 class ChainReader(Protocol):
     """A ready log from some position on (log/ready.py): commits in order, durable ones only (INV-LOG-2)."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has commits that it will give later: what it does not give now has not left the log."""
+        ...
+
     def read(self, bytes_max: int) -> list[tuple[Commit, Position]]:
         """The next commits, about ``bytes_max`` bytes, each with the position after it; none: none yet."""
         ...

@@ -317,7 +317,7 @@ class DeliverWorker:
         try:
             with deliverer.lock:
                 if deliverer.rows is None:
-                    raise Unavailable(f"destination {deliverer.name} is not open here", code="not_open")
+                    raise not_open(deliverer)
                 return Served(deliverer.destination).answer(request, request.get("body", b""))
         finally:
             self.going.set()
@@ -419,6 +419,15 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
             {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift
         ],
     }
+
+
+def not_open(deliverer: Deliverer) -> Unavailable:
+    """For another node's deliverer: why the destination is not open at the node that holds it."""
+    trouble = deliverer.trouble
+    if trouble is None:
+        return Unavailable(f"destination {deliverer.name} is not open here", code="not_open")
+    message = f"destination {deliverer.name} is not open at the node that holds it: {trouble.message}"
+    return Unavailable(message, code="not_open", help=trouble.help)
 
 
 def why_paused(name: str, trouble: HeadwaterError | None, held: Held | None) -> dict[str, Any]:

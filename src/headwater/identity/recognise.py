@@ -24,6 +24,8 @@ OWN = "_hw_user_own"
 """Whether the event itself named the user of its row; what is false may be filled in later."""
 LATE_US = 86_400_000_000
 """A time further before receipt than this counts as that (protocol.md §10)."""
+NO_CRAWLERS = ("empty_user_agent", "headless", "library")
+"""Reasons for which a sender is taken for a robot, and may be a person's all the same."""
 LOGINS = ("identify", "alias")
 RESET = "reset"
 NOBODY = [Interval(BEGIN_US, END_US, None)]
@@ -50,13 +52,12 @@ class Recogniser:
 
     def apply(self, rows: pa.Table) -> tuple[pa.Table, pa.Table | None]:
         """The rows, with the user of each as far as it is known, and their facts; None: there are none."""
-        count = rows.num_rows
         user = column(rows, "user_id")
-        own = np.zeros(count, bool) if user is None else filled(pc.not_equal(user, ""))
+        own = np.zeros(rows.num_rows, bool) if user is None else filled(pc.not_equal(user, ""))
         anonymous, linked = column(rows, "anonymous_id"), linked_ids(rows)
         if linked is None:
             return with_users(rows, own, {}), None
-        human = ~filled(column(rows, "is_bot"), count)
+        human = ~crawlers(rows)
         times, partitions = times_us(rows), rows["_hw_partition"].to_numpy()
         facts = self._facts(rows, linked, user, filled(pc.is_valid(linked)) & human, own, times, partitions)
         self.known.add((a, fact) for _, a, fact in facts)
@@ -145,6 +146,15 @@ class Recogniser:
         for n, one in enumerate(ids.to_pylist()):
             if (n in many or partition_of[n] in lacking) and not self.junk.anonymous(one):
                 facts.append((partition_of[n], one, Fact(SETTLE, "", 0, "")))
+
+
+def crawlers(rows: pa.Table) -> Array:
+    """Which rows come from robots that visit pages for themselves. A program without a user agent, a library or a
+    headless browser may act for somebody: what says who it is, is believed."""
+    robot, reason = column(rows, "is_bot"), column(rows, "bot_reason")
+    if robot is None or reason is None:
+        return np.zeros(rows.num_rows, bool)
+    return filled(robot) & ~filled(pc.is_in(reason, value_set=pa.array(NO_CRAWLERS)))
 
 
 def linked_ids(rows: pa.Table) -> pa.ChunkedArray | None:

@@ -8,7 +8,7 @@ Readers of other processes see what was saved last.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -98,15 +98,23 @@ class FactStore:
             )
         except lmdb.Error as error:
             raise Unavailable(f"{folder}: {error}", code="identity_unreadable") from error
+        self.complete = self._complete()
+        """The partitions of which every fact below the state's vector is here; None: it was just made."""
+        self.saved_complete = self.complete
         self.filter = Filter(filter_bytes)
         if not readonly:
             self._fill_filter()
+
+    def _complete(self) -> set[int] | None:
+        with self.environment.begin() as read:
+            value = read.get(COMPLETE)
+        return None if value is None else set(msgspec.msgpack.decode(value, type=list[int]))
 
     def _fill_filter(self) -> None:
         """What is on disk already; about 2 s for a million ids."""
         with self.environment.begin() as read:
             keys = read.cursor().iternext(values=False)
-            while some := [unpacked(key) for key in islice(keys, FILTER_PIECE)]:
+            while some := [unpacked(key) for key in islice(keys, FILTER_PIECE) if key != COMPLETE]:
                 self.filter.add(hashes_of(pa.array(some, pa.string())))
 
     def look(self, ids: pa.Array) -> dict[int, Kept]:
@@ -154,10 +162,12 @@ class FactStore:
 
     def save(self) -> None:
         """Make what was added durable. Unavailable: the store has no room left."""
-        if not self.pending:
+        if not self.pending and self.complete == self.saved_complete:
             return
         try:
             with self.environment.begin(write=True) as write:
+                if self.complete is not None:
+                    write.put(COMPLETE, msgspec.msgpack.encode(sorted(self.complete)))
                 for one, kept in self.pending.items():
                     write.put(key_of(one), encoded(kept))
         except lmdb.MapFullError as error:
@@ -167,11 +177,30 @@ class FactStore:
                 help="give identity.store_bytes_max more",
             ) from error
         self.pending.clear()
+        self.saved_complete = self.complete
+
+    def beside(self, folder: str) -> FactStore | None:
+        """The store of another processor, to be read; None where there is none."""
+        if not os.path.exists(f"{folder}/data.mdb"):
+            return None
+        size = self.environment.info()["map_size"]
+        return FactStore(folder, size, self.shared_users_max, readonly=True)
+
+    def take_over(self, other: FactStore, wanted: Callable[[str], bool]) -> None:
+        """The facts of another store on disk, of the ids that are wanted."""
+        for one, kept in other.items():
+            if wanted(one):
+                known = self.many([one])[0]
+                self.filter.add(hashes_of(pa.array([one], pa.string())))
+                joined = kept if kept.form != WHOLE else merged(known, kept.facts, self.shared_users_max)
+                self.pending[one] = self.young[one] = joined
 
     def items(self) -> Iterator[tuple[str, Kept]]:
         """Every id on disk, with what is known of it."""
         with self.environment.begin(buffers=True) as read:
             for key, value in read.cursor():
+                if key == COMPLETE:
+                    continue
                 kept = decoded(value)
                 assert kept is not None
                 yield unpacked(bytes(key)), kept
@@ -179,7 +208,9 @@ class FactStore:
     def sizes(self) -> tuple[int, int]:
         """Ids with facts, and the bytes that they take."""
         told, info = self.environment.stat(), self.environment.info()
-        return int(told["entries"]), (int(info["last_pgno"]) + 1) * int(told["psize"])
+        return int(told["entries"]) - (self.saved_complete is not None), (int(info["last_pgno"]) + 1) * int(
+            told["psize"]
+        )
 
     def close(self) -> None:
         """Release the files; what was not saved is gone."""
@@ -230,6 +261,8 @@ def same(one: Fact, other: Fact) -> bool:
 
 
 UUID_CHARS = 36
+COMPLETE = b"\xff"
+"""Where it stands which partitions are complete; no id is written so."""
 MARK = b"\xff"
 """No text in UTF-8 begins with it."""
 
@@ -279,3 +312,18 @@ def decoded(value: bytes | memoryview | None) -> Kept | None:
         return None
     form, facts = decoder.decode(value)
     return Kept(form, tuple(Fact(KINDS[kind], unpacked(u), at, unpacked(m)) for kind, u, at, m in facts))
+
+
+def copy_store(folder: str, target: str) -> None:
+    """A store as it stands at one moment, in a new file, also while it is written."""
+    environment = lmdb.open(folder, readonly=True, lock=True, create=False)
+    try:
+        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            environment.copyfd(file, compact=True)
+        finally:
+            os.close(file)
+    except lmdb.Error as error:
+        raise Unavailable(f"{folder} cannot be read: {error}", code="identity_unreadable") from error
+    finally:
+        environment.close()

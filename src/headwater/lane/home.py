@@ -82,6 +82,8 @@ class Stream:
         self.sent_ns = 0
         self.full = False
         """The last cut was large: there is more."""
+        self.short = False
+        """The last cut ended at an earlier time than its own: that all up to now was sent is still to be said."""
         self.lock = threading.Lock()
         self.closed = False
 
@@ -107,9 +109,10 @@ class Stream:
         for writer in self.readers:
             self.tell_end(packer, writer)
         self.full = sum(block.header.disk_bytes for block in blocks) >= FULL_BYTES
-        if not (blocks or packer.frames or late):
+        if not (blocks or packer.frames or late or self.short):
             return []
-        packer.flush(now if found is None or found.bound == now[:2] else lowered(found.bound, blocks))
+        self.short = found is not None and found.bound != now[:2]
+        packer.flush(lowered(found.bound, blocks) if found is not None and self.short else now)
         return self.sending(packer.frames, now)
 
     def discover(self) -> None:

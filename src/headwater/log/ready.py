@@ -81,6 +81,9 @@ def cut_to_size(parts: Sequence[bytes | memoryview], size: int) -> Iterator[list
 class ReadyReader:
     """Reads commits in order; a partial one is waited for, or dropped where its log ended."""
 
+    waits = False
+    """It keeps nothing back."""
+
     def __init__(
         self, disk: Disk, folder: str, writer: WriterId, at: Position = ZERO, *, secret: Secret
     ) -> None:

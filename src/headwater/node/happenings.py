@@ -209,6 +209,16 @@ class DestinationPaused(Happening):
     reason: str
 
 
+class DestinationWaits(Happening):
+    """A destination does not answer, and mostly will by itself: a server or a node that is started again. After a
+    minute it is `destination_paused`."""
+
+    level: ClassVar[Level] = "warning"
+    destination: str
+    code: str
+    reason: str
+
+
 class DestinationHeld(Happening):
     """An operator paused a destination (`headwater destination pause`), until `headwater destination resume`."""
 
@@ -311,6 +321,7 @@ OF_DESTINATIONS = {
     for kind in (
         DestinationPaused,
         RecognitionWaits,
+        DestinationWaits,
         DestinationHeld,
         DestinationResumed,
         DestinationAdopted,
@@ -350,6 +361,24 @@ class ClusterNodeEvicted(ClusterChanged):
     """A node was taken out of the cluster's table; its partitions go to others."""
 
     level: ClassVar[Level] = "warning"
+
+
+class ClusterClockWrong(Happening):
+    """The wall clock of a node is further from those of most nodes than `cluster.clock_warning_s`. Said once by each
+    node, also by its own."""
+
+    level: ClassVar[Level] = "warning"
+    node: str
+    node_name: str
+    ahead_s: float
+
+
+class ClusterClockRight(Happening):
+    """It is near the others again."""
+
+    node: str
+    node_name: str
+    ahead_s: float
 
 
 class ClusterNotJoined(Happening):

@@ -41,6 +41,10 @@ class Nodes:
         record = view.alive.get(node) if view is not None else None
         return f"node {record.name if record is not None else node}"
 
+    def forgotten(self) -> frozenset[str]:
+        """The ids of nodes that are gone for good, as an operator said."""
+        return self.ownership.forgotten()
+
     def ask(
         self, node: str, socket: str, request: Mapping[str, Any], wait_s: float
     ) -> tuple[dict[str, Any], bytes]:

@@ -69,6 +69,10 @@ class Ownership:
             return {}
         return {node: frozenset(view.table.owned_by(node)) for node in view.table.members}
 
+    def forgotten(self) -> frozenset[str]:
+        """The ids of nodes that are gone for good, as an operator said."""
+        return frozenset(self.view.table.forgotten) if self.view is not None else frozenset()
+
     def pipeline(self, destination: str) -> str:
         """The name under which a destination keeps its positions. Unavailable: the cluster has not said its name."""
         if self.alone:
@@ -215,18 +219,40 @@ class Mirrors:
 
     def since(self, at_ns: int, limit: Vector) -> Vector:
         """See Sources: own logs say it themselves, those of other nodes by their ops processes."""
-        context = self.context
-        ends = {f"{writer:016x}": list(at) for writer, at in limit.items()}
-        found = dict(limit.items())
-        found |= moment.all_at(context.disk, context.path("raw"), at_ns, found, secret=context.secret)
-        asked = {"op": "ask_all", "socket": LOOK, "request": {"op": "stood", "at_ns": at_ns, "ends": ends}}
         try:
-            told, data = ask.ask(context.path("run", "lane.sock"), asked, SINCE_WAIT_S)
+            told = self.stood_elsewhere(at_ns, limit).parts
         except HeadwaterError:
-            return Vector(found, at_ns)
-        for part in answers_of(told, data).parts.values():
-            found |= {WriterId(int(writer, 16)): Position(*at) for writer, at in part.items()}
-        return Vector(found, at_ns)
+            told = {}
+        return Vector(dict(limit.items()) | self.stood_here(at_ns, limit) | positions_in(told), at_ns)
+
+    def stood_when(self, at_ns: int, limit: Vector) -> Vector:
+        """Where the raw logs of all nodes stood at a time, at most at ``limit``; where they begin, if they reach back
+        less far. Of a home that is no member any more nothing is read, so it stands at the limit. Unavailable: a member
+        does not say it, and what it accepted since must not be left out."""
+        found = dict(limit.items()) | self.stood_here(at_ns, limit)
+        if not self.ownership.alone and (others := {home_of(writer) for writer in limit} - {self.me}):
+            answers = self.stood_elsewhere(at_ns, limit)
+            members = {int(node, 16) for node in self.ownership.owners()}
+            if silent := others & members - {int(node, 16) for node in answers.parts}:
+                nodes = ", ".join(f"{node:016x}" for node in sorted(silent))
+                raise Unavailable(
+                    f"node {nodes} does not say where its log stood at the time of `start`",
+                    code="home_silent",
+                )
+            found |= positions_in(answers.parts)
+        return Vector(found, min(at_ns, limit.clock))
+
+    def stood_here(self, at_ns: int, limit: Vector) -> dict[WriterId, Position]:
+        """As ``stood_when``, of this node's logs."""
+        context = self.context
+        ends = dict(limit.items())
+        return moment.all_at(context.disk, context.path("raw"), at_ns, ends, secret=context.secret)
+
+    def stood_elsewhere(self, at_ns: int, limit: Vector) -> Answers:
+        """As ``stood_when``, by node: writer in hex → position. Unavailable: the lane does not answer."""
+        ends = {f"{writer:016x}": list(at) for writer, at in limit.items()}
+        asked = {"op": "ask_all", "socket": LOOK, "request": {"op": "stood", "at_ns": at_ns, "ends": ends}}
+        return answers_of(*ask.ask(self.context.path("run", "lane.sock"), asked, SINCE_WAIT_S))
 
     def given(
         self, partitions: Sequence[int], stood: Mapping[int, Vector]
@@ -251,3 +277,8 @@ class Mirrors:
         if self.ownership.alone or not self.context.disk.exists(folder):
             return []
         return [f"{folder}/{name}" for name in sorted(self.context.disk.listdir(folder))]
+
+
+def positions_in(told: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[WriterId, Position]:
+    """What nodes answered, together."""
+    return {WriterId(int(writer, 16)): Position(*at) for part in told.values() for writer, at in part.items()}

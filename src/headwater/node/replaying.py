@@ -96,7 +96,7 @@ class NodeRaw:
         schema = LearnedSchema(
             context.path("schema.ndjson"), columns_max=context.settings.process.columns_max
         )
-        shaper = process.shaper_of(context, schema)
+        shaper = process.shaper_of(context, context.settings, schema)
         partitions = tuple(range(context.node.partitions))
         return ReplayRun(
             context.disk,

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from headwater.identity.store import copy_store
 from headwater.kit.clock import Clock
 from headwater.kit.copies import cloned, copy_file, copy_sqlite
 from headwater.kit.disk import Disk, make_folders, read_whole
@@ -226,6 +227,8 @@ class Snapshot:
             name = os.path.basename(path)
             if name.endswith(".sqlite"):
                 self.copy(path, copy_sqlite)
+            elif name == "data.mdb":
+                self.copy(path, lambda source, target: copy_store(os.path.dirname(source), target))
             elif name.endswith(".run"):
                 self.link(path)  # or it is gone: ids that no window reaches any more (process/state.py)
             elif name not in ("fold", "state.json"):
@@ -246,7 +249,10 @@ class Snapshot:
 
     def below(self, path: str) -> Iterator[str]:
         """The files at and below a path in the data folder, without drafts and what databases spill."""
-        if path.endswith((".tmp", ".sqlite-wal", ".sqlite-shm")) or os.path.basename(path) == "spill":
+        if (
+            path.endswith((".tmp", ".sqlite-wal", ".sqlite-shm", "/lock.mdb"))
+            or os.path.basename(path) == "spill"
+        ):
             return
         whole = f"{self.data}/{path}"
         if os.path.isdir(whole):

@@ -4,6 +4,7 @@
 GET /cluster/status                      who is there, who leads, who owns what, what it waits for
 POST /cluster/drain {node, back}         move a node's partitions away, or let it have some again
 POST /cluster/evict {node}               take a node that is gone out of the table now
+POST /cluster/forget {node, yes}         it is gone for good: wait for nothing that only it has; without yes, who it is
 POST /cluster/reset                      forget what can be said again, and say it again
 GET /cluster/_status                     the same as Kuzzle's ``cluster:status``
 GET /_plugin/cluster/health, /status     the same as Kuzzle's cluster plugin: 404 ``ko`` below the minimum
@@ -35,11 +36,12 @@ from headwater.ops.look import Look
 
 ASK_S = 15.0
 BODY_BYTES_MAX = 4096
-ORDERS = ("drain", "evict", "reset")
+ORDERS = ("drain", "evict", "forget", "reset")
 PATHS = (
     ("/cluster/status", "who is there, who leads, who owns what, what it waits for"),
     ("/cluster/drain", "POST {node, back}: move its partitions away (unix socket or cluster.admin_token)"),
     ("/cluster/evict", "POST {node}: it is gone, do not wait for it (unix socket or cluster.admin_token)"),
+    ("/cluster/forget", "POST {node, yes}: it is gone for good (unix socket or cluster.admin_token)"),
     ("/cluster/reset", "POST: say everything again (unix socket or cluster.admin_token)"),
     ("/cluster/_status", "the same as Kuzzle's cluster:status"),
     ("/_plugin/cluster/health", "the same as Kuzzle's cluster plugin, with /status and POST /reset"),
@@ -115,7 +117,10 @@ class ClusterPages:
         if not request.scope.get(ADMIN):
             return not_admin()
         order = request.url.path.rpartition("/")[2]
-        return JSONResponse(await self.ordered(order, asked_of(order, await body_of(request))))
+        asked = asked_of(order, await body_of(request))
+        if order == "forget":
+            asked["homes"] = sorted(await asyncio.to_thread(self.look.homes_away))
+        return JSONResponse(await self.ordered(order, asked))
 
     async def plugin_health(self, request: Request) -> Response:
         if not self.serves():
@@ -165,7 +170,10 @@ def asked_of(order: str, body: dict[str, Any]) -> dict[str, Any]:
         raise Rejected("`node` is missing: expected the name or the id of a node", code="node")
     if not isinstance(back, bool):
         raise Rejected("`back`: expected true or false", code="back")
-    return {"node": node, "back": back} if order == "drain" else {"node": node}
+    if not isinstance(yes := body.get("yes", False), bool):
+        raise Rejected("`yes`: expected true or false", code="yes")
+    more = {"drain": {"back": back}, "forget": {"yes": yes}}
+    return {"node": node, **more.get(order, {})}
 
 
 def native_status(page: dict[str, Any]) -> dict[str, Any]:

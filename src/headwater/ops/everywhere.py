@@ -53,6 +53,10 @@ class OtherNodes(Protocol):
         """``node <name>``."""
         ...
 
+    def forgotten(self) -> frozenset[str]:
+        """The ids of nodes that are gone for good, as an operator said."""
+        ...
+
     def ask(
         self, node: str, socket: str, request: Mapping[str, Any], wait_s: float
     ) -> tuple[dict[str, Any], bytes]:
@@ -106,10 +110,10 @@ def partitions_of(report: Report) -> frozenset[int]:
 
 
 def homes_away(processed: Processed, accepted: Accepted) -> set[str]:
-    """The nodes of which events were processed, and nobody can say now how many they accepted."""
+    """The ids of nodes of which events were processed, and nobody can say now how many they accepted."""
     known = {home_of(writer) for writer in accepted.ends}
     homes = {home_of(writer) for vector in set(processed.vectors.values()) for writer in vector}
-    return {f"node {home:016x}" for home in homes - known}
+    return {f"{home:016x}" for home in homes - known}
 
 
 def joined_accepted(own: Accepted, others: Mapping[str, Any]) -> Accepted:

@@ -20,7 +20,13 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = ("/ping", "/health", "/ready", "/_plugin/cluster/health")
-ADMIN_PATHS = ("/cluster/drain", "/cluster/evict", "/cluster/reset", "/_plugin/cluster/reset")
+ADMIN_PATHS = (
+    "/cluster/drain",
+    "/cluster/evict",
+    "/cluster/forget",
+    "/cluster/reset",
+    "/_plugin/cluster/reset",
+)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 TRUSTED, ADMIN = "headwater.trusted", "headwater.admin"
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(:\d{1,5})?")

@@ -138,11 +138,16 @@ class Look:
         destinations = standing.delivered(self.all_reports(silent))
         processed = standing.processed(self.all_reports(silent))
         accepted = self.accepted(silent)
-        if self.owners is not None:
-            silent |= everywhere.homes_away(processed, accepted)
+        forgotten: frozenset[str] = frozenset()
+        if self.nodes is not None:
+            away = frozenset(everywhere.homes_away(processed, accepted))
+            forgotten = away & self.nodes.forgotten()
+            silent |= {f"node {home}" for home in away - forgotten}
         wanted = {name: destinations.get(name, Delivered(name)) for name in self.parts().destinations}
         return reconcile.without_some(
-            reconcile.reconcile(accepted, processed, wanted, self.node.partitions if self.owners else 0),
+            reconcile.reconcile(
+                accepted, processed, wanted, self.node.partitions if self.owners else 0, sorted(forgotten)
+            ),
             sorted(silent),
         )
 
@@ -256,13 +261,20 @@ class Look:
         return [{**one, "node": self.nodes.name(one["node"]).removeprefix("node ")} for one in letters]
 
     def away(self) -> list[str]:
-        """Nodes that have accepted events and are not part of the cluster now: evicted, or gone for good."""
+        """Nodes that have accepted events and are not part of the cluster now, by name: evicted or stopped; not those
+        that are forgotten."""
         if self.nodes is None:
             return []
+        return [self.nodes.name(home) for home in sorted(self.homes_away() - self.nodes.forgotten())]
+
+    def homes_away(self) -> set[str]:
+        """The ids of all nodes that have accepted events, as far as this node has processed them, and are not part of
+        the cluster now."""
+        if self.nodes is None:
+            return set()
         there = {self.nodes.me, *self.nodes.others()}
         vectors = set(standing.processed(self.reports()).vectors.values())
-        homes = {everywhere.home_text(writer) for vector in vectors for writer in vector}
-        return [self.nodes.name(home) for home in sorted(homes - there)]
+        return {everywhere.home_text(writer) for vector in vectors for writer in vector} - there
 
     def unheard(self, answers: Answers) -> list[str]:
         """Who did not say what was asked, each with the reason where it gave one."""
@@ -297,6 +309,8 @@ class Look:
         yield from metrics.from_part(accepted.streams, standing.processed(reports).streams, wanted)
         lane = reports.get("lane-0")
         yield from metrics.from_lag(lane.detail.get("lag", []) if lane is not None else [])
+        member = reports.get("member-0")
+        yield from metrics.from_clocks(member.detail.get("status", {}).get("nodes", ()) if member else ())
 
     def status(self) -> dict[str, Any]:
         """One page about everything, for ``headwater status``."""

@@ -62,11 +62,14 @@ HELP = {
     "headwater_peer_refused_total": "Connections between nodes that were refused, by reason; side: by this node, or "
     "by the other one.",
     "headwater_peer_unknown_frames_total": "Frames of newer nodes that were passed over, by kind.",
+    "headwater_cluster_clock_ahead_seconds": "How far a node's wall clock is ahead of those of most nodes, as this "
+    "node finds it; below 0: behind.",
     "headwater_cluster_bad_messages_total": "Messages of members that could not be understood, and were passed over.",
     "headwater_cluster_store_errors_total": "Calls of the coordination store that failed, and records in it that "
     "cannot be read, by code.",
     "headwater_collect_positions_unread_total": ("Looks at positions for `ack: delivered` that failed."),
     "headwater_lane_silent_total": "Questions of a processor or deliverer that the lane process did not answer.",
+    "headwater_channel_store_errors_total": "Calls of a public channel to the coordination store that failed.",
 }
 
 TOLD = {
@@ -201,6 +204,13 @@ def from_lag(lags: Iterable[Mapping[str, Any]]) -> Iterable[Sample]:
         labels = {"owner": one["owner_name"]}
         yield Sample("headwater_lane_behind_events", labels, one["events"])
         yield Sample("headwater_lane_behind_seconds", labels, one["age_s"])
+
+
+def from_clocks(nodes: Iterable[Mapping[str, Any]]) -> Iterable[Sample]:
+    """How far the clocks of the nodes are apart, as the member process says (cluster/status.py)."""
+    for one in nodes:
+        if (ahead_s := one.get("clock_ahead_s")) is not None:
+            yield Sample("headwater_cluster_clock_ahead_seconds", {"node": one["name"]}, ahead_s)
 
 
 def render(samples: Iterable[Sample]) -> str:

@@ -72,15 +72,19 @@ def reconcile(
     processed: Processed,
     destinations: Mapping[str, Delivered],
     partitions: int = 0,
+    forgotten: Sequence[str] = (),
 ) -> list[Ledger]:
-    """One ledger per stream, by name. ``partitions``: how many there are, where some may not be spoken for."""
+    """One ledger per stream, by name. ``partitions``: how many there are, where some may not be spoken for;
+    ``forgotten``: the ids of nodes that are gone for good, of whose events some were processed."""
     if len(processed.vectors) < partitions:
         processed = replace(processed, vectors={})  # nobody knows whether all stand at the end
+    if forgotten:
+        accepted = with_forgotten(accepted, processed)
     streams = {*accepted.streams, *processed.streams}
     for told in destinations.values():
         streams |= set(told.streams)
     ledgers = [ledger(stream, accepted, processed, destinations) for stream in sorted(streams)]
-    return with_mark(explained(ledgers, processed), processed)
+    return with_gone(with_mark(explained(ledgers, processed), processed), forgotten)
 
 
 def without_some(ledgers: list[Ledger], silent: Sequence[str]) -> list[Ledger]:
@@ -89,6 +93,26 @@ def without_some(ledgers: list[Ledger], silent: Sequence[str]) -> list[Ledger]:
         return ledgers
     why = f"{', '.join(silent)} did not answer: what only they know is not counted"
     return [msgspec.structs.replace(one, holds=False, problems=[why]) for one in ledgers]
+
+
+def with_forgotten(accepted: Accepted, processed: Processed) -> Accepted:
+    """With what nodes that are gone for good had accepted, as far as anybody can say: what was processed of it. While
+    others' events are on their way, it is at least so much."""
+    taken = {stream: counts.get("in", 0) for stream, counts in processed.streams.items()}
+    streams = {*accepted.streams, *taken}
+    counts = {one: max(accepted.streams.get(one, 0), taken.get(one, 0)) for one in streams}
+    return Accepted(counts, accepted.ends)
+
+
+def with_gone(ledgers: list[Ledger], forgotten: Sequence[str]) -> list[Ledger]:
+    """The same, with what nobody can count any more: told, though it is no mismatch."""
+    if not forgotten:
+        return ledgers
+    why = (
+        f"of {', '.join(f'node {node}' for node in forgotten)}, gone for good, only those events count as accepted "
+        "that were processed; `pending` may be too low while others are on their way"
+    )
+    return [msgspec.structs.replace(one, problems=[*one.problems, why]) for one in ledgers]
 
 
 def with_mark(ledgers: list[Ledger], processed: Processed) -> list[Ledger]:

@@ -109,8 +109,13 @@ def delivered(reports: Mapping[str, Report]) -> dict[str, Delivered]:
 
 
 def together(one: Delivered, other: Delivered) -> Delivered:
-    """A destination to which several nodes deliver, each its own partitions."""
-    worse = max(one, other, key=lambda told: (told.state in ("paused", "catching_up"), told.lag_age_s))
+    """A destination to which several nodes deliver, each its own partitions. Of those that hang the one is told that
+    names a command: the others may only wait for it."""
+    worse = max(
+        one,
+        other,
+        key=lambda told: (told.state in ("paused", "catching_up"), bool(told.command), told.lag_age_s),
+    )
     return replace(
         worse,
         vectors=one.vectors | other.vectors,

@@ -26,8 +26,16 @@ from headwater.kit.counters import Counters
 from headwater.kit.errors import Misconfigured, Rejected
 from headwater.kit.rng import Rng, SystemRng
 
-PROTOCOL = (1, 1)
-"""The oldest and the newest protocol that this release speaks."""
+PROTOCOL = (1, 2)
+"""The oldest and the newest protocol that this release speaks. A connection has the newest that both sides speak, and
+nothing of a later one is said on it. A change of what frames mean gets a number here:
+
+1. the first;
+2. an owner says to its standby which partitions it has told whole, and marks (node/standby/entries.py); heartbeats
+   carry their sender's wall clock.
+"""
+STANDBY_MARKS, CLOCKS = 2, 2
+"""Since which protocol these are said."""
 
 NONCE_BYTES = 32
 HELLO_BYTES_MAX = 4000

@@ -282,7 +282,13 @@ class Below(NamedTuple):
     chunks: list[Chunk]
 
 
-def below(folders: Iterable[str], partitions: Sequence[int], at: Vector, edge_minute: int) -> Below | None:
+def below(
+    folders: Iterable[str],
+    partitions: Sequence[int],
+    at: Vector,
+    edge_minute: int,
+    disk: Disk = MACHINE,
+) -> Below | None:
     """What the runs hold of the ids below ``at`` that were received at ``edge_minute`` or later; None where they do
     not reach back so far, or have a gap.
 
@@ -292,8 +298,8 @@ def below(folders: Iterable[str], partitions: Sequence[int], at: Vector, edge_mi
     """
     rows = {partition: Row() for partition in partitions}
     for folder in folders:
-        for path in paths(folder):
-            for chunk in chunks(path):
+        for path in paths(folder, disk):
+            for chunk in chunks(path, disk):
                 if chunk.about is None or not chunk.about.target <= at:
                     continue
                 for partition in chunk.about.partitions:

@@ -188,11 +188,11 @@ class PrivateRun:
         if not first_ns:
             return
         edge_ns = min(first_ns) - self.seen.window_minutes * MINUTE_NS - MINUTE_NS
-        known = idruns.below(self.id_folders, self.partitions, self.at, edge_ns // MINUTE_NS)
+        known = idruns.below(self.id_folders, self.partitions, self.at, edge_ns // MINUTE_NS, self.disk)
         upto = EMPTY
         if known is not None:
             upto = known.upto
-            for ids in idruns.pieces(known.chunks):
+            for ids in idruns.pieces(known.chunks, disk=self.disk):
                 if ids is None:
                     upto = EMPTY
                     break
@@ -205,6 +205,8 @@ class PrivateRun:
     ) -> Iterator[Ids | None]:
         """The ids of one writer in [begin, end) from the block on that stands at ``edge_ns``."""
         folder = self._folder(writer)
+        if begin < end and not files.logs(self.disk, folder):
+            self.incomplete = True  # its home cannot be asked now
         below = [s for s in files.segments(self.disk, folder) if Position(s.log, s.first) < end]
         begins = [retain.node_time_ns(self.disk, segment, self.secret) for segment in below]
         inside = [n for n, ns in enumerate(begins) if ns <= edge_ns]

@@ -13,7 +13,6 @@ The same file that makes this durable says so (``former``), so that both may be 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -155,6 +154,10 @@ def save(disk: Disk, folder: str, fold: Fold) -> None:
     write_whole(disk, f"{folder}/fold", msgspec.msgpack.encode(saved))
 
 
+FACTS = "facts"
+"""The folder of the store of facts, below that of the state."""
+
+
 class StateStore:
     """One processor's folder; written by that processor alone."""
 
@@ -219,14 +222,14 @@ class StateStore:
     def forget_ids(self, raw_minute: int, window_minute: int, bytes_max: int) -> None:
         """Remove runs, oldest first: those received before what the raw log holds (``raw_minute``); and, where the runs
         take more than ``bytes_max``, those that no window reaches any more (``window_minute``)."""
-        known = idruns.paths(self.folder)
-        size = sum(map(os.path.getsize, known))
+        known = idruns.paths(self.folder, self.disk)
+        size = sum(self.disk.about(path).size for path in known)
         for path in known[:-1]:
-            last = max((chunk.minute for chunk in idruns.chunks(path)), default=0)
+            last = max((chunk.minute for chunk in idruns.chunks(path, self.disk)), default=0)
             if last >= (window_minute if size > bytes_max else raw_minute):
                 break
-            size -= os.path.getsize(path)
-            os.unlink(path)
+            size -= self.disk.about(path).size
+            self.disk.unlink(path)
 
     def _append_pending(self) -> None:
         if self.pending_ids:

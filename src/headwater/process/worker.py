@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from headwater.event.commit import COUNTERS, RESTARTED, Commit
 from headwater.event.position import EMPTY, Position, Vector, WriterId
+from headwater.event.slots import slot_of
 from headwater.identity.store import FactStore
 from headwater.kit.clock import Clock
 from headwater.kit.disk import Disk, read_whole, write_whole
@@ -34,6 +35,7 @@ from headwater.process.run import Output, Runner
 from headwater.process.settings import ProcessSettings
 from headwater.process.sources import ALONE, Sources
 from headwater.process.state import (
+    FACTS,
     NO_IDS,
     Fold,
     Part,
@@ -44,6 +46,7 @@ from headwater.process.state import (
     merge,
     of_partitions,
     parts_below,
+    restricted,
 )
 from headwater.process.takeover import Candidate, load_recent, rewound
 
@@ -155,10 +158,14 @@ class ProcessWorker:
         chosen = merge([fold for _, fold in folds], self.owned)
         self._aim(chosen, stood)
         former = {n: fold.ready for n, fold in here.items() if n >= self.settings.workers}
-        self._remember_rest(rest, chosen.vectors)
-        self._remember_all(folds, chosen.vectors, {n for n, at in former.items() if own.former.get(n) == at})
+        coming = {p: at for p, at in chosen.vectors.items() if at != own.vectors.get(p, EMPTY)}
+        self._remember_rest(rest, chosen.vectors, coming)
+        self._remember_all(
+            folds, chosen.vectors, coming, {n for n, at in former.items() if own.former.get(n) == at}
+        )
         self._check_epoch(max(fold.config_epoch for fold in here.values()))
         self.committed = own.ready
+        self._recall([(c, fold) for c, fold in folds if c.number is not None], chosen)
         self.fold = own.with_partitions(chosen, self.owned)
         self.fold.former = former
         self._group()
@@ -189,32 +196,35 @@ class ProcessWorker:
                 self.goals[partition] = at
         self.restarted = sorted(self.unseeded)
 
-    def _remember_rest(self, rest: Mapping[int, Sequence[Part]], base: Mapping[int, Vector]) -> None:
+    def _remember_rest(
+        self, rest: Mapping[int, Sequence[Part]], base: Mapping[int, Vector], coming: Mapping[int, Vector]
+    ) -> None:
         """The ids of commits behind a fold, as far as the state at ``base`` has seen them."""
         for number, added in rest.items():
             for part in held_parts(added, base):
                 self.seen.remember(part.ids)
-                if number >= self.settings.workers:
-                    self.store.take_over(part.ids, part.about)
+                self._make_own(number, part, coming)
 
     def _remember_all(
-        self, folds: Sequence[tuple[Candidate, Fold]], base: Mapping[int, Vector], known: Set[int]
+        self,
+        folds: Sequence[tuple[Candidate, Fold]],
+        base: Mapping[int, Vector],
+        coming: Mapping[int, Vector],
+        known: Set[int],
     ) -> None:
-        """The ids that the state at ``base`` has seen, and dead letters that become ours; ``known``: of which former
-        processors that was done at an earlier start."""
-        newest = max(idruns.newest_minute(c.folder) for c, _ in folds)
+        """The ids that the state at ``base`` has seen, and dead letters that become ours. ``coming``: the partitions
+        that were elsewhere before; ``known``: of which former processors that was done at an earlier start."""
+        newest = max(idruns.newest_minute(c.folder, self.disk) for c, _ in folds)
         minute = newest - self.seen.window_minutes - EXPIRE_MINUTES
         for candidate, fold in folds:
             if candidate.number in known:
                 continue
-            foreign = candidate.number is None or candidate.number >= self.settings.workers
-            wanted = base
-            if candidate.number is None:  # those of partitions that were here before are in the own folder
-                wanted = {p: at for p, at in base.items() if at != folds[0][1].vectors.get(p, EMPTY)}
-            for parts in batches(parts_below(candidate.folder, fold, wanted, minute)):
+            # of another node, those of partitions that were here before are in the own folder
+            wanted = coming if candidate.number is None else base
+            for parts in batches(parts_below(candidate.folder, fold, wanted, minute, self.disk)):
                 self.seen.remember(idruns.joined([part.ids for part in parts]))
-                for part in parts if foreign else ():
-                    self.store.take_over(part.ids, part.about)
+                for part in parts:
+                    self._make_own(candidate.number, part, coming)
             if candidate.number is not None and self._inherits_dead(candidate.number):
                 path = f"{candidate.folder}/dead.sqlite"
                 if self.disk.exists(path):
@@ -222,7 +232,46 @@ class ProcessWorker:
 
     def knows(self, partition: int) -> bool:
         """Whether all facts of a partition below where it stands are known here."""
-        return partition not in self.fold.counters.get(RESTARTED, {})
+        facts = self.store.facts
+        return facts is not None and facts.complete is not None and partition in facts.complete
+
+    def _recall(self, here: Sequence[tuple[Candidate, Fold]], chosen: Fold) -> None:
+        """The facts of partitions that come from another processor of this node, and of which partitions all are known.
+        Those of partitions that come from another node are not: what they would fill in is settled where it lands."""
+        facts = self.store.facts
+        if facts is None:
+            return
+        before, complete = facts.complete, set()
+        base: dict[int, list[int]] = {}
+        for p in (p for p in self.owned if p not in self.unseeded):
+            at = chosen.vectors.get(p, EMPTY)
+            found = next((n for n, (_, fold) in enumerate(here) if fold.vectors.get(p, EMPTY) == at), None)
+            if at == EMPTY or (found == 0 and (before is None or p in before)):
+                complete.add(p)
+            elif found:
+                base.setdefault(found, []).append(p)
+        for n, partitions in base.items():
+            if (other := facts.beside(f"{here[n][0].folder}/{FACTS}")) is None:
+                continue
+            mine = frozenset(partitions)
+            facts.take_over(other, lambda one, mine=mine: slot_of(one) % self.partitions in mine)  # type: ignore[misc]
+            complete |= mine & (other.complete or frozenset())
+            other.close()
+        facts.complete = complete | ((before or set()) - set(self.owned))
+
+    def _make_own(self, number: int | None, part: Part, coming: Mapping[int, Vector]) -> None:
+        """Keep ids that stand in the folder of processor ``number`` (None: of another node) in the own one too. Those
+        of processors that go on are there at the next start as well; but this processor's standby is told the own
+        folder alone, so what comes from them is kept once."""
+        if number == self.number:
+            return
+        if number is None or number >= self.settings.workers:
+            self.store.take_over(part.ids, part.about)
+            return
+        told = part.about.partitions if part.about is not None else coming
+        if mine := tuple(p for p in told if p in coming):
+            taken = restricted(part, mine)
+            self.store.take_over(taken.ids, taken.about)
 
     def own(self, partitions: Iterable[int]) -> None:
         """Own these partitions from the next turn on; from any thread."""

@@ -62,6 +62,16 @@ def test_a_node_alone_says_what_to_write(monkeypatch: pytest.MonkeyPatch) -> Non
         assert "this node is not part of a cluster" in done.stderr and "cluster:" in done.stderr
 
 
+@pytest.mark.parametrize(("words", "forgotten"), [(["forget", "b"], False), (["forget", "b", "--yes"], True)])
+def test_forgetting_says_first_what_it_gives_up(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], forgotten: bool
+) -> None:
+    done = run(monkeypatch, {"node": A, "name": "b", "forgotten": forgotten}, *words)
+    assert done.exit_code == (0 if forgotten else 1)
+    assert (f"b ({A}) is forgotten" in done.stdout) is forgotten
+    assert ("given up, uncounted" in done.stderr and "--yes" in done.stderr) is not forgotten
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

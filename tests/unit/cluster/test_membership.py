@@ -20,7 +20,17 @@ from headwater.cluster.actions import (
     Stop,
 )
 from headwater.cluster.membership import Membership, Rules
-from headwater.cluster.messages import Bye, Drain, Evict, Heartbeat, NewTable, Probe, ProbeAck, WantTable
+from headwater.cluster.messages import (
+    Bye,
+    Drain,
+    Evict,
+    Forget,
+    Heartbeat,
+    NewTable,
+    Probe,
+    ProbeAck,
+    WantTable,
+)
 from headwater.cluster.table import NO_TABLE, Member, NodeRecord, Table
 
 A, B, C = (f"{number:012x}0000" for number in (0xA, 0xB, 0xC))
@@ -286,6 +296,39 @@ def test_an_eviction_asked_of_a_follower_goes_to_the_leader() -> None:
     membership = node(kept=table(A, B, C))
     membership.received(B, beat(B, table(A, B, C), leads=True), 1)
     assert membership.evict(C, "disk", 2) == [Send((B,), Evict(about=C, reason="disk"))]
+
+
+def leading(protocol: int) -> Membership:
+    """A, which leads a cluster of two at this version."""
+    membership = node(kept=msgspec.structs.replace(table(A, B), enabled_version=protocol), configured=2)
+    membership.me = msgspec.structs.replace(membership.me, protocol=protocol)
+    membership.received(B, beat(B, membership.table, protocol=protocol), 1)
+    ticked(membership, 2, SECOND)
+    assert membership.leads(SECOND)
+    return membership
+
+
+def test_who_is_forgotten_stands_in_the_next_table_until_it_joins_again() -> None:
+    membership = leading(2)
+    (made,) = sent(membership.forget(C, SECOND), NewTable)
+    assert (made.table.forgotten, made.table.members.keys()) == ([C], {A, B})
+    assert membership.forget(B, SECOND) == [], "a member is not forgotten"
+    membership.received(C, beat(C, state="joining", incarnation=200, protocol=2), SECOND + 1)
+    ticked(membership, SECOND + 2, 3 * SECOND)
+    assert C in membership.table.members and membership.table.forgotten == []
+
+
+def test_nobody_is_forgotten_while_a_member_does_not_know_what_that_means() -> None:
+    membership = leading(1)
+    assert membership.forget(C, SECOND) == []
+    assert b"forgotten" not in msgspec.msgpack.encode(membership.table)
+
+
+def test_forgetting_asked_of_a_follower_goes_to_the_leader() -> None:
+    known = msgspec.structs.replace(table(A, B), enabled_version=2)
+    membership = node(kept=known)
+    membership.received(B, beat(B, known, leads=True), 1)
+    assert membership.forget(C, 2) == [Send((B,), Forget(about=C))]
 
 
 def test_after_goodbye_nothing_more_is_said() -> None:

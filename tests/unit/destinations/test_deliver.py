@@ -15,6 +15,7 @@ import pytest
 from msgspec import structs
 
 from headwater.destinations import remember, worker
+from headwater.destinations.alarm import PATIENCE_S
 from headwater.destinations.chain import OUT
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.memory import MemoryDestination, MemorySettings, Store
@@ -234,7 +235,20 @@ def test_a_destination_that_is_down_is_tried_again(world: World) -> None:
     world.run(deliverer)
     assert world.exact()
     assert code(deliverer) is None
-    assert world.told == ["destination_paused", "destination_resumed"]
+    assert world.told == ["destination_waits", "destination_resumed"]
+    deliverer.close()
+
+
+def test_a_destination_that_stays_down_becomes_an_error_once(world: World) -> None:
+    world.ready.entries += chain([5, 3], PARTITIONS)
+    world.store.up = False
+    deliverer = world.deliverer()
+    world.run(deliverer, 3)
+    assert world.told == ["destination_waits"]
+    for _ in range(10):
+        world.clock.now_ns += int(PATIENCE_S / 5 * 1e9)
+        world.run(deliverer, 1)
+    assert world.told == ["destination_waits", "destination_paused"]
     deliverer.close()
 
 
@@ -369,6 +383,31 @@ def test_a_destination_that_is_gone_pauses(world: World) -> None:
     world.run(second)
     assert world.exact()
     second.close()
+
+
+def test_the_beginning_that_one_node_adopts_is_the_beginning_for_all_nodes(world: World) -> None:
+    """Its own rows are there at once: nobody else could begin anew after that."""
+    world.ready.entries += chain([5, 3], PARTITIONS[:2]) + chain([4], PARTITIONS[2:])
+    nodes = [world.deliverer(name) for name in "ab"]
+    for one, owned in zip(nodes, (PARTITIONS[:2], PARTITIONS[2:]), strict=True):
+        one.own(owned)
+        world.run(one)
+    before = world.ids()
+    assert len(before) == 12
+    world.store.rows.clear()
+    world.store.positions.clear()
+    for one in nodes:
+        one.rows = None
+        world.run(one, 2)
+    assert {code(one) for one in nodes} == {"position_missing"}
+    nodes[0].adopt("beginning")
+    world.run(nodes[0])
+    assert len(world.ids()) == 8
+    world.run(nodes[1])
+    assert code(nodes[1]) is None
+    assert sorted(world.ids()) == sorted(before)
+    for one in nodes:
+        one.close()
 
 
 def test_a_new_destination_that_comes_too_late_pauses_and_adopt_counts_what_it_skips(world: World) -> None:

@@ -17,7 +17,7 @@ from headwater.event.commit import Commit
 from headwater.event.position import EMPTY, Vector
 from headwater.kit.errors import Unavailable
 from headwater.kit.rng import SeededRng
-from tests.chains import WRITER, chain, commit, vector
+from tests.chains import WRITER, ListReader, chain, commit, vector
 from tests.unit.destinations.test_deliver import PARTITIONS, World, code, left_out
 
 
@@ -178,6 +178,22 @@ def test_where_the_ready_log_is_empty_processing_says_how_far_it_is(world: World
     world.run(one, 400)
     assert world.exact()
     assert raw.asked == [(tuple(PARTITIONS), EMPTY, vector(8))]
+    one.close()
+
+
+def test_what_a_ready_log_keeps_back_is_not_taken_from_the_raw_log(
+    world: World, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a destination would be ahead of the standby of its owner (node/standby/backed.py)."""
+    world.ready.entries += chain([5, 3], PARTITIONS)
+    one = deliverer(world, raw, processed=world.processed)
+    monkeypatch.setattr(ListReader, "waits", True)
+    monkeypatch.setattr(ListReader, "read", lambda self, bytes_max: [])
+    world.run(one, 400)
+    assert raw.asked == [] and not world.store.rows.get("events")
+    monkeypatch.undo()
+    world.run(one, 400)
+    assert world.exact() and raw.asked == []
     one.close()
 
 

@@ -159,7 +159,7 @@ def test_what_the_home_has_given_back_is_the_same_gap_in_the_mirror(
         origin = data.draw(st.sampled_from(vectors))
         home.retire(data.draw(st.sampled_from(vectors)))
         owner = OwnerNode(path / "owner", range(PARTITIONS), origin)
-        stream = home.stream(owner.mirror.opening(), 1 << 20)
+        stream = home.stream(owner.mirror.opening(), data.draw(st.sampled_from([1, 8192, 1 << 20])))
         while frames := stream.turn():
             owner.take(frames)
             stream.credit = 1 << 30
@@ -318,6 +318,23 @@ def test_a_stream_without_credit_sends_no_block_and_says_that_it_is_alive(pair: 
     assert pair.stream.turn() == []
     pair.stream.credit = 1
     assert wire.data(carried(pair.stream.turn()[0])).blocks
+
+
+def test_that_a_cut_was_the_last_of_a_backlog_is_said_at_once(pair: Pair) -> None:
+    """All was given back; of a cut of one byte nobody knows before the next whether there is more."""
+    owner = pair.owner
+    for _ in range(5):
+        pair.home.write(0, SINGLE)
+    pair.home.restart_worker(0)
+    pair.home.retire(pair.home.ends())
+    stream = pair.home.stream(owner.mirror.opening(), 1)
+    owner.take(stream.turn())
+    owner.take(stream.turn())
+    assert owner.mirror.moment == pair.home.now()
+    assert stream.turn() == []
+    blocks, stands = follow(owner.disk, owner.raw, owner.secret, pair.home.now(), EMPTY, owner.folder)
+    assert [block.header.events for block in blocks] == [5] and dict(stands) == dict(pair.home.ends())
+    stream.close()
 
 
 def test_time_moves_on_without_events(pair: Pair) -> None:

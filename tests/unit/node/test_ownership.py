@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from headwater.event.position import Position, WriterId
+from headwater.event.position import Position, Vector, WriterId
 from headwater.kit.disk import SystemDisk
+from headwater.kit.errors import Unavailable
 from headwater.log import files
 from headwater.node.ownership import Mirrors
 from headwater.ops.everywhere import Answers
@@ -38,6 +39,34 @@ def test_partitions_are_released_when_no_other_deliverer_goes_by_an_older_table(
     mirrors = Mirrors(CONTEXT, SimpleNamespace(alone=False))  # type: ignore[arg-type]
     monkeypatch.setattr(mirrors, "everywhere", lambda part: Answers({"b": reports}, ["c"]))
     assert mirrors.released(7) is released
+
+
+A, B, C = (WriterId(number << 16) for number in (1, 2, 3))
+
+
+def asking(monkeypatch: pytest.MonkeyPatch, answered: dict[str, Any]) -> Mirrors:
+    """Node A, in a cluster with B and C of which these answer."""
+    members = {f"{node:016x}": frozenset[int]() for node in (A, B, C)}
+    mirrors = Mirrors(CONTEXT, SimpleNamespace(alone=False, owners=lambda: members))  # type: ignore[arg-type]
+    monkeypatch.setattr(mirrors, "stood_here", lambda at_ns, limit: {A: Position(1, 1)})
+    monkeypatch.setattr(mirrors, "stood_elsewhere", lambda at_ns, limit: Answers(answered, []))
+    return mirrors
+
+
+def test_where_all_logs_stood_is_asked_of_every_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = Vector({A: Position(1, 9), B: Position(2, 9)}, 50)
+    answered = {f"{B:016x}": {f"{B:016x}": [2, 4]}, f"{C:016x}": {}}
+    found = asking(monkeypatch, answered).stood_when(40, limit)
+    assert (dict(found.items()), found.clock) == ({A: Position(1, 1), B: Position(2, 4)}, 40)
+
+
+def test_a_home_that_does_not_say_where_its_log_stood_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = Vector({A: Position(1, 9), B: Position(2, 9)}, 50)
+    with pytest.raises(Unavailable, match=f"{B:016x} does not say"):
+        asking(monkeypatch, {}).stood_when(40, limit)
+    gone = Vector({A: Position(1, 9), WriterId(9 << 16): Position(2, 9)}, 50)
+    found = asking(monkeypatch, {}).stood_when(40, gone)
+    assert found[WriterId(9 << 16)] == Position(2, 9), "nothing is read of who is no member"
 
 
 def test_a_node_by_itself_asks_no_destination_where_to_begin() -> None:

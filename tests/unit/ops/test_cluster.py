@@ -91,8 +91,8 @@ async def test_load_balancers_may_ask_the_plugins_health_without_a_token(tmp_pat
     assert (await told(node, "/cluster/status"))[0] == 401
 
 
-ORDERS = [("/cluster/drain", {"node": "b"}), ("/cluster/evict", {"node": "b"}), ("/cluster/reset", {}),
-          ("/_plugin/cluster/reset", {})]  # fmt: skip
+ORDERS = [("/cluster/drain", {"node": "b"}), ("/cluster/evict", {"node": "b"}), ("/cluster/forget", {"node": "b"}),
+          ("/cluster/reset", {}), ("/_plugin/cluster/reset", {})]  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "body"), ORDERS)

@@ -187,6 +187,22 @@ def test_without_destinations_what_was_given_out_counts_as_delivered():
     assert (ledger.delivered, ledger.pending, ledger.holds) == (world.counts["out"], 0, True)
 
 
+def test_of_a_node_that_is_forgotten_what_was_processed_counts_as_accepted():
+    """The log that says how many there were is gone with it; so it is told, and no mismatch."""
+    world = settled()
+    gone = Accepted({}, {})
+    (silent,) = reconcile(gone, world.processors(), world.destinations())
+    assert not silent.holds
+    (ledger,) = reconcile(gone, world.processors(), world.destinations(), forgotten=["a" * 12 + "0000"])
+    assert (ledger.holds, ledger.accepted, ledger.pending) == (True, world.counts["in"], 0)
+    assert "gone for good" in ledger.problems[0]
+    world.accept(5)  # by others, and on their way
+    (ledger,) = reconcile(
+        world.logs(), world.processors(), world.destinations(), forgotten=["a" * 12 + "0000"]
+    )
+    assert (ledger.holds, ledger.pending) == (True, 5)
+
+
 def test_a_dead_letter_that_a_replay_made_a_row_of_is_delivered_and_adds_up():
     """Processing still counts it as dead; only this destination does not."""
     world = World()

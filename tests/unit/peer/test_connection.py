@@ -9,6 +9,7 @@ import pytest
 from headwater.kit.errors import Misconfigured, Rejected, Unavailable
 from headwater.peer import connection, frames, link
 from headwater.peer.connection import Kind
+from headwater.peer.identity import PROTOCOL
 from tests.unit.peer.nodes import LOOPS, counted, dialled, echo, identity, listening
 
 
@@ -37,7 +38,7 @@ def test_both_sides_know_each_other_and_frames_come_back(run):
                 body = bytes([n]) * size
                 await peer.send(Kind.DATA, {"n": n}, body[: size // 2], memoryview(body)[size // 2 :])
                 assert await peer.receive() == (Kind.DATA, {"n": n}, body)
-            assert (peer.peer.node, peer.peer.name, peer.protocol) == ("a" * 16, "node-a", 1)
+            assert (peer.peer.node, peer.peer.name, peer.protocol) == ("a" * 16, "node-a", PROTOCOL[1])
             assert peer.address == listener.address
         [other] = met
         assert (other.node, other.incarnation, other.purpose) == ("b" * 16, 7, "lane")

@@ -33,7 +33,7 @@ async def refused_dial(address, whom, **more):
     [
         ("wrong_secret", {"secret": b"another horse"}),
         ("wrong_cluster", {"cluster": "west"}),
-        ("foreign_version", {"protocol": (2, 9)}),
+        ("foreign_version", {"protocol": (identities.PROTOCOL[1] + 1, 9)}),
         ("self", {"node": "a" * 16}),
     ],
 )

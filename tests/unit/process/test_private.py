@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from headwater.event.commit import Commit
-from headwater.event.position import EMPTY, Vector, writer_id
+from headwater.event.position import EMPTY, Position, Vector, WriterId, writer_id
 from headwater.kit.errors import Unavailable
 from headwater.kit.rng import SeededRng
 from headwater.log import recover
@@ -188,6 +188,19 @@ def test_what_the_raw_log_no_longer_holds_is_counted(node: Node) -> None:
     assert private(node, end, end).missing == 0
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_ids_that_only_a_home_has_that_cannot_be_asked_are_told_as_missing(node: Node, known: bool) -> None:
+    worker = node.processor()
+    node.accept(*(event(n) for n in range(5)))
+    drain(worker)
+    until = worker.groups[0].vector
+    crash(worker)
+    away = {WriterId(0x7770000): Position(7, 3)} if not known else {}
+    one = private(node, Vector(away), Vector({**dict(until.items()), **away}, until.clock))
+    assert len(rows_of(run(one))) == 5
+    assert one.incomplete is not known
+
+
 def test_what_is_given_back_while_a_piece_is_made_breaks_the_run_off(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +232,9 @@ def test_a_run_of_ids_that_goes_while_they_are_looked_for_is_no_trouble(
 ) -> None:
     first, second = two_commits(node)
     plain = idruns.paths
-    monkeypatch.setattr(idruns, "paths", lambda folder: [f"{folder}/ids/gone.run", *plain(folder)])
+    monkeypatch.setattr(
+        idruns, "paths", lambda folder, disk: [f"{folder}/ids/gone.run", *plain(folder, disk)]
+    )
     one = private(node, first.target, second.target, id_folders=state_folders(node))
     assert [row["message_id"] for row in rows_of(run(one))] == ["m2"]
 

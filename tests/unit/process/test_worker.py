@@ -504,6 +504,30 @@ def test_inv_proc_3_what_a_former_processor_left_is_taken_over_whole(node: Node,
     assert node.reports[0]["former"] == {}
 
 
+@pytest.mark.parametrize("saved", [True, False], ids=["folded", "killed before its fold"])
+def test_what_comes_from_a_processor_that_goes_on_is_in_the_own_folder(node: Node, saved: bool) -> None:
+    """Nothing else is told to this processor's standby (node/standby/source.py)."""
+    node.accept(*(event(n, anonymousId=f"a{n}") for n in range(40)))
+    alone = node.processor(0)
+    drain(alone)
+    if saved:
+        alone._save()
+    crash(alone)
+    node.workers = 2
+    crash(node.processor(1))
+    held = sum(os.path.getsize(path) for path in idruns.paths(f"{node.data}/state/1"))
+    crash(node.processor(1))
+    assert sum(os.path.getsize(path) for path in idruns.paths(f"{node.data}/state/1")) == held, "once only"
+    for folder in ("ready/0", "state/0"):
+        shutil.rmtree(f"{node.data}/{folder}")
+    other = node.processor(1)
+    node.accept(*(event(n, anonymousId=f"a{n}") for n in range(40)))
+    drain(other)
+    counters = node.reports[1]["counters"]["web"]
+    assert counters["out"] > 10
+    assert counters["duplicate"] == counters["out"]
+
+
 @pytest.mark.parametrize("name", ["_append_ids", "write_whole"])
 def test_a_crash_while_taking_over_leaves_it_to_be_taken_over_again(
     node: Node, monkeypatch: pytest.MonkeyPatch, name: str

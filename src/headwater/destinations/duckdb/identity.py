@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from headwater.destinations.duckdb.table import quoted
+from headwater.identity.recognise import NO_CRAWLERS
 
 IDENTITY, UNSETTLED = "headwater_identity", "headwater_unsettled"
 DDL = (
@@ -43,12 +44,17 @@ UNWISHED = (
     f"""UPDATE {IDENTITY} AS i SET settled = false FROM {IDS} n WHERE i.anonymous_id = n.anonymous_id"""
 )
 """Rows came that may not agree with what is settled."""
-NEEDED = frozenset({"anonymous_id", "user_id", "timestamp", "received_at", "is_bot", "_hw_user_own"})
+NEEDED = frozenset(
+    {"anonymous_id", "user_id", "timestamp", "received_at", "is_bot", "bot_reason", "_hw_user_own"}
+)
 """Columns of a table of events."""
 TIME = """greatest(least(epoch_us(coalesce(e."timestamp", e.received_at)), epoch_us(e.received_at)),
     epoch_us(e.received_at) - 86400000000)"""
 """The time of a row that counts (identity/recognise.times_us)."""
-OPEN = "NOT coalesce(e._hw_user_own, e.user_id IS NOT NULL) AND NOT coalesce(e.is_bot, false)"
+PERSONS = ", ".join(f"'{reason}'" for reason in NO_CRAWLERS)
+OPEN = f"""NOT coalesce(e._hw_user_own, e.user_id IS NOT NULL)
+  AND NOT (coalesce(e.is_bot, false) AND e.bot_reason IS NOT NULL AND e.bot_reason NOT IN ({PERSONS}))"""
+"""Rows whose user may be filled in (identity/recognise.crawlers)."""
 SETTLED = f"""UPDATE {IDENTITY} AS i SET settled = true FROM {IDS} n
   WHERE i.anonymous_id = n.anonymous_id AND NOT i.settled"""
 FORGET = f"DELETE FROM {UNSETTLED} USING {IDS} n WHERE {UNSETTLED}.anonymous_id = n.anonymous_id"

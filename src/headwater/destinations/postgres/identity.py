@@ -25,6 +25,7 @@ from headwater.destinations.postgres.cast import REPLACEMENT
 from headwater.destinations.postgres.session import Cursor, sql
 from headwater.destinations.postgres.table import TEXTS, own_name, quoted
 from headwater.identity.owner import BEGIN_US, FIRST_SEEN
+from headwater.identity.recognise import NO_CRAWLERS
 from headwater.identity.table import SETTLE
 
 IDENTITY, UNSETTLED = "headwater_identity", "headwater_unsettled"
@@ -47,6 +48,7 @@ NEEDED = {
     "timestamp": {"timestamptz"},
     "received_at": {"timestamptz"},
     "is_bot": {"bool"},
+    "bot_reason": TEXTS,
     "_hw_user_own": {"bool"},
 }
 """Columns of a table of events, and the types with which its rows can be settled."""
@@ -102,7 +104,10 @@ LIMITS = f"""SELECT set_config('lock_timeout', '{YIELD}', true), set_config('ena
 yet: rows by their visitor, then each by its place (ctid). To compile it takes longer (0.45 s) than to run it."""
 TIME = """greatest(least(coalesce(e."timestamp", e.received_at), e.received_at), e.received_at - interval '24 hours')"""
 """The time of a row that counts (identity/recognise.times_us)."""
-OPEN = "NOT coalesce(e._hw_user_own, e.user_id IS NOT NULL) AND NOT coalesce(e.is_bot, false)"
+PERSONS = ", ".join(f"'{reason}'" for reason in NO_CRAWLERS)
+OPEN = f"""NOT coalesce(e._hw_user_own, e.user_id IS NOT NULL)
+        AND NOT (coalesce(e.is_bot, false) AND e.bot_reason IS NOT NULL AND e.bot_reason NOT IN ({PERSONS}))"""
+"""Rows whose user may be filled in (identity/recognise.crawlers)."""
 CORRECT = f"""WITH spans AS (SELECT n, anonymous_id, array_agg(begin_at ORDER BY begin_us) AS begins,
       array_agg(user_id ORDER BY begin_us) AS users
     FROM (SELECT s.*, CASE WHEN begin_us = {BEGIN_US} THEN '-infinity' ELSE {AT.format("begin_us")} END AS begin_at

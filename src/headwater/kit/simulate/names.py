@@ -31,16 +31,13 @@ class Operation:
     kind: str
     names: tuple[str, ...]
     node: File | None
+    folders: tuple[str, ...]
 
     def apply(self, table: dict[str, File]) -> None:
         for name in self.names:
             table.pop(name, None)
         if self.node is not None:
             table[self.names[-1]] = self.node
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        return tuple(posixpath.dirname(name) for name in self.names)
 
 
 class Names:
@@ -53,7 +50,7 @@ class Names:
 
     def change(self, kind: str, names: tuple[str, ...], node: File | None) -> None:
         """Do it now; durable later."""
-        operation = Operation(kind, names, node)
+        operation = Operation(kind, names, node, tuple(map(posixpath.dirname, names)))
         operation.apply(self.live)
         self.pending.append(operation)
 
@@ -76,6 +73,10 @@ class Names:
                 wanted.update(operation.names)
                 chosen.add(index)
         self.settle(chosen)
+
+    def settle_below(self, folder: str) -> None:
+        """All operations below a folder are durable: nobody asks what a crash leaves there."""
+        self.settle({i for i, o in enumerate(self.pending) if all(n.startswith(folder) for n in o.names)})
 
     def crash(self, rng: random.Random) -> list[str]:
         """Some operations survive; returns the lost ones in words."""

@@ -11,11 +11,23 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from typing import Protocol
 
 from headwater.kit.errors import Misconfigured, Unavailable
 from headwater.kit.wire import ACCEPTED_MAX, Listener, Stream, split_address
 
 WINDOW_BYTES = 64 * 1024
+
+
+class End(Protocol):
+    """One end of a connection, as the network knows it."""
+
+    here: str
+    there: str
+
+    def pump(self) -> None: ...
+    def break_off(self) -> None: ...
+    def vanish(self) -> None: ...
 
 
 class Network:
@@ -25,8 +37,10 @@ class Network:
         self.random = random.Random(f"wire {seed}")
         self.latency_s = latency_s
         self.cuts: set[tuple[str, str]] = set()
+        self.frozen: set[str] = set()
+        """Hosts that stand still (transport.py)."""
         self.doors: dict[str, SimListener] = {}
-        self.streams: list[SimStream] = []
+        self.streams: list[End] = []
         self.ports = 40_000
 
     def host(self, name: str) -> SimWire:
@@ -42,6 +56,15 @@ class Network:
     def heal(self) -> None:
         """All cuts are gone; what was held back arrives."""
         self.cuts.clear()
+        self.pump()
+
+    def thaw(self, name: str) -> None:
+        """A host goes on."""
+        self.frozen.discard(name)
+        self.pump()
+
+    def pump(self) -> None:
+        """Whatever may go on its way, does."""
         for stream in list(self.streams):
             stream.pump()
 
@@ -61,7 +84,7 @@ class Network:
             else:
                 stream.break_off()
 
-    def of(self, name: str) -> Iterator[SimStream]:
+    def of(self, name: str) -> Iterator[End]:
         return iter([stream for stream in self.streams if stream.here == name])
 
     def delay_s(self) -> float:

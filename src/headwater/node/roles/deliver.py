@@ -6,10 +6,11 @@ import asyncio
 from typing import Any, cast
 
 from headwater.config.report import read_reports
-from headwater.destinations import registry
+from headwater.destinations import registry, stand
 from headwater.destinations.deliver import Deliverer
 from headwater.destinations.duckdb.settings import DuckDbSettings
 from headwater.destinations.pause import Pause
+from headwater.destinations.plan import Paused
 from headwater.destinations.port import (
     ChainReader,
     Destination,
@@ -30,7 +31,7 @@ from headwater.event.position import Position, Vector, WriterId
 from headwater.kit import ask, memory
 from headwater.kit.errors import Misconfigured, Unavailable
 from headwater.kit.threads import Thread
-from headwater.log import moment
+from headwater.log.cut import home_of
 from headwater.log.ready import ReadyReader
 from headwater.node import happenings, logids
 from headwater.node.context import Context
@@ -91,7 +92,7 @@ class DeliverRole:
             open_private=open_private,
             owned=self.owned,
             processed=lambda: processed_at(context),
-            stood_when=lambda at_ns, limit: stood_when(context, at_ns, limit),
+            stood_when=self.mirrors.stood_when,
             tell=lambda happening, fields: context.happenings.emit(
                 happenings.of_destination(happening, fields)
             ),
@@ -235,17 +236,6 @@ def processed_at(context: Context) -> ProcessedAt:
     return ProcessedAt(vectors, {int(p): dict(streams) for p, streams in told["passed"].items()})
 
 
-def stood_when(context: Context, at_ns: int, limit: Vector) -> Vector:
-    """Where the raw logs stood at a time, at most at ``limit``; where they begin, if they reach back less far."""
-    positions = {
-        writer: moment.at(
-            context.disk, context.path("raw", f"{writer:016x}"), writer, at_ns, end, secret=context.secret
-        )
-        for writer, end in limit.items()
-    }
-    return Vector(positions, min(at_ns, limit.clock))
-
-
 def ready_folders(context: Context) -> list[int]:
     """Every processor that is, or was: what a former one committed is delivered too."""
     known = [int(name) for name in context.disk.listdir(context.path("ready")) if name.isdigit()]
@@ -274,6 +264,17 @@ def reaching(mirrors: Mirrors, origin: Vector, until: Vector) -> Vector:
     return Vector({w: origin[w] if w in lost else at for w, at in until.items()}, until.clock)
 
 
+def refuse_forgotten(
+    name: str, mirrors: Mirrors, partitions: tuple[int, ...], origin: Vector, until: Vector
+) -> None:
+    """Misconfigured, with the command that counts and leaves out what is lacking, where only a node has it that an
+    operator said is gone for good: it would be waited for for ever."""
+    forgotten = {int(node, 16) for node in mirrors.ownership.forgotten()}
+    lost = {w: (origin[w], at) for w, at in until.items() if origin[w] != at and home_of(w) in forgotten}
+    if lost and not mirrors.reachable(lost):
+        raise stand.paused(name, Paused("raw_gone", partitions))
+
+
 def private_opener(context: Context, mirrors: Mirrors) -> OpenPrivate:
     """Opens runs over the raw log with today's settings. What processing needs is imported when the first one begins:
     most deliverers never need it."""
@@ -286,6 +287,7 @@ def private_opener(context: Context, mirrors: Mirrors) -> OpenPrivate:
         from headwater.process.shape import Shaper
 
         settings = context.settings
+        refuse_forgotten(context.instance, mirrors, partitions, origin, until)
         until = reaching(mirrors, origin, until)
         stream = f"deliver-{context.instance}"
         window_minutes = int(-(-settings.process.dedupe_window_s // 60))
@@ -297,7 +299,7 @@ def private_opener(context: Context, mirrors: Mirrors) -> OpenPrivate:
         if not mirrors.ownership.alone:
             # what the runs of ids do not tell is read from the logs, so the mirror begins where they end
             edge = origin.clock // MINUTE_NS - window_minutes - 1
-            known = idruns.below(id_folders, partitions, origin, edge)
+            known = idruns.below(id_folders, partitions, origin, edge, context.disk)
             begin = origin if known is None else origin.meet(known.upto)
             mirror = mirrors.open(stream, partitions, begin, until)
             if mirror is None:

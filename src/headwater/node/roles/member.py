@@ -22,7 +22,14 @@ from headwater.kit.errors import Lost, Misconfigured
 from headwater.kit.tasks import Group
 from headwater.kit.threads import Thread
 from headwater.node.context import Context
-from headwater.node.happenings import ClusterChanged, ClusterNodeEvicted, ClusterNotJoined, ClusterTaskFailed
+from headwater.node.happenings import (
+    ClusterChanged,
+    ClusterClockRight,
+    ClusterClockWrong,
+    ClusterNodeEvicted,
+    ClusterNotJoined,
+    ClusterTaskFailed,
+)
 from headwater.node.settings import Settings, secret_reader
 from headwater.peer.address import LANE_PORT, MEMBER_PORT
 from headwater.peer.identity import PROTOCOL, Identity, Tls
@@ -83,6 +90,15 @@ class MemberRole:
         if self.context.control.draining:
             self.member.drain()
         self.complain()
+        self.compare_clocks()
+
+    def compare_clocks(self) -> None:
+        """Say whose clock has become wrong, or right again."""
+        for change in self.member.clock_changes():
+            kind = ClusterClockWrong if change.wrong else ClusterClockRight
+            self.context.happenings.emit(
+                kind(node=change.node, node_name=self.member.name_of(change.node), ahead_s=change.ahead_s)
+            )
 
     def look(self) -> None:
         """Which partitions' state this node has as their standby, as its lane says; now and then."""

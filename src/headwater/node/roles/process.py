@@ -37,6 +37,7 @@ from headwater.process.run import Runner
 from headwater.process.schema import LearnedSchema
 from headwater.process.settings import ProcessSettings
 from headwater.process.shape import Shaper
+from headwater.process.state import FACTS
 from headwater.process.worker import ProcessWorker
 
 COMMITS_IN_READY_MIN = 6
@@ -73,9 +74,9 @@ class ProcessRole:
         self.retired_ns = 0
         self.detached: list[str] = []
         """Destinations for which the ready log is not kept."""
-        self.server_keys = server_keys(settings)
-        self.enrich = enrichment(context, settings)
         self.schema = LearnedSchema(context.path("schema.ndjson"), columns_max=settings.process.columns_max)
+        self.shaper = shaper_of(context, settings, self.schema)
+        """Of all groups, which take turns in one thread: what enrichment holds outlives them."""
         self.ownership = Ownership(context)
         self.syncing = Thread("prepare-ready")
         self.folder = context.path("ready", context.instance)
@@ -98,7 +99,7 @@ class ProcessRole:
             owned=self.owned(),
             sources=Mirrors(context, self.ownership),
             facts=FactStore(
-                context.path("state", context.instance, "facts"),
+                context.path("state", context.instance, FACTS),
                 context.settings.identity.store_bytes_max,
                 context.settings.identity.shared_users_max,
                 cached_ids=context.settings.identity.cached_ids,
@@ -191,30 +192,25 @@ class ProcessRole:
 
     async def reload(self, settings: Settings) -> None:
         """Enrichment, from the next cut on."""
-        self.enrich = enrichment(self.context, settings)
-        self.server_keys = server_keys(settings)
+        self.shaper = shaper_of(self.context, settings, self.schema)
         for group in self.worker.groups:
-            group.runner.shaper = self.shaper()
-
-    def shaper(self) -> Shaper:
-        """With today's enrichment."""
-        return Shaper(self.enrich, self.schema, server_keys=self.server_keys)
+            group.runner.shaper = self.shaper
 
     def runner(self, owned: Sequence[int]) -> Runner:
         """The runner of a group of partitions."""
         return runner_of(
             self.context,
             self.schema,
-            self.shaper(),
+            self.shaper,
             owned,
             damage_here=self.context.number == 0,
             recogniser=self.recogniser(),
         )
 
     def recogniser(self) -> Recogniser | None:
-        """Recognition by the facts that this processor has; None where others' may be missing here."""
+        """Recognition by the facts that this processor has."""
         facts, identity = self.worker.store.facts, self.context.settings.identity
-        if facts is None or not self.ownership.alone:
+        if facts is None:
             return None
         return Recogniser(identity.policy, Junk(identity.junk_ids), facts, self.worker.knows)
 
@@ -262,10 +258,11 @@ def unknowing(identity: IdentitySettings) -> Recogniser:
     return Recogniser(identity.policy, Junk(identity.junk_ids), Unknown(), lambda partition: False)
 
 
-def shaper_of(context: Context, schema: LearnedSchema) -> Shaper:
-    """Rows with today's enrichment, for who processes again."""
-    settings = context.settings
-    return Shaper(enrichment(context, settings), schema, server_keys=server_keys(settings))
+def shaper_of(context: Context, settings: Settings, schema: LearnedSchema) -> Shaper:
+    """Rows with the enrichment of these settings."""
+    made = Shaper(enrichment(context, settings), schema, server_keys=server_keys(settings))
+    made.geo.refresh(context.clock.boot_ns() / 1e9)
+    return made
 
 
 def enrichment(context: Context, settings: Settings) -> EnrichSettings:

@@ -25,7 +25,8 @@ FOLDER = "backed"
 """Below ``run/``."""
 EVERYTHING = Position((1 << 64) - 1, 0)
 """Where nobody is waited for."""
-WAIT_S = 2.0
+WAIT_S = 20.0
+"""Longer than an owner that is cut off from its standby remains one by its own view (12 s where one link is cut)."""
 
 
 def taken_by_all(
@@ -85,6 +86,11 @@ class BackedReader:
         self.clock = clock
         self.held: deque[tuple[Commit, Position, int]] = deque()
         """With the time (boot, ns) at which each was read."""
+
+    @property
+    def waits(self) -> bool:
+        """See ChainReader."""
+        return bool(self.held)
 
     def read(self, bytes_max: int) -> list[tuple[Commit, Position]]:
         """See ChainReader."""

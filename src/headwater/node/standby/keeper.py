@@ -23,7 +23,8 @@ from headwater.node.standby import entries, retire
 from headwater.node.standby.entries import Assembler, Entry, Follow, Known, Synced, Whole
 from headwater.node.standby.serve import Peer, marked_of, minutes
 from headwater.node.standby.sink import Sink
-from headwater.peer.frames import Kind
+from headwater.peer.frames import Frame, Kind
+from headwater.peer.identity import STANDBY_MARKS
 from headwater.process.takeover import standby_folder, standby_names, standby_of
 
 LOOK_INTERVAL_S = 1.0
@@ -130,7 +131,7 @@ class StandbyKeeper:
                         continue
                     if "whole" in frame.header:
                         await self.save(connection, feed, node)
-                        self.whole[node] = feed.whole(entries.decode_as(frame.body, Whole))
+                        self.whole[node] = feed.whole(whole_of(connection, frame, partitions))
                         continue
                     if "mark" in frame.header:
                         marked, at = marked_of(frame.header, "mark")
@@ -267,6 +268,14 @@ def followed(view: View) -> dict[str, tuple[str, tuple[int, ...]]]:
         for node, mine in partitions.items()
         if node in view.alive and view.alive[node].lane_address
     }
+
+
+def whole_of(connection: Peer, frame: Frame, partitions: Sequence[int]) -> Whole:
+    """What an owner says that it has told whole. One of protocol 1 may say it once, without a body, of everything that
+    it has on its disk; what it never spoke of stands nowhere there. Broken: it is something else."""
+    if not frame.body and connection.protocol < STANDBY_MARKS:
+        return Whole(list(partitions), list(partitions))
+    return entries.decode_as(frame.body, Whole)
 
 
 def numbered(header: Mapping[str, object]) -> tuple[int, bool]:

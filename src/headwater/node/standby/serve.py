@@ -22,6 +22,7 @@ from headwater.node.standby import entries
 from headwater.node.standby.entries import Follow, Synced, Whole
 from headwater.node.standby.source import Source
 from headwater.peer.frames import Frame, Kind
+from headwater.peer.identity import STANDBY_MARKS
 
 POLL_S = 0.1
 PULL_BYTES = 1024 * 1024
@@ -31,6 +32,8 @@ PARTITIONS_MAX = 1 << 16
 class Peer(Protocol):
     """What is needed of a connection (peer/connection.py)."""
 
+    @property
+    def protocol(self) -> int: ...
     async def send(self, kind: int, header: Mapping[str, Any], *body: bytes | memoryview) -> None: ...
     async def receive(self) -> Frame | None: ...
 
@@ -98,9 +101,10 @@ class StandbyServer:
                 while not hearing.done():
                     if await self.tell(connection, sources):
                         continue
-                    await self.mark(connection, sources, marked)
+                    if connection.protocol >= STANDBY_MARKS:
+                        await self.mark(connection, sources, marked)
                     whole = self.whole(sources)
-                    if whole != said:
+                    if whole != said and may_say(whole, asked, connection):
                         said = whole
                         await connection.send(Kind.STATE, {"whole": 1}, entries.encode(whole))
                     await self.clock.sleep(POLL_S)
@@ -174,6 +178,11 @@ class StandbyServer:
             elif frame.kind == Kind.STATE and "taken" in frame.header:
                 number, at = marked_of(frame.header, "taken")
                 self.taken.setdefault(node, {})[number] = at
+
+
+def may_say(whole: Whole, asked: Follow, connection: Peer) -> bool:
+    """Whether the standby understands it: one of protocol 1 takes it for everything that it asked for."""
+    return connection.protocol >= STANDBY_MARKS or set(whole.told) >= set(asked.partitions)
 
 
 def marked_of(header: Mapping[str, object], name: str) -> tuple[int, Position]:

@@ -154,10 +154,14 @@ class Geo:
         """One array per field; `now_s` is a monotonic clock's.  Without databases all is null, at no cost."""
         if not self.readers:
             return {field.name: pa.nulls(len(addresses), field.type) for field in FIELDS}
+        self.refresh(now_s)
+        return self.memo.apply(addresses)
+
+    def refresh(self, now_s: float) -> None:
+        """Look at the files if it is time to. Before the first event, so that one which breaks later was read once."""
         changed = [reader.refresh(now_s) for reader in self.readers]
         if any(changed):
             self.memo.clear()
-        return self.memo.apply(addresses)
 
     def close(self) -> None:
         """Close all databases."""

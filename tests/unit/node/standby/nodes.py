@@ -17,6 +17,7 @@ from headwater.kit.threads import Submit, inline
 from headwater.node.standby.keeper import StandbyKeeper
 from headwater.node.standby.serve import StandbyServer
 from headwater.peer.frames import Frame
+from headwater.peer.identity import PROTOCOL
 from tests.unit.node.standby.world import DATA, PARTITIONS, SECRET
 
 OWNER, STANDBY, THIRD = "aaaaaaaaaaaa0000", "bbbbbbbbbbbb0000", "cccccccccccc0000"
@@ -53,7 +54,8 @@ class Views:
 class End:
     """One end of a connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = PROTOCOL[1]) -> None:
+        self.protocol = protocol
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.other: End = self
         self.sent: list[tuple[dict[str, Any], bytes]] = []
@@ -91,6 +93,8 @@ class Nodes:
             standby, clock, "", submit, self.failed, self.views, self.dial, window_s=60_000
         )
         self.connections: list[End] = []
+        self.protocol = PROTOCOL[1]
+        """Of connections from now on."""
         self.refuse: Callable[[], None] = lambda: None
         self.group = tasks.Group("nodes", self.failed)
 
@@ -100,7 +104,7 @@ class Nodes:
     async def dial(self, node: str) -> End:
         self.refuse()
         assert node == OWNER
-        here, there = End(), End()
+        here, there = End(self.protocol), End(self.protocol)
         here.other, there.other = there, here
         self.connections.append(there)
         self.group.start("serve", self.serve(there))

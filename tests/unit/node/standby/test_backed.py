@@ -17,6 +17,8 @@ from tests.unit.node.standby.nodes import OWNER, STANDBY, THIRD, view
 class Log:
     """Three commits; each read gives what is left."""
 
+    waits = False
+
     def __init__(self) -> None:
         self.left: list[Any] = [(name, Position(7, n)) for n, name in enumerate("abc", 1)]
         self.closed = False
@@ -69,6 +71,16 @@ def test_a_standby_that_hangs_delays_delivery_and_does_not_stop_it() -> None:
     assert story.given() == ""
     story.time.advance(0.2)
     assert story.given() == "abc"
+
+
+def test_it_says_that_it_keeps_something_back() -> None:
+    story = Story()
+    waits = [story.reader.waits]
+    story.given()
+    waits.append(story.reader.waits)
+    story.teller.tell([Position(7, 3)])
+    story.given()
+    assert [*waits, story.reader.waits] == [False, True, False]
 
 
 def test_nobody_is_waited_for_where_no_standby_is_connected() -> None:

@@ -12,6 +12,7 @@ from headwater.kit.simulate.clock import SimClock, Time
 from headwater.kit.simulate.disk import SimDisk
 from headwater.node.standby import entries, keeper
 from headwater.node.standby.keeper import followed
+from headwater.peer.frames import Kind
 from headwater.process import state
 from headwater.process.takeover import standby_folder
 from tests.unit.node.standby.nodes import OWNER, RESPONSE_S, STANDBY, THIRD, Nodes, view
@@ -135,6 +136,38 @@ def test_a_partition_that_its_owner_has_not_on_its_disk_yet_is_not_whole() -> No
         assert story.nodes.keeper.whole == {OWNER: frozenset(FOLLOWED) - {1}}
 
     story = Story()
+    story.processor.commit(EVERYONE, 3, 3)
+    story.tell(body)
+
+
+def test_a_standby_of_protocol_1_is_told_nothing_that_it_does_not_know() -> None:
+    """It would take a mark for a spoilt entry, and whatever is called whole for all that it asked for."""
+    story = Story()
+    story.nodes.protocol = 1
+    story.processor.commit(EVERYONE, 3, 3)
+    del story.processor.fold.vectors[1]
+    story.processor.save()
+
+    async def body(story: Story) -> None:
+        await story.clock.sleep(RESPONSE_S)
+        heads = [head for head, _ in story.nodes.connections[-1].sent]
+        assert heads and all("n" in head for head in heads)
+        assert story.nodes.server.taken == {}, "nobody waits for what it cannot say"
+
+    story.tell(body)
+
+
+def test_an_owner_of_protocol_1_has_told_everything_when_it_says_whole() -> None:
+    async def body(story: Story) -> None:
+        await story.clock.sleep(RESPONSE_S)
+        story.nodes.keeper.whole.clear()
+        await story.nodes.connections[-1].send(Kind.STATE, {"whole": 1})
+        await story.clock.sleep(0.5)
+        assert story.nodes.keeper.whole == {OWNER: frozenset(FOLLOWED)}
+        assert not story.nodes.keeper.trouble
+
+    story = Story()
+    story.nodes.protocol = 1
     story.processor.commit(EVERYONE, 3, 3)
     story.tell(body)
 
