@@ -15,6 +15,7 @@ import pytest
 from headwater.destinations import registry
 from headwater.destinations.duckdb.write import DuckDbDestination
 from headwater.destinations.port import Outcome, PositionRow, Step
+from headwater.destinations.postgres.settings import PostgresSettings
 from headwater.destinations.settle import Settler
 from headwater.event.position import EMPTY, Position, Vector, WriterId
 from headwater.identity.junk import Junk
@@ -24,6 +25,7 @@ from headwater.identity.settings import IdentitySettings
 from headwater.identity.store import FactStore, Known, Unknown
 from headwater.kit.clock import SystemClock
 from headwater.process.columns import standard_schema
+from tests.rigs.postgres import Server
 
 HOUR_US = 3_600_000_000
 BASE_US = 1_790_000_000_000_000
@@ -68,6 +70,8 @@ class World:
 
     folder: Path
     destination: Any
+    ask: Callable[[str], list[tuple[Any, ...]]]
+    """The rows of `select COLUMNS from events`, in order."""
     store: FactStore | None = None
     sequence: int = 0
     at: Vector = EMPTY
@@ -120,7 +124,7 @@ class World:
     def settle(self) -> None:
         """Until nothing is open."""
         for _ in range(200):
-            if not self.settler.settle_some() and not self.destination.unsettled(1):
+            if not self.settler.settle_some() and not self.destination.unsettled(None, 1):
                 return
         raise AssertionError("settling does not end")
 
@@ -177,24 +181,43 @@ def least(facts: list[Fact]) -> list[Fact]:
     return [*(f for f in facts if f.kind != FIRST_SEEN), *first.values()]
 
 
-@pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[Callable[[], World]]:
+Ask = Callable[[str], list[tuple[Any, ...]]]
+
+
+def duckdb_destination(folder: Path, request: pytest.FixtureRequest) -> tuple[Any, Ask]:
+    made = registry.make(
+        registry.KINDS["duckdb"].settings(), registry.Place(str(folder), str(folder), SystemClock())
+    )
+    assert isinstance(made, DuckDbDestination)
+
+    def ask(columns: str) -> list[tuple[Any, ...]]:
+        rows = made.sql.query(f"select {columns} from events order by _hw_seq", rows_max=1000).rows
+        return [tuple(row.values()) for row in rows.to_pylist()]
+
+    return made, ask
+
+
+def postgres_destination(folder: Path, request: pytest.FixtureRequest) -> tuple[Any, Ask]:
+    server: Server = request.getfixturevalue("postgres")
+    schema = server.schema()
+    settings = PostgresSettings(url=server.url(), schema=schema)
+    made = registry.make(settings, registry.Place(str(folder), str(folder), SystemClock()))
+    return made, lambda columns: server.ask(f"select {columns} from {schema}.events order by _hw_seq")
+
+
+@pytest.fixture(params=[duckdb_destination, postgres_destination], ids=["duckdb", "postgres"])
+def make_world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[], World]]:
     made: list[World] = []
 
     def make() -> World:
-        while made:
-            made.pop().destination.close()
-        folder = tmp_path / f"world-{len(list(tmp_path.iterdir()))}"
+        folder = tmp_path / f"world-{len(made)}"
         folder.mkdir()
-        place = registry.Place(str(folder), str(folder), SystemClock())
-        destination = registry.make(registry.KINDS["duckdb"].settings(), place)
-        assert isinstance(destination, DuckDbDestination)
-        made.append(World(folder, destination))
+        made.append(World(folder, *request.param(folder, request)))
         return made[-1]
 
     yield make
-    while made:
-        made.pop().destination.close()
+    for world in made:
+        world.destination.close()
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -213,8 +236,7 @@ def test_at_rest_every_row_has_the_user_that_all_facts_give_it(
         if rng.random() < 0.4:
             world.settler.settle_some()
     world.settle()
-    rows = world.destination.sql.query("select user_id from events order by _hw_seq", rows_max=1000).rows
-    assert rows["user_id"].to_pylist() == expected(history)
+    assert [user for (user,) in world.ask("user_id")] == expected(history)
 
 
 def test_what_was_anonymous_is_of_who_logs_in_and_a_storm_comes_in_pieces(
@@ -224,14 +246,12 @@ def test_what_was_anonymous_is_of_who_logs_in_and_a_storm_comes_in_pieces(
     world.load([Event("track", "v1", "", BASE_US + n, 0, False) for n in range(10)], stranger=False)
     world.load([Event("identify", "v1", "ada", BASE_US + 100, 0, False)], stranger=False)
     changed = []
-    while world.destination.unsettled(1):
+    while world.destination.unsettled(None, 1):
         before = world.settler.counters["rows"]
         world.settler.settle_some()
         changed.append(world.settler.counters["rows"] - before)
     assert changed == [4, 4, 2]
-    rows = world.destination.sql.query(f"select user_id, {OWN} as own from events", rows_max=1000).rows
-    assert rows["user_id"].to_pylist() == ["ada"] * 11
-    assert sorted(rows["own"].to_pylist()) == [False] * 10 + [True]
+    assert world.ask(f"user_id, {OWN}") == [("ada", False)] * 10 + [("ada", True)]
 
 
 def test_facts_that_say_nothing_new_touch_no_row(make_world: Callable[[], World]) -> None:

@@ -208,12 +208,27 @@ class Replayable(Destination, Protocol):
         ...
 
 
+class Settled(NamedTuple):
+    """What a pass did: anonymous ids that are settled now, rows changed, and whether there may be more to do soon."""
+
+    ids: int
+    rows: int
+    more: bool
+
+
+Whose = Callable[["pa.Table"], "pa.Table"]
+"""Facts, as ``Settling.facts`` has them → identity/table.INTERVALS_SCHEMA. Of an id that is left out, all rows are
+right already."""
+
+
 class Settling(Destination, Protocol):
     """What a destination with ``capabilities.updates`` answers too. Facts come with steps (``Step.facts``): it keeps
-    them beside its rows, and remembers which anonymous ids they touched until ``settle`` has made their rows right."""
+    them beside its rows, and remembers which anonymous ids they touched until ``settle`` has made their rows right.
 
-    def unsettled(self, limit: int) -> list[str]:
-        """Anonymous ids whose rows may not agree with the facts, those with the fewest rows first."""
+    ``partitions``: those that this node delivers; None: all. A destination that one process holds takes all."""
+
+    def unsettled(self, partitions: Sequence[int] | None, limit: int) -> list[str]:
+        """Anonymous ids whose rows may not agree with the facts."""
         ...
 
     def facts(self, ids: Sequence[str]) -> pa.Table:
@@ -221,10 +236,13 @@ class Settling(Destination, Protocol):
         right by it before)."""
         ...
 
-    def settle(self, ids: Sequence[str], intervals: pa.Table, rows_max: int) -> int:
-        """Make the user of rows of these ids that name none what ``intervals`` (identity/table.INTERVALS_SCHEMA) say,
-        ``rows_max`` of them at most, in one transaction. Rows changed; fewer than ``rows_max``: the ids are settled,
-        and forgotten as such. Repeating changes nothing. Ids without intervals have rows that are right already."""
+    def settle(
+        self, partitions: Sequence[int] | None, whose: Whose, *, ids_max: int, rows_max: int
+    ) -> Settled:
+        """One pass, in one transaction: take unsettled ids, and make the user of their rows that name none what
+        ``whose`` says of their facts, ``rows_max`` rows at most. Ids whose rows are all right are settled. Facts that
+        come meanwhile are not lost; what another node settles at this moment is left to it. Repeating changes nothing.
+        Rejected, Misconfigured: rows cannot be made right before an operator acts."""
         ...
 
     def ids_of_user(self, user_id: str, limit: int) -> list[str]:

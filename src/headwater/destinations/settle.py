@@ -9,7 +9,7 @@ facts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -18,23 +18,40 @@ from headwater.identity.owner import Fact, Interval, intervals, redundant
 from headwater.identity.settings import IdentitySettings
 from headwater.identity.table import intervals_table
 from headwater.kit.clock import Clock
+from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected
 
 LOOK_INTERVAL_S = 1.0
 """How often the destination is asked where no facts came through here: other nodes' steps bring some too."""
+
+TROUBLE_INTERVAL_S = 15.0
 
 
 class Settler:
     """``turn`` from the deliverer's thread, between its steps."""
 
-    def __init__(self, destination: Settling, settings: IdentitySettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        destination: Settling,
+        settings: IdentitySettings,
+        clock: Clock,
+        partitions: Callable[[], Sequence[int] | None] = lambda: None,
+        tell: Callable[[HeadwaterError], None] = lambda trouble: None,
+    ) -> None:
+        """``partitions``: whose ids are settled from here; None: all. ``tell``: of a trouble, when it begins."""
         self.destination = destination
+        self.partitions = partitions
         self.settings = settings
         self.clock = clock
+        self.tell = tell
         self.due_ns = 0
+        self.trouble: HeadwaterError | None = None
+        """Why rows cannot be corrected now; rows are delivered all the same."""
         self.counters = {"passes": 0, "ids": 0, "rows": 0}
 
     def touch(self) -> None:
-        """Facts came: look soon, not at once, so that one pass serves many."""
+        """Facts came: look soon, not at once, so that one pass serves many. A trouble keeps its own pace."""
+        if self.trouble is not None:
+            return
         soon_ns = self.clock.boot_ns() + self.settings.settle_interval_ms * 1_000_000
         self.due_ns = min(self.due_ns, soon_ns)
 
@@ -43,22 +60,46 @@ class Settler:
         wait_s = (self.due_ns - self.clock.boot_ns()) / 1e9
         if wait_s > 0:
             return wait_s
-        more = self.settle_some()
-        self.due_ns = self.clock.boot_ns() + (0 if more else int(LOOK_INTERVAL_S * 1e9))
+        wait_s = self.next_s()
+        self.due_ns = self.clock.boot_ns() + int(wait_s * 1e9)
+        return wait_s
+
+    def next_s(self) -> float:
+        """One pass; seconds until the next. What an operator must mend, such as a constraint that refuses a user, keeps
+        no fresh row waiting: it is told, and tried again now and then."""
+        try:
+            more = self.settle_some()
+        except (Rejected, Misconfigured) as error:
+            if self.trouble is None or self.trouble.code != error.code:
+                self.tell(error)
+            self.trouble = error
+            return TROUBLE_INTERVAL_S
+        self.trouble = None
         return 0.0 if more else LOOK_INTERVAL_S
+
+    @property
+    def told(self) -> dict[str, object]:
+        """For the status."""
+        trouble = self.trouble
+        why = {"reason": trouble.message, "help": trouble.help} if trouble else {"reason": None, "help": None}
+        return {**self.counters, **why}
 
     def settle_some(self) -> bool:
         """One pass; whether there may be more to do."""
-        settings = self.settings
-        ids = self.destination.unsettled(settings.settle_ids_max)
-        if not ids:
-            return False
-        changed = changes(self.destination.facts(ids), self.settings)
-        rows = self.destination.settle(ids, intervals_table(changed), settings.settle_rows_max)
-        self.counters["passes"] += 1
-        self.counters["ids"] += len(ids)
-        self.counters["rows"] += rows
-        return rows >= settings.settle_rows_max or len(ids) == settings.settle_ids_max
+        done = self.destination.settle(
+            self.partitions(),
+            self.whose,
+            ids_max=self.settings.settle_ids_max,
+            rows_max=self.settings.settle_rows_max,
+        )
+        self.counters["passes"] += bool(done.ids or done.rows)
+        self.counters["ids"] += done.ids
+        self.counters["rows"] += done.rows
+        return done.more
+
+    def whose(self, facts: pa.Table) -> pa.Table:
+        """What the facts of the ids of a pass say."""
+        return intervals_table(changes(facts, self.settings))
 
     def close(self) -> None:
         """Nothing is held."""

@@ -430,6 +430,7 @@ def status_of(deliverer: Deliverer) -> dict[str, Any]:
         "reckoned": not deliverer.memory.unreckoned,
         "written_off": deliverer.memory.written_off,
         "counters": {**deliverer.counters, "private_runs": deliverer.catch_up.runs},
+        "recognition": deliverer.settler.told if deliverer.settler is not None else None,
         "replays": replay.listed(deliverer),
         "drift": [
             {"table": d.table, "column": d.column, "count": d.count, "example": d.example} for d in seen.drift

@@ -232,6 +232,16 @@ class DestinationResumed(Happening):
     destination: str
 
 
+class RecognitionWaits(Happening):
+    """Rows of a destination cannot be given the user that facts which came later say; the reason names what mends it.
+    Fresh rows are delivered, and no fact is lost."""
+
+    level: ClassVar[Level] = "error"
+    destination: str
+    code: str
+    reason: str
+
+
 class DestinationAdopted(Happening):
     """An operator decided where a destination goes on."""
 
@@ -310,6 +320,7 @@ OF_DESTINATIONS = {
     kind.name(): kind
     for kind in (
         DestinationPaused,
+        RecognitionWaits,
         DestinationWaits,
         DestinationHeld,
         DestinationResumed,

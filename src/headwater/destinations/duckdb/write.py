@@ -31,7 +31,9 @@ from headwater.destinations.port import (
     OutcomeUnknown,
     PositionRow,
     Redo,
+    Settled,
     Step,
+    Whose,
 )
 from headwater.event.piece import Range
 from headwater.identity.table import ROWS_BY_USER_SCHEMA
@@ -250,7 +252,7 @@ class DuckDbDestination(DuckDbFile):
 
     # -- recognition
 
-    def unsettled(self, limit: int) -> list[str]:
+    def unsettled(self, partitions: Sequence[int] | None, limit: int) -> list[str]:
         with self.translating():
             return identity.unsettled(self.write, limit)
 
@@ -258,13 +260,20 @@ class DuckDbDestination(DuckDbFile):
         with self.translating():
             return identity.facts(self.write, ids)
 
-    def settle(self, ids: Sequence[str], intervals: pa.Table, rows_max: int) -> int:
+    def settle(
+        self, partitions: Sequence[int] | None, whose: Whose, *, ids_max: int, rows_max: int
+    ) -> Settled:
         names = [name for name, columns in self.columns.items() if columns.keys() >= identity.NEEDED]
         with self.translating():
+            ids = identity.unsettled(self.write, ids_max)
+            if not ids:
+                return Settled(0, 0, more=False)
+            spans = whose(identity.facts(self.write, ids))
             self.write.execute("BEGIN TRANSACTION")
-            changed = identity.settle(self.write, names, ids, intervals, rows_max)
+            changed = identity.settle(self.write, names, ids, spans, rows_max)
             self.commit()
-        return changed
+        full = changed >= rows_max
+        return Settled(0 if full else len(ids), changed, more=full or len(ids) == ids_max)
 
     def ids_of_user(self, user_id: str, limit: int) -> list[str]:
         with self.translating():

@@ -56,7 +56,7 @@ class Session:
                 self.settings.url, autocommit=True, prepare_threshold=None, **self.parameters()
             )
             with self.base.cursor() as cursor:
-                self.settle(cursor)
+                self.set_up(cursor)
         except psycopg.Error as error:
             self.disconnect()
             raise translated(error, self.label) from error
@@ -105,7 +105,7 @@ class Session:
                 f"{self.label}: password_file: cannot read {path}: {why}", code="password_file"
             ) from error
 
-    def settle(self, cursor: Cursor) -> None:
+    def set_up(self, cursor: Cursor) -> None:
         """Settings of the session; Misconfigured where the database cannot hold every text."""
         limits = self.settings
         for name, value in {

@@ -11,9 +11,11 @@ was when its columns were read; a type changed by hand in between would spoil va
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,16 +32,18 @@ from headwater.destinations.port import (
     OutcomeUnknown,
     PositionRow,
     Redo,
+    Settled,
     Step,
+    Whose,
 )
-from headwater.destinations.postgres import encode, redo
+from headwater.destinations.postgres import encode, identity, redo
 from headwater.destinations.postgres import table as tables
 from headwater.destinations.postgres.errors import translated
 from headwater.destinations.postgres.session import Cursor, Session, milliseconds, sql
 from headwater.destinations.postgres.settings import PostgresSettings
 from headwater.event.piece import Range
 from headwater.kit.clock import Clock
-from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected
+from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected, Unavailable
 
 POSITIONS = "headwater_positions"
 POSITIONS_DDL = """CREATE TABLE IF NOT EXISTS {positions}(
@@ -78,6 +82,8 @@ FITTINGS_MAX = 256
 RACES = frozenset({"23505", "40001", "40P01", "42701", "42P06", "42P07", "42710", "XX000"})
 """What two sessions that change a schema at one time may meet."""
 RACE_TRIES = 3
+YIELDED = frozenset({"55P03", "40P01"})
+"""Somebody held what a pass of recognition needs: it comes again."""
 
 counters_decoder = msgspec.json.Decoder(dict[str, dict[str, int]])
 
@@ -92,6 +98,8 @@ class PostgresDestination(Session):
         self.clock = clock
         self.columns: dict[str, dict[str, str]] = {}
         """Table → column → type as the catalogue calls it; empty for one that cannot be written."""
+        self.unindexed: list[str] = []
+        """Tables too large to be given the index that settling needs, while others wait."""
         self.fittings: dict[tuple[str, bytes], tables.Fitting] = {}
         self.drifts: dict[tuple[str, str], Drift] = {}
 
@@ -101,11 +109,13 @@ class PostgresDestination(Session):
         if not self.is_open:
             self.connect()
         try:
-            if not self.exists(POSITIONS):
-                if not create:
-                    raise self.gone()
+            begun = self.exists(POSITIONS)
+            if not begun and not create:
+                raise self.gone()
+            if not begun or not self.exists(identity.UNSETTLED):
                 self.changing(self.make)
             self.read_columns()
+            self.make_indexes()
         except HeadwaterError:
             self.disconnect()
             raise
@@ -118,6 +128,8 @@ class PostgresDestination(Session):
         if found == (None,):
             cursor.execute(sql(f"CREATE SCHEMA {tables.quoted(self.settings.schema)}"))
         cursor.execute(self.worded(POSITIONS_DDL))
+        for ddl in identity.DDL:
+            cursor.execute(identity.worded(ddl, self.identity_names))
 
     def close(self) -> None:
         self.fittings.clear()
@@ -236,6 +248,8 @@ class PostgresDestination(Session):
             cursor.execute(sql(f"CREATE TABLE {self.named(name)} ({', '.join(declared.values())})"))
             if declared.keys() >= set(INDEXED):
                 cursor.execute(sql(f"CREATE INDEX ON {self.named(name)} {INDEX}"))
+            if identity.settles(added):
+                cursor.execute(sql(identity.index_ddl(name, self.named(name))))
         elif declared:
             adding = ", ".join(f"ADD COLUMN IF NOT EXISTS {one}" for one in declared.values())
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (self.table_wait,))
@@ -274,6 +288,8 @@ class PostgresDestination(Session):
             moved = self.moved_rows(cursor, step)
             if moved is None:
                 return Outcome.MOVED
+            if step.facts:
+                identity.keep(cursor, self.identity_names, step.facts)
             self.hold_tables(cursor, {*step.tables, *([step.redo.table] if step.redo else [])})
             if step.redo is not None and not self.take_away(cursor, step.redo):
                 return Outcome.MOVED
@@ -378,6 +394,86 @@ class PostgresDestination(Session):
             self.hold_tables(cursor, {table})
             self.insert(cursor, table, rows, encode.Misfits())
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+    # -- recognition
+
+    @property
+    def identity_names(self) -> identity.Named:
+        """Tables of recognition."""
+        return {"identity": self.named(identity.IDENTITY), "unsettled": self.named(identity.UNSETTLED)}
+
+    def unsettled(self, partitions: Sequence[int] | None, limit: int) -> list[str]:
+        with self.transaction() as cursor:
+            return identity.unsettled(cursor, self.identity_names, partitions, limit)
+
+    def facts(self, ids: Sequence[str]) -> pa.Table:
+        with self.transaction() as cursor:
+            return identity.facts(cursor, self.identity_names, ids)
+
+    def settle(
+        self, partitions: Sequence[int] | None, whose: Whose, *, ids_max: int, rows_max: int
+    ) -> Settled:
+        self.unindexed = [name for name in self.unindexed if not self.indexed(name)]
+        for name in self.unindexed:
+            raise Misconfigured(
+                f"{self.label}: {name} is large, and has no index over its visitors",
+                code="visitor_index",
+                help=f"{identity.index_ddl(name, self.named(name), concurrently=True)}; (docs/guides/postgres.md)",
+            )
+        tables_ = [self.named(name) for name, columns in self.columns.items() if identity.settles(columns)]
+        try:
+            with self.transaction() as cursor:
+                done = identity.settle(
+                    cursor,
+                    self.identity_names,
+                    tables_,
+                    partitions,
+                    whose,
+                    ids_max=ids_max,
+                    rows_max=rows_max,
+                )
+                cursor.execute("COMMIT")
+                return done
+        except HeadwaterError as error:
+            if isinstance(error.__cause__, psycopg.Error) and error.__cause__.sqlstate in YIELDED:
+                return Settled(0, 0, more=False)
+            raise
+
+    def make_indexes(self) -> None:
+        """Indexes over the visitor, where they are missing, the table is small, and nobody holds it; ``unindexed``: the
+        other tables, which wait for an operator's."""
+        tables_ = [name for name, columns in self.columns.items() if identity.settles(columns)]
+        self.unindexed = [name for name in tables_ if not self.indexed(name)]
+        for name in list(self.unindexed):
+            if self.size(name) <= identity.TABLE_BYTES_MAX:
+                with contextlib.suppress(Unavailable):
+                    self.changing(partial(self.make_index, name))
+                    self.unindexed.remove(name)
+
+    def make_index(self, name: str, cursor: Cursor) -> None:
+        """One index, while nobody loads; another node may have made it meanwhile."""
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (self.table_wait,))
+        if not self.indexed(name):
+            cursor.execute(sql(identity.index_ddl(name, self.named(name))))
+
+    def indexed(self, name: str) -> bool:
+        """Whether a table's rows can be found by their visitor."""
+        index = {"index": self.named(identity.visitor_index(name))}
+        return (
+            self.rows(
+                "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%(index)s) AND indisvalid", index
+            )
+            != []
+        )
+
+    def size(self, name: str) -> int:
+        """Bytes of a table, with its partitions."""
+        found = self.rows(
+            "SELECT sum(pg_relation_size(relid))::bigint FROM "
+            "(SELECT relid FROM pg_partition_tree(%(table)s) UNION SELECT %(table)s::regclass) AS t",
+            {"table": self.named(name)},
+        )
+        return int(found[0][0])
 
     # -- what a replay asks
 

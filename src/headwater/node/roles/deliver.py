@@ -104,9 +104,28 @@ class DeliverRole:
         raw = NodeRaw(context, open_private)
         if deliverer.destination.capabilities.updates:
             settling = cast("Settling", deliverer.destination)
-            deliverer.settler = Settler(settling, context.settings.identity, context.clock)
+            deliverer.settler = Settler(
+                settling,
+                context.settings.identity,
+                context.clock,
+                lambda: self.settled_here(deliverer),
+                lambda trouble: deliverer.tell(
+                    "recognition_waits",
+                    {
+                        "destination": name,
+                        "code": trouble.code,
+                        "reason": f"{trouble.message}: {trouble.help}",
+                    },
+                ),
+            )
         deliverer.replays = Replays(deliverer, book, raw, settings.replay_events_per_s)
         return deliverer
+
+    def settled_here(self, deliverer: Deliverer) -> list[int] | None:
+        """The partitions whose rows are corrected from here; None: all, also of those that others deliver, where the
+        destination is held here."""
+        held = isinstance(self.settings, DuckDbSettings) or not deliverer.shared
+        return None if held else sorted(deliverer.owned)
 
     def destination(self, mirrors: Mirrors) -> Destination:
         """What is delivered to: here, or on the one node that holds its file."""
