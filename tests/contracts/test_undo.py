@@ -88,8 +88,7 @@ def test_at_rest_every_row_has_the_user_that_no_unlink_has_taken_back(
         if rng.random() < 0.4:
             world.settler.settle_some()
     world.settle()
-    rows = world.destination.sql.query("select user_id from events order by _hw_seq", rows_max=1000).rows
-    assert rows["user_id"].to_pylist() == expected(history)
+    assert [user for (user,) in world.ask("user_id")] == expected(history)
 
 
 def track(visitor: str, hour: int, user: str = "") -> Event:

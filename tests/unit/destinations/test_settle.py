@@ -30,6 +30,15 @@ class Scripted(MemoryDestination):
     def facts(self, ids: Sequence[str]) -> pa.Table:
         raise NotImplementedError
 
+    def ids_of_user(self, user_id: str, limit: int) -> list[str]:
+        raise NotImplementedError
+
+    def newest_facts(self, since_us: int, limit: int) -> pa.Table:
+        raise NotImplementedError
+
+    def rows_by_user(self, table: str, ids: Sequence[str]) -> pa.Table:
+        raise NotImplementedError
+
     def settle(
         self, partitions: Sequence[int] | None, whose: Whose, *, ids_max: int, rows_max: int
     ) -> Settled:

@@ -26,7 +26,7 @@ from headwater.destinations.postgres.session import Cursor, sql
 from headwater.destinations.postgres.table import TEXTS, own_name, quoted
 from headwater.identity.owner import BEGIN_US, FIRST_SEEN
 from headwater.identity.recognise import NO_CRAWLERS
-from headwater.identity.table import SETTLE
+from headwater.identity.table import ROWS_BY_USER_SCHEMA, SETTLE
 
 IDENTITY, UNSETTLED = "headwater_identity", "headwater_unsettled"
 DDL = (
@@ -92,6 +92,14 @@ FACTS_OF = (
 OF_VISITORS = f"{FACTS_OF} visitor = ANY(%(visitors)s)"
 OF_IDS = f"""{FACTS_OF} anonymous_id = ANY(%(ids)s)
   AND visitor IN (SELECT {OF_FACT} FROM unnest(%(ids)s::text[]) AS f(anonymous_id))"""
+IDS_OF_USER = """SELECT anonymous_id FROM {identity} WHERE user_id = %(user)s GROUP BY anonymous_id
+  ORDER BY max("time") DESC, anonymous_id COLLATE "C" LIMIT %(limit)s"""
+NEWEST = f"""{FACTS_OF} "time" >= to_timestamp(%(since)s)
+  ORDER BY "time" DESC, message_id COLLATE "C", anonymous_id COLLATE "C" LIMIT %(limit)s"""
+ROWS_BY_USER = f"""SELECT e.anonymous_id, e.user_id, coalesce(e._hw_user_own, e.user_id IS NOT NULL), count(*)
+  FROM {{table}} e WHERE e.anonymous_id = ANY(%(ids)s)
+    AND {VISITOR.format("e")} IN (SELECT {OF_FACT} FROM unnest(%(ids)s::text[]) AS f(anonymous_id))
+  GROUP BY 1, 2, 3 ORDER BY e.anonymous_id COLLATE "C", e.user_id COLLATE "C", 3"""
 DONE = (
     "UPDATE {identity} SET settled = true WHERE visitor = ANY(%(visitors)s) AND NOT settled",
     "DELETE FROM {unsettled} WHERE visitor = ANY(%(visitors)s)",
@@ -194,6 +202,26 @@ def unsettled(cursor: Cursor, names: Named, partitions: Sequence[int] | None, li
 def facts(cursor: Cursor, names: Named, ids: Sequence[str]) -> pa.Table:
     """See port.Settling."""
     return told(cursor.execute(worded(OF_IDS, names), {"ids": list(ids)}).fetchall())
+
+
+def ids_of_user(cursor: Cursor, names: Named, user_id: str, limit: int) -> list[str]:
+    """See port.Settling; reads all facts, which only an operator's question does."""
+    values = {"user": user_id.replace("\0", REPLACEMENT), "limit": limit}
+    return [a for (a,) in cursor.execute(worded(IDS_OF_USER, names), values).fetchall()]
+
+
+def newest_facts(cursor: Cursor, names: Named, since_us: int, limit: int) -> pa.Table:
+    """See port.Settling."""
+    values = {"since": max(since_us, 0) / 1e6, "limit": limit}
+    return told(cursor.execute(worded(NEWEST, names), values).fetchall())
+
+
+def rows_by_user(cursor: Cursor, table: str, ids: Sequence[str]) -> pa.Table:
+    """See port.Settling; ``table``: quoted, one that ``settles``."""
+    found = cursor.execute(worded(ROWS_BY_USER, {"table": table}), {"ids": list(ids)}).fetchall()
+    columns = list(zip(*found, strict=True)) or [()] * 4
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, ROWS_BY_USER_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=ROWS_BY_USER_SCHEMA)
 
 
 def told(rows: Sequence[tuple[Any, ...]]) -> pa.Table:

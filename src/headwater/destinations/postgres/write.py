@@ -42,6 +42,7 @@ from headwater.destinations.postgres.errors import translated
 from headwater.destinations.postgres.session import Cursor, Session, milliseconds, sql
 from headwater.destinations.postgres.settings import PostgresSettings
 from headwater.event.piece import Range
+from headwater.identity.table import ROWS_BY_USER_SCHEMA
 from headwater.kit.clock import Clock
 from headwater.kit.errors import HeadwaterError, Misconfigured, Rejected, Unavailable
 
@@ -438,6 +439,20 @@ class PostgresDestination(Session):
             if isinstance(error.__cause__, psycopg.Error) and error.__cause__.sqlstate in YIELDED:
                 return Settled(0, 0, more=False)
             raise
+
+    def ids_of_user(self, user_id: str, limit: int) -> list[str]:
+        with self.transaction() as cursor:
+            return identity.ids_of_user(cursor, self.identity_names, user_id, limit)
+
+    def newest_facts(self, since_us: int, limit: int) -> pa.Table:
+        with self.transaction() as cursor:
+            return identity.newest_facts(cursor, self.identity_names, since_us, limit)
+
+    def rows_by_user(self, table: str, ids: Sequence[str]) -> pa.Table:
+        if not identity.settles(self.columns.get(table, {})):
+            return ROWS_BY_USER_SCHEMA.empty_table()
+        with self.transaction() as cursor:
+            return identity.rows_by_user(cursor, self.named(table), ids)
 
     def make_indexes(self) -> None:
         """Indexes over the visitor, where they are missing, the table is small, and nobody holds it; ``unindexed``: the
