@@ -265,9 +265,8 @@ def test_a_node_that_is_gone_for_good_is_named_until_it_is_forgotten(
             assert gone not in node.command("dead", "list").stderr
             wait_for(lambda node=node: node.reconcile()[0]["holds"], 30, node.log)  # type: ignore[misc]
             (ledger,) = node.reconcile()
-            assert (
-                "gone for good" in ledger["problems"][-1] and ledger["accepted"] >= ledger["delivered"] >= 40
-            )
+            assert "gone for good" in ledger["problems"][-1]
+            assert ledger["accepted"] >= ledger["delivered"] > 0
             assert ledger["pending"] == 0
     finally:  # it comes back after all
         home.begin()
