@@ -57,6 +57,7 @@ from headwater.lane.copies_held import Held
 from headwater.log import recover
 from headwater.log.block import Secret
 from headwater.log.recover import no_streams, raw_streams
+from headwater.log.settings import LogSettings
 from headwater.log.write import BlockWriter
 from headwater.node import context as node_context
 from headwater.node import everywhere, hold, logids, nodes, ownership, rawkeeper, retention
@@ -72,6 +73,7 @@ from headwater.peer.connection import Listener
 from headwater.peer.identity import Identity as PeerIdentity
 from headwater.peer.link import Link
 from headwater.process import shape, state
+from headwater.process.settings import ProcessSettings
 from tests.simulation import member_world
 from tests.simulation.log_oracle import violated
 from tests.simulation.member_world import SECOND
@@ -672,6 +674,8 @@ def settings() -> Settings:
             )
         },
         cluster=ClusterSettings(name="simulated", secret="a secret of sixteen characters"),
+        process=ProcessSettings(),  # of its own: what is forced below must not reach the defaults of others
+        log=LogSettings(),
         data_bytes_max=256 * 1024 * 1024,
     )  # fmt: skip
     process = made.process
