@@ -49,7 +49,7 @@ class Store(msgspec.Struct):
 class MemoryDestination:
     """See port.Destination."""
 
-    capabilities = Capabilities("T", "exactly once", updates=True, replays=True)
+    capabilities = Capabilities("T", "exactly once", replays=True)
 
     def __init__(self, store: Store, accepts: Callable[[dict[str, Any]], bool] = lambda row: True) -> None:
         self.store = store
