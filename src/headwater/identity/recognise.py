@@ -29,7 +29,7 @@ from headwater.identity.owner import (
     Policy,
 )
 from headwater.identity.store import MANY, WHOLE, Kept, Known
-from headwater.identity.table import SETTLE, Named, facts_table
+from headwater.identity.table import Named, facts_table, wishes_table
 
 OWN = "_hw_user_own"
 """Whether the event itself named the user of its row; what is false may be filled in later."""
@@ -76,11 +76,13 @@ class Recogniser:
             rows, linked, user, filled(pc.is_valid(linked)) & human, own, decided, times, partitions
         )
         self.known.add((a, fact) for _, a, fact in facts)
-        users = {}
+        told = [facts_table(facts)] if facts else []
+        users: dict[int, str] = {}
         if anonymous is not None:
             where = np.flatnonzero(filled(pc.is_valid(anonymous)) & human & ~own)
-            users = self._recognised(anonymous, where, times, partitions, facts)
-        return with_users(rows, own, users), facts_table(facts) if facts else None
+            users, wishes = self._recognised(anonymous, where, times, partitions)
+            told += [wishes] if wishes is not None else []
+        return with_users(rows, own, users), pa.concat_tables(told).combine_chunks() if told else None
 
     def _facts(
         self,
@@ -123,18 +125,19 @@ class Recogniser:
         return [*found, *first.values()]
 
     def _recognised(
-        self, anonymous: pa.ChunkedArray, where: Array, times: Array, partitions: Array, facts: list[Named]
-    ) -> dict[int, str]:
-        """Row → user, of rows that name none; ids that must be settled join ``facts``."""
+        self, anonymous: pa.ChunkedArray, where: Array, times: Array, partitions: Array
+    ) -> tuple[dict[int, str], pa.Table | None]:
+        """Row → user, of rows that name none; and wishes to settle."""
         if not len(where):
-            return {}
+            return {}, None
         coded = anonymous.take(pa.array(where)).combine_chunks().dictionary_encode()
         ids, codes = coded.dictionary, coded.indices.to_numpy()
         kept = self.known.look(ids)
-        self._wish(ids, {n for n, one in kept.items() if one.form == MANY}, codes, partitions[where], facts)
+        many = [n for n, one in kept.items() if one.form == MANY]
+        wishes = self._wishes(ids, many, codes, partitions[where])
         spans = {n: self._spans(one) for n, one in kept.items()}
         if not spans:
-            return {}
+            return {}, wishes
         hit = np.zeros(len(ids), bool)
         hit[list(spans)] = True
         found: dict[int, str] = {}
@@ -143,7 +146,7 @@ class Recogniser:
             user = owner.at(spans[int(codes[at])], int(times[row]))
             if user is not None:
                 found[row] = user
-        return found
+        return found, wishes
 
     def _spans(self, kept: Kept) -> list[Interval]:
         """Whose an id was; nobody's where that is not known here."""
@@ -153,17 +156,16 @@ class Recogniser:
             kept.spans = owner.intervals(kept.facts, self.policy)
         return kept.spans
 
-    def _wish(
-        self, ids: pa.Array, many: set[int], codes: Array, partitions: Array, facts: list[Named]
-    ) -> None:
-        """Ids whose facts may not all be known here."""
+    def _wishes(self, ids: pa.Array, many: list[int], codes: Array, partitions: Array) -> pa.Table | None:
+        """Ids whose facts may not all be known here; of junk among them nobody has facts."""
         lacking = [p for p in np.unique(partitions).tolist() if not self.complete(p)]
         if not lacking and not many:
-            return
-        partition_of = dict(zip(codes.tolist(), partitions.tolist(), strict=True))
-        for n, one in enumerate(ids.to_pylist()):
-            if (n in many or partition_of[n] in lacking) and not self.junk.anonymous(one):
-                facts.append((partition_of[n], one, Fact(SETTLE, "", 0, "")))
+            return None
+        partition_of = np.zeros(len(ids), np.uint16)
+        partition_of[codes] = partitions
+        wished = np.isin(partition_of, lacking)
+        wished[many] = True
+        return wishes_table(ids.filter(pa.array(wished)), partition_of[wished])
 
 
 def decisions(rows: pa.Table) -> Array | None:

@@ -85,7 +85,7 @@ class FactStore:
         self.old: dict[str, Kept | None] = {}
         """What was looked up lately, and a while ago."""
         if not readonly:
-            os.makedirs(folder, exist_ok=True)
+            os.makedirs(folder, 0o750, exist_ok=True)
         try:
             self.environment = lmdb.open(
                 folder,
@@ -93,6 +93,7 @@ class FactStore:
                 subdir=True,
                 readonly=readonly,
                 lock=True,
+                mode=0o640,
                 max_dbs=0,
                 readahead=False,
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from headwater.identity.owner import Fact, Interval
@@ -53,8 +55,25 @@ def wishes_of(rows: pa.Table) -> pa.Table:
     """A wish to settle each anonymous id of these rows."""
     if "anonymous_id" not in rows.column_names:
         return FACTS_SCHEMA.empty_table()
-    pairs = set(zip(rows["anonymous_id"].to_pylist(), rows["_hw_partition"].to_pylist(), strict=True))
-    return facts_table([(p, a, Fact(SETTLE, "", 0, "")) for a, p in pairs if a is not None])
+    pairs = rows.select(["anonymous_id", "_hw_partition"]).drop_null()
+    named = pairs.group_by("anonymous_id").aggregate([("_hw_partition", "min")])
+    return wishes_table(named["anonymous_id"], named["_hw_partition_min"])
+
+
+def wishes_table(ids: Any, partitions: Any) -> pa.Table:
+    """Wishes to settle these ids (arrays of one length); no Python for each."""
+    count = len(ids)
+    columns = [
+        pa.array(partitions, pa.uint16())
+        if isinstance(partitions, np.ndarray)
+        else partitions.cast(pa.uint16()),
+        ids,
+        pa.repeat(SETTLE, count),
+        pa.nulls(count, pa.string()),
+        pa.repeat(pa.scalar(0, FACTS_SCHEMA.field("time").type), count),
+        pa.repeat("", count),
+    ]
+    return pa.table(columns, schema=FACTS_SCHEMA)
 
 
 def facts_in(table: pa.Table) -> Iterator[tuple[str, Fact]]:
