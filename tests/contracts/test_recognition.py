@@ -254,6 +254,21 @@ def test_what_was_anonymous_is_of_who_logs_in_and_a_storm_comes_in_pieces(
     assert world.ask(f"user_id, {OWN}") == [("ada", False)] * 10 + [("ada", True)]
 
 
+def test_a_storm_holds_nobody_up(make_world: Callable[[], World]) -> None:
+    world = make_world()
+    world.load([Event("track", "v1", "", BASE_US + n, 0, False) for n in range(10)], stranger=False)
+    world.load([Event("track", "v2", "", BASE_US, 0, False)], stranger=False)
+    logins = [Event("identify", f"v{n}", f"user-{n}", BASE_US + 100, 0, False) for n in (1, 2)]
+    world.load(logins, stranger=False)
+    for _ in range(2):
+        world.settler.settle_some()
+    users = dict(world.ask("message_id, user_id"))
+    assert users["m0010"] == "user-2"
+    assert None in users.values(), "the storm is not over yet"
+    world.settle()
+    assert None not in dict(world.ask("message_id, user_id")).values()
+
+
 def test_facts_that_say_nothing_new_touch_no_row(make_world: Callable[[], World]) -> None:
     world = make_world()
     login = Event("identify", "v1", "ada", BASE_US, 0, False)

@@ -21,8 +21,10 @@ DDL = (
   "time" TIMESTAMP WITH TIME ZONE, message_id VARCHAR, settled BOOLEAN)""",
     f"CREATE TABLE IF NOT EXISTS {UNSETTLED}(anonymous_id VARCHAR)",
 )
-FACTS, IDS, SPANS = "hw_facts", "hw_ids", "hw_spans"
-"""Views that a connection registers for a statement."""
+FACTS, IDS, SPANS, WRONG = "hw_facts", "hw_ids", "hw_spans", "hw_wrong"
+"""Views that a connection registers for a statement, and its table of rows to be corrected."""
+SWEEP = 20
+"""So many passes' rows are looked for at once, about 40 bytes each."""
 OTHERS = f"""INSERT INTO {IDENTITY} SELECT DISTINCT anonymous_id, kind, user_id, "time", message_id, false
   FROM {FACTS} f WHERE kind NOT IN ('first_seen', 'settle') AND NOT EXISTS (SELECT 1 FROM {IDENTITY} i
     WHERE i.anonymous_id = f.anonymous_id AND i.kind = f.kind AND i.user_id IS NOT DISTINCT FROM f.user_id
@@ -100,19 +102,52 @@ def facts(base: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> pa.Table:
 
 def settle(
     base: duckdb.DuckDBPyConnection, tables: Sequence[str], ids: Sequence[str], spans: pa.Table, rows_max: int
-) -> int:
-    """See port.Settling; inside a transaction."""
-    changed = 0
+) -> tuple[int, list[str]]:
+    """See port.Settling; inside a transaction. Rows changed, and ids whose rows are all right now. Ids with few wrong
+    rows come first, so that one with a million holds nobody up; that one comes in pieces."""
+    changed, left = 0, set[str]()
     if spans.num_rows:
         base.register(SPANS, spans)
         try:
             for table in tables:
-                changed += base.execute(corrected(table, rows_max - changed)).fetchall()[0][0]
+                count, waiting = correct(base, table, rows_max - changed)
+                changed, left = changed + count, left | (set(ids) if waiting is None else waiting)
         finally:
             base.unregister(SPANS)
-    if changed < rows_max:
-        with_ids(base, ids, SETTLED, FORGET)
-    return changed
+    done = [one for one in ids if one not in left]
+    with_ids(base, done, SETTLED, FORGET)
+    return changed, done
+
+
+def correct(base: duckdb.DuckDBPyConnection, table: str, rows_max: int) -> tuple[int, set[str] | None]:
+    """Make rows of one table right: how many, and the ids of which some are left; None: that is not known."""
+    found_max = SWEEP * rows_max
+    base.execute(wrong(table, found_max))
+    counts = base.execute(f"SELECT anonymous_id, count(*) AS n FROM {WRONG} GROUP BY 1 ORDER BY n").fetchall()
+    chosen: list[str] = []
+    total = 0
+    for anonymous_id, count in counts:
+        if total + count > rows_max:
+            break
+        chosen.append(anonymous_id)
+        total += count
+    if not chosen and counts and rows_max > 0:
+        chosen.append(counts[0][0])
+    changed = 0
+    if chosen:
+        base.register(IDS, pa.table({"anonymous_id": pa.array(chosen, pa.string())}))
+        try:
+            changed = base.execute(
+                f"UPDATE {quoted(table)} AS e SET user_id = w.user_id FROM (SELECT w.at, w.user_id FROM {WRONG} w "
+                f"SEMI JOIN {IDS} n ON w.anonymous_id = n.anonymous_id LIMIT {rows_max:d}) AS w WHERE e.rowid = w.at"
+            ).fetchall()[0][0]
+        finally:
+            base.unregister(IDS)
+    base.execute(f"DROP TABLE {WRONG}")
+    if sum(count for _, count in counts) >= found_max:
+        return changed, None
+    whole = {one for one, count in counts[: len(chosen)] if count <= changed}
+    return changed, {one for one, _ in counts} - whole
 
 
 def ids_of_user(base: duckdb.DuckDBPyConnection, user_id: str, limit: int) -> list[str]:
@@ -140,12 +175,12 @@ def rows_by_user(base: duckdb.DuckDBPyConnection, table: str, ids: Sequence[str]
     return found
 
 
-def corrected(table: str, rows_max: int) -> str:
-    """The statement that makes rows of a table right."""
-    wrong = f"""SELECT e.rowid AS at, s.user_id FROM {quoted(table)} e JOIN {SPANS} s ON e.anonymous_id = s.anonymous_id
+def wrong(table: str, found_max: int) -> str:
+    """The statement that finds rows of a table that are not right; a bounded number of them."""
+    return f"""CREATE OR REPLACE TEMP TABLE {WRONG} AS SELECT e.rowid AS at, e.anonymous_id, s.user_id
+      FROM {quoted(table)} e JOIN {SPANS} s ON e.anonymous_id = s.anonymous_id
       WHERE {OPEN} AND {TIME} >= s.begin_us AND {TIME} < s.end_us AND e.user_id IS DISTINCT FROM s.user_id
-      LIMIT {rows_max:d}"""
-    return f"UPDATE {quoted(table)} AS e SET user_id = w.user_id FROM ({wrong}) AS w WHERE e.rowid = w.at"
+      LIMIT {found_max:d}"""
 
 
 def with_ids(base: duckdb.DuckDBPyConnection, ids: Sequence[str], *statements: str) -> None:

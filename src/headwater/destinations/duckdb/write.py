@@ -270,10 +270,9 @@ class DuckDbDestination(DuckDbFile):
                 return Settled(0, 0, more=False)
             spans = whose(identity.facts(self.write, ids))
             self.write.execute("BEGIN TRANSACTION")
-            changed = identity.settle(self.write, names, ids, spans, rows_max)
+            changed, done = identity.settle(self.write, names, ids, spans, rows_max)
             self.commit()
-        full = changed >= rows_max
-        return Settled(0 if full else len(ids), changed, more=full or len(ids) == ids_max)
+        return Settled(len(done), changed, more=len(done) < len(ids) or len(ids) == ids_max)
 
     def ids_of_user(self, user_id: str, limit: int) -> list[str]:
         with self.translating():
