@@ -21,7 +21,6 @@ PASSED, NOTHING_RAN = 0, 5
 FEW = (
     "test_main_road.py::test_ctrl_c_drains_and_a_second_start_goes_on",
     "test_trouble.py::test_explain_tells_of_each_copy_what_became_of_it",
-    "test_trouble.py::test_a_retried_letter_does_not_double_what_the_client_corrected_itself",
     "test_kill.py",
 )
 """One of each kind: a restart, questions over all nodes, kill -9 under load."""

@@ -26,6 +26,7 @@ from headwater.identity.store import FactStore, Known, Unknown
 from headwater.kit.clock import SystemClock
 from headwater.process.columns import standard_schema
 from tests.rigs.postgres import Server
+from tests.thorough import often
 
 HOUR_US = 3_600_000_000
 BASE_US = 1_790_000_000_000_000
@@ -220,7 +221,7 @@ def make_world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Calla
         world.destination.close()
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(often(12, 40)))
 def test_at_rest_every_row_has_the_user_that_all_facts_give_it(
     make_world: Callable[[], World], seed: int
 ) -> None:

@@ -19,6 +19,7 @@ from headwater.identity.table import facts_in
 from headwater.process.run import without_decisions
 from tests.contracts import test_recognition as recognition
 from tests.contracts.test_recognition import BASE_US, HOUR_US, PIPELINE, SETTINGS, WRITER, Event, World
+from tests.thorough import often
 
 make_world = recognition.make_world
 """The fixture."""
@@ -72,7 +73,7 @@ def expected(history: list[Event]) -> list[str | None]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(often(12, 40)))
 def test_at_rest_every_row_has_the_user_that_no_unlink_has_taken_back(
     make_world: Callable[[], World], seed: int
 ) -> None:
