@@ -46,6 +46,11 @@ def rows(node: ClusterNode) -> set[str]:
     return unique(row["message_id"] for row in json.loads(done.stdout)) if done.returncode == 0 else set()
 
 
+def owned_by(node: ClusterNode, name: str) -> int:
+    """How many partitions a node has, as this one knows."""
+    return int(next(one["partitions"] for one in node.status()["nodes"] if one["name"] == name))
+
+
 def test_a_client_that_sends_again_after_a_takeover_without_state_has_no_event_twice(
     three: list[ClusterNode],
 ) -> None:
@@ -54,8 +59,8 @@ def test_a_client_that_sends_again_after_a_takeover_without_state_has_no_event_t
     send(a, 0, 100)
     send(c, 100, 200)
     wait_for(lambda: len(rows(a)) == 200, 30, a.log)
-    owned = next(one["partitions"] for one in a.status()["nodes"] if one["name"] == "b")
-    assert owned > 10
+    wait_for(lambda: owned_by(a, "b") > 10, 30, a.log)
+    owned = owned_by(a, "b")
     b.kill_all()
     for node in (a, c):
         shutil.rmtree(node.data / "standby", ignore_errors=True)

@@ -124,7 +124,8 @@ def test_a_counter_on_three_processes_loses_nothing_when_one_of_them_is_killed(c
     assert others
     assert all(counted[user] == 150 for user in others)  # whom the dead one did not count is counted exactly
     alive = [counts["node-1"], counts["node-3"]]
-    assert not alive[0].keys() & alive[1].keys()  # affinity
+    both = alive[0].keys() & alive[1].keys()  # those who clicked before the third process had joined
+    assert all(min(alive[0][user], alive[1][user]) < 15 for user in both)  # affinity
     assert len({slot_of(user) for user in died}) <= len(died) < len(USERS)
 
     for node in ("node-1", "node-3"):

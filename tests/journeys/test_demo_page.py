@@ -96,14 +96,14 @@ def test_shopping_trip_makes_the_events_of_a_shop(page: Page, collector: FakeCol
     page.get_by_role("button", name="Log out Ada").click()
     expect(page.get_by_role("button", name="Log in")).to_be_visible()
     page.get_by_role("button", name="Add Night Heath tent to the cart").click()
-    expect(page.locator("#total-landed")).to_have_text("12")
+    expect(page.locator("#total-landed")).to_have_text("13")
     names = [event.get("event") or event["type"] for event in collector.events]
     assert names == [
         "page", "identify", "Signed In", "Product Viewed", "Product Added", "Products Searched", "Product Added",
-        "Product Removed", "Checkout Started", "Order Completed", "Signed Out", "Product Added",
+        "Product Removed", "Checkout Started", "Order Completed", "Signed Out", "reset", "Product Added",
     ]  # fmt: skip
     users = [event.get("userId") for event in collector.events]
-    assert users == [None] + ["ada@riverside.example"] * 10 + [None]
+    assert users == [None] + ["ada@riverside.example"] * 11 + [None]
     assert collector.events[-1]["anonymousId"] != collector.events[0]["anonymousId"]
 
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from headwater.identity.store import copy_store
+from headwater.identity.copies import copy_store
 from headwater.kit.clock import Clock
 from headwater.kit.copies import cloned, copy_file, copy_sqlite
 from headwater.kit.disk import Disk, make_folders, read_whole
