@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 ID_CHARS_MAX = 200
-"""A longer id is kept in its row, and links nobody."""
+ID_BYTES_MAX = 500
+"""A longer id, in UTF-8, is kept in its row, and links nobody: a store of facts has keys of 511 bytes."""
 NUMBER_DIGITS_MAX = 7
 """An anonymous id of so few digits, and nothing else, is a counter: many visitors have it."""
 WORDS = frozenset(
@@ -47,7 +48,7 @@ class Junk:
 
     def user(self, value: str) -> bool:
         """Whether a user id names nobody."""
-        if len(value) > ID_CHARS_MAX:
+        if len(value) > ID_CHARS_MAX or len(value.encode("utf-8", "surrogatepass")) > ID_BYTES_MAX:
             return True
         plain = value.strip().lower()
         return plain in self.words or ("-" in plain and len(set(plain) - {"-"}) <= 1)

@@ -17,8 +17,10 @@ import lmdb
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headwater.identity.filter import Filter, hashes_of
+from headwater.identity.junk import ID_BYTES_MAX
 from headwater.identity.owner import FIRST_SEEN, KINDS, LOGOUT, UNLINK, Fact, Interval
 from headwater.kit.errors import Unavailable
 
@@ -120,7 +122,11 @@ class FactStore:
 
     def look(self, ids: pa.Array) -> dict[int, Kept]:
         """See Known."""
-        maybe = np.flatnonzero(self.filter.maybe(hashes_of(ids)))
+        sizes = pc.binary_length(ids).to_numpy()
+        short = np.flatnonzero(
+            (sizes > 0) & (sizes <= ID_BYTES_MAX)
+        )  # others have no facts, and fit into no key
+        maybe = short[self.filter.maybe(hashes_of(ids.take(pa.array(short))))]
         if not len(maybe):
             return {}
         found = self.many(ids.take(pa.array(maybe)).to_pylist())
@@ -151,7 +157,7 @@ class FactStore:
             self.old = {}
 
     def add(self, facts: Iterable[tuple[str, Fact]]) -> None:
-        """See Known; durable with the next ``save``."""
+        """See Known; durable with the next ``save``. Of ids that are no junk (identity/junk.py)."""
         by_id: dict[str, list[Fact]] = {}
         for one, fact in facts:
             by_id.setdefault(one, []).append(fact)

@@ -20,6 +20,7 @@ UUID = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
             "anonymous",
             "[object Object]",
             "x" * 10_000,
+            "汉" * 200,
             "(not set)",
         ),
         *("00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff", "--"),

@@ -10,7 +10,10 @@ import pyarrow as pa
 import pytest
 
 from headwater.identity.filter import Filter, hashes_of
+from headwater.identity.junk import Junk
 from headwater.identity.owner import FIRST_SEEN, LOGIN, LOGOUT, UNLINK, Fact
+from headwater.identity.recognise import Recogniser
+from headwater.identity.settings import IdentitySettings
 from headwater.identity.store import (
     FACTS_MAX,
     MANY,
@@ -133,3 +136,30 @@ def test_a_hash_is_of_the_text_alone() -> None:
     assert len(set(whole.tolist())) == len(texts)
     assert hashes_of(pa.array(["x", *texts, "y"]).slice(1, len(texts))).tolist() == whole.tolist()
     assert [int(hashes_of(pa.array([text]))[0]) for text in texts] == whole.tolist()
+
+
+def test_ids_that_fit_into_no_key_are_looked_up_without_harm(store: FactStore) -> None:
+    """An event may bring any text as its id."""
+    odd = ["", "汉" * 200, "x" * 512, "x" * 501]
+    store.filter.bits[:] = 0xFF  # whatever is asked for is looked up
+    assert looked(store, *odd, "v1") == {}
+    store.add([("v1", login("ada", 5))])
+    assert looked(store, *odd, "v1").keys() == {"v1"}
+
+
+def test_events_with_any_ids_are_recognised_and_saved(store: FactStore) -> None:
+    texts = ["", "汉字" * 100, "汉字" * 83, "xy" * 256, "xy" * 100, "v1"]
+    time = pa.array([1_790_000_000_000_000] * len(texts), pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    rows = pa.table(
+        {
+            "message_id": [f"m{n}" for n in range(len(texts))],
+            "type": ["identify"] * len(texts),
+            "anonymous_id": texts,
+            "user_id": ["ada"] * len(texts),
+            "received_at": time,
+            "_hw_partition": pa.array([0] * len(texts), pa.uint16()),
+        }
+    )
+    Recogniser(IdentitySettings().policy, Junk(), store).apply(rows)
+    store.save()
+    assert {one for one, _ in store.items()} == {"汉字" * 83, "xy" * 100, "v1"}
